@@ -1,0 +1,1 @@
+"""Presets: each begins with the command that runs it."""

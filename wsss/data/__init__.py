@@ -1,0 +1,1 @@
+"""Data sets: images, tags, masks (for scoring) and synthetic scenes."""

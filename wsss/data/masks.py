@@ -1,0 +1,59 @@
+"""Label maps as palette PNGs: mode "P", the pixel value is the class index.
+
+Pillow reads the indices as they are; OpenCV would turn them into colours, so masks never pass through it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from wsss.errors import DataError
+
+IGNORE_INDEX = 255
+"""Class index of a pixel that teaches nothing and is left out of the ground truth."""
+
+
+def voc_palette() -> NDArray[np.uint8]:
+    """The 256 colours of PASCAL VOC, (256, 3) RGB: the bits of the index spread over the three channels."""
+    index = np.arange(256)
+    palette = np.zeros((256, 3), dtype=np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            palette[:, channel] |= (((index >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return palette
+
+
+PALETTE = voc_palette()
+
+
+def read_mask(path: Path) -> NDArray[np.uint8]:
+    """Read a palette (or 8-bit grey) PNG as (H, W) class indices.
+
+    Raises:
+        DataError: the file is no such image.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("P", "L"):
+                raise DataError(
+                    f"{path}: a mask must be a palette or grey PNG of class indices, got mode {image.mode}",
+                    "save the class indices as an 8-bit palette PNG",
+                )
+            return np.array(image, dtype=np.uint8)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: unreadable mask ({error})", f"replace or delete {path}") from error
+
+
+def write_mask(path: Path, label_HW: NDArray[np.uint8]) -> None:
+    """Write class indices as a palette PNG in the VOC colours; the file appears whole or not at all."""
+    image = Image.fromarray(label_HW)  # mode "L"; putpalette makes it "P" without touching the indices
+    image.putpalette(PALETTE.tobytes())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    image.save(temporary, format="PNG", optimize=False)
+    temporary.replace(path)

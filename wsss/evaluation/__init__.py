@@ -1,0 +1,1 @@
+"""Scoring against human masks: the only code that opens them."""

@@ -1,0 +1,1 @@
+"""Prediction on plain images, without tags."""

@@ -1,0 +1,1 @@
+"""From class maps to pseudo labels: refinement, completion, CRF."""

@@ -1,0 +1,1 @@
+"""Class maps read from the recorded attention of a transformer."""

@@ -1,0 +1,1 @@
+"""Networks: timm backbone, readout and DPT decoder."""
