@@ -1,0 +1,61 @@
+"""The program ``wsss``: its commands, and how errors leave it.
+
+Exit status: 0 done, 1 bug, 2 usage or config, 3 data, 4 machine, 75 interrupted and resumable, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from wsss import __version__
+from wsss.cli.train_cls import train_cls
+from wsss.errors import WsssError
+
+app = typer.Typer(
+    name="wsss",
+    help="Pixel masks from images with tags: GETAM, weakly supervised semantic segmentation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.command("train-cls")(train_cls)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"wsss {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+def run() -> None:
+    """Run the program; errors the user can mend are two lines, bugs keep their traceback."""
+    try:
+        status = app(standalone_mode=False)
+    except WsssError as error:
+        _leave(error.problem, error.fix, error.exit_status)
+    except click.UsageError as error:
+        _leave(error.format_message(), f"{error.ctx.command_path if error.ctx else 'wsss'} --help", 2)
+    except (KeyboardInterrupt, click.Abort):
+        _leave("stopped by Ctrl-C", "run the same command again", 130)
+    else:
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def _leave(problem: str, fix: str, status: int) -> None:
+    print(f"error: {problem}\nfix:   {fix}", file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,118 @@
+"""Dense CRF: orientation, present classes only, the missing package."""
+
+import importlib.util
+import sys
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from wsss.errors import MachineError
+from wsss.labels.crf import CrfSettings, crf_labels, dense_crf
+
+needs_pydensecrf = pytest.mark.skipif(
+    importlib.util.find_spec("pydensecrf") is None,
+    reason="pydensecrf is not installed: pip install 'wsss[crf]'",
+)
+ROWS, COLUMNS = 24, 40
+
+
+def object_image(seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """A red rectangle, wider than high and off centre, on noisy green; and where it is."""
+    generator = np.random.default_rng(seed)
+    object_HW = np.zeros((ROWS, COLUMNS), dtype=np.bool_)
+    object_HW[4:14, 8:34] = True
+    image_HW3 = np.where(object_HW[..., None], (200, 40, 40), (40, 160, 60)) + generator.integers(
+        -8, 9, (ROWS, COLUMNS, 3)
+    )
+    return image_HW3.astype(np.uint8), object_HW
+
+
+def blurred_scores(object_HW: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Background and one class, sure of itself in the middle of the object and vague at its edges."""
+    score_HW = np.full(object_HW.shape, 0.2, dtype=np.float32)
+    score_HW[2:17, 5:37] = 0.55
+    score_HW[7:11, 14:28] = 0.95
+    return np.stack([1 - score_HW, score_HW])
+
+
+@needs_pydensecrf
+@pytest.mark.parametrize("transposed", [False, True])
+def test_labels_follow_the_edges_of_wide_and_high_images(transposed: bool) -> None:
+    image_HW3, object_HW = object_image()
+    scores_CHW = blurred_scores(object_HW)
+    if transposed:
+        image_HW3, object_HW = image_HW3.transpose(1, 0, 2), object_HW.T
+        scores_CHW = scores_CHW.transpose(0, 2, 1)
+    before_HW = scores_CHW.argmax(axis=0) == 1
+    label_HW = crf_labels(image_HW3, scores_CHW, np.array([True]), settings=CrfSettings())
+    assert label_HW.dtype == np.uint8
+    assert (before_HW != object_HW).mean() > 0.2
+    assert np.array_equal(label_HW == 1, object_HW)
+
+
+@needs_pydensecrf
+def test_probabilities_sum_to_one() -> None:
+    image_HW3, object_HW = object_image()
+    refined_CHW = dense_crf(image_HW3, blurred_scores(object_HW), settings=CrfSettings(iterations=3))
+    assert refined_CHW.dtype == np.float32
+    assert refined_CHW.shape == (2, ROWS, COLUMNS)
+    np.testing.assert_allclose(refined_CHW.sum(axis=0), 1.0, rtol=1e-4)
+
+
+@needs_pydensecrf
+def test_without_pairwise_terms_probabilities_stay() -> None:
+    """Zero and one are kept off by the smallest probability, so nothing is infinite."""
+    image_HW3, object_HW = object_image()
+    foreground_HW = object_HW.astype(np.float32) * 0.5 + 0.25
+    foreground_HW[0, 0], foreground_HW[0, 1] = 0.0, 1.0
+    probabilities_CHW = np.stack([1 - foreground_HW, foreground_HW])
+    settings = CrfSettings(iterations=2, gaussian_weight=0.0, bilateral_weight=0.0)
+    refined_CHW = dense_crf(image_HW3, probabilities_CHW, settings=settings)
+    np.testing.assert_allclose(refined_CHW, probabilities_CHW, atol=1e-4)
+
+
+@needs_pydensecrf
+@pytest.mark.parametrize("seed", [0, 1])
+def test_present_classes_alone_give_the_labels_of_all(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    image_HW3, object_HW = object_image(seed)
+    present_K = np.array([False, True, False, False, True])
+    scores_CHW = np.zeros((6, ROWS, COLUMNS), dtype=np.float32)
+    background_HW, first_HW = blurred_scores(object_HW)
+    second_HW = 0.1 + 0.3 * generator.random((ROWS, COLUMNS), dtype=np.float32)
+    second_HW[18:22, 3:30] = 0.9
+    background_HW[18:22, 3:30] = 0.1
+    image_HW3[18:22, 3:30] = (40, 40, 220)
+    scores_CHW[0], scores_CHW[2], scores_CHW[5] = background_HW, first_HW, second_HW
+    settings = CrfSettings()
+    everything_CHW = dense_crf(image_HW3, scores_CHW / scores_CHW.sum(axis=0), settings=settings)
+    label_HW = crf_labels(image_HW3, scores_CHW, present_K, settings=settings)
+    assert set(np.unique(label_HW)) == {0, 2, 5}
+    assert np.array_equal(label_HW, everything_CHW.argmax(axis=0))
+
+
+@needs_pydensecrf
+def test_scores_of_absent_classes_count_for_nothing() -> None:
+    image_HW3, object_HW = object_image()
+    scores_CHW = np.insert(blurred_scores(object_HW), 1, 1.0, axis=0)
+    label_HW = crf_labels(image_HW3, scores_CHW, np.array([False, True]), settings=CrfSettings())
+    assert np.array_equal(label_HW, np.where(object_HW, 2, 0))
+
+
+def test_no_present_class_is_all_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+    image_HW3, object_HW = object_image()
+    label_HW = crf_labels(image_HW3, blurred_scores(object_HW), np.array([False]), settings=CrfSettings())
+    assert label_HW.shape == (ROWS, COLUMNS)
+    assert not label_HW.any()
+
+
+def test_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+    image_HW3, object_HW = object_image()
+    with pytest.raises(MachineError) as caught:
+        dense_crf(image_HW3, blurred_scores(object_HW), settings=CrfSettings())
+    assert caught.value.problem == "the dense CRF needs pydensecrf, which is not installed"
+    assert caught.value.fix == "pip install 'wsss[crf]'"

@@ -1,0 +1,5 @@
+"""``python -m wsss``."""
+
+from wsss.cli.main import run
+
+run()

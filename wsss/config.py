@@ -1,0 +1,293 @@
+"""The configuration: one frozen model for all commands, strict at the door.
+
+Values come from the defaults below, then a YAML file or preset (``-c``), then ``--set key=value``, then flags;
+later ones win. All mistakes are reported together, unknown keys with the nearest name there is. The resolved
+config is written beside every output and is enough to repeat it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from wsss.errors import UsageError
+
+Method = Literal["getam", "attention-gradient", "gradcam", "rollout", "chefer", "attention", "cam"]
+Coupling = Literal["released", "paper"]
+Rows = Literal["auto", "token", "pool", "both"]
+ReadoutName = Literal["auto", "project", "token", "pool", "both"]
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0)]
+Sizes = Annotated[tuple[Positive, ...], Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that knows no other keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSection(Section):
+    """Where images and tags come from."""
+
+    root: Path | None = None
+    layout: Literal["auto", "voc", "folder"] = "auto"
+    tags: Path | None = None
+    tags_from: Literal["auto", "file", "xml", "masks"] = "auto"
+    train_split: str | None = None
+    val_split: str | None = None
+    saliency: Path | None = None
+    bad_limit: Share = 0.01
+
+
+class ModelSection(Section):
+    """The network. ``weights`` is a file, "pretrained" (timm downloads it) or "none"."""
+
+    backbone: str = "deit_small_patch16_224"
+    weights: str = "pretrained"
+    readout: ReadoutName = "auto"
+    drop_path: Share = 0.0
+    decoder_channels: Positive = 96
+    vit: dict[str, int] = Field(default_factory=dict)
+    """Overrides of the backbone's own arguments, for small networks trained from scratch."""
+
+
+class RunSection(Section):
+    """The machine and the seed."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: str = "auto"
+    amp: Literal["none", "bf16", "fp16"] = "none"
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Loader processes; None takes one a core but one, at most 8."""
+
+
+class AugmentSection(Section):
+    """Random resized crop, flip and colour jitter."""
+
+    size: Positive = 224
+    min_area: Annotated[float, Field(gt=0, le=1)] = 0.4
+    flip: Share = 0.5
+    jitter: Share = 0.2
+
+
+class Optimisation(Section):
+    """Schedule and optimiser, common to both trainings.
+
+    "adamw" warms up linearly and decays by a cosine to zero; "sgd-poly" decays by (1 - t)^0.9.
+    """
+
+    epochs: Positive = 10
+    batch_size: Positive = 16
+    optimizer: Literal["adamw", "sgd-poly"] = "adamw"
+    lr: Annotated[float, Field(gt=0)] = 1e-4
+    weight_decay: Weight = 0.05
+    momentum: Share = 0.9
+    warmup: Share = 0.05
+    """Share of the steps in which the rate rises from zero."""
+    clip_norm: Weight = 1.0
+    """Largest gradient norm; 0 clips nothing."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of the moving average of the weights; 0 keeps none."""
+    validate_every: Positive = 1
+    """Epochs between two validations."""
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
+
+
+class ClassifySection(Optimisation):
+    """`wsss train-cls`."""
+
+
+class SegmentSection(Optimisation):
+    """`wsss train-seg`."""
+
+    cls_share: Share = 0.5
+    """Share of the epochs that only classify, before pseudo labels are made; end to end from scratch only."""
+    lr_seg_factor: Annotated[float, Field(gt=0)] = 1.0
+    """Learning rate of the segmentation phase relative to that of the classification phase."""
+    decoder_lr_factor: Annotated[float, Field(gt=0)] = 5.0
+    """Learning rate of the fresh decoder relative to the backbone's."""
+    weight_classification: Weight = 1.0
+    weight_saliency: Weight = 1.0
+    """Takes part only where saliency is given. The cross-entropy terms have weight 1."""
+    weight_energy: Weight = 1e-7
+    sigma_rgb: Annotated[float, Field(gt=0)] = 15.0
+    sigma_xy: Annotated[float, Field(gt=0)] = 100.0
+
+
+class MapsSection(Section):
+    """Class maps.
+
+    ``scales`` are pixels: an image is resized, its aspect ratio kept, to the area of a square of that side.
+    """
+
+    method: Method = "getam"
+    coupling: Coupling = "released"
+    start_layer: Annotated[int, Field(ge=0)] = 0
+    rows: Rows = "auto"
+    scales: Sizes = (224,)
+    flip: bool = False
+    batch_size: Positive = 8
+
+
+class LabelsSection(Section):
+    """From class maps to pseudo labels."""
+
+    background: Literal["power", "band"] = "band"
+    exponent: Annotated[float, Field(gt=0)] = 32.0
+    low: Share = 0.25
+    high: Share = 0.55
+    saliency_threshold: Share = 0.5
+    mining_quantile: Share = 0.9
+    opening: Annotated[int, Field(ge=0)] = 10
+    pamr_iterations: Annotated[int, Field(ge=0)] = 10
+    pamr_dilations: Sizes = (1, 2, 4, 8, 12, 24)
+    crf: bool = False
+
+    @model_validator(mode="after")
+    def _band_is_ordered(self) -> LabelsSection:
+        if self.low > self.high:
+            raise ValueError(f"low must not exceed high, got {self.low} > {self.high}")
+        return self
+
+
+class PredictSection(Section):
+    """Segmentation of images without tags."""
+
+    scales: Sizes = (224,)
+    flip: bool = False
+    crf: bool = False
+
+
+class Config(Section):
+    """Everything that decides a result."""
+
+    data: DataSection = DataSection()
+    model: ModelSection = ModelSection()
+    run: RunSection = RunSection()
+    augment: AugmentSection = AugmentSection()
+    classify: ClassifySection = ClassifySection()
+    segment: SegmentSection = SegmentSection(epochs=10)
+    maps: MapsSection = MapsSection()
+    labels: LabelsSection = LabelsSection()
+    predict: PredictSection = PredictSection()
+
+
+def resolve(
+    source: str | Path | None = None,
+    assignments: Iterable[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> Config:
+    """Merge defaults, file, assignments and flags into one config.
+
+    Args:
+        source: a YAML file or the name of a preset ("demo"), or None.
+        assignments: ``key=value`` with dotted keys; the value is read as YAML.
+        flags: dotted key -> value; None values are flags that were not given.
+
+    Raises:
+        UsageError: every unknown key and bad value, together.
+    """
+    tree: dict[str, Any] = {}
+    where = "the command line"
+    if source is not None:
+        where = str(source)
+        _merge(tree, _read_yaml(source))
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"--set {assignment}: expected key=value", "wsss config show")
+        _merge(tree, _nested(key.strip(), _parse_yaml(text, f"--set {assignment}")))
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _merge(tree, _nested(key, value))
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        problem = "; ".join(_explain(item) for item in error.errors())
+        fix = f"wsss config check {source}" if source is not None else "wsss config show"
+        raise UsageError(f"{where}: {problem}", fix) from error
+
+
+def to_yaml(config: Config) -> str:
+    """The whole config as YAML; ``resolve`` reads it back to an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def preset_names() -> tuple[str, ...]:
+    """Names of the presets that ship with the package."""
+    folder = resources.files("wsss.configs")
+    return tuple(sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml")))
+
+
+def known_keys() -> tuple[str, ...]:
+    """All dotted keys."""
+    return tuple(
+        f"{name}.{field}"
+        for name, section in Config.model_fields.items()
+        for field in section.annotation.model_fields  # type: ignore[union-attr]
+    )
+
+
+def _read_yaml(source: str | Path) -> dict[str, Any]:
+    path = Path(source)
+    if path.is_file():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{source}: cannot be read as text ({error})", "wsss config show") from error
+    elif str(source) in preset_names():
+        text = resources.files("wsss.configs").joinpath(f"{source}.yaml").read_text(encoding="utf-8")
+    else:
+        raise UsageError(
+            f"{source}: no such config file, and no preset of that name ({', '.join(preset_names())})",
+            "wsss config list",
+        )
+    tree = _parse_yaml(text, str(source))
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UsageError(f"{source}: expected sections of keys, got {type(tree).__name__}", "wsss config show")
+    return tree
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{where}: not valid YAML ({reason})", "wsss config show") from error
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value  # type: ignore[no-any-return]
+
+
+def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _explain(item: Any) -> str:
+    """One pydantic error in our words."""
+    key = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        candidates = known_keys() if "." in key else tuple(Config.model_fields)
+        near = difflib.get_close_matches(key, candidates, n=1, cutoff=0.5)
+        return f"unknown key '{key}'" + (f" (did you mean '{near[0]}'?)" if near else "")
+    message = item["msg"].removeprefix("Value error, ")
+    message = message.removeprefix("Input should be ").replace("greater than or equal to", "at least")
+    return f"'{key}' must be {message}, got {item['input']!r}" if message != item["msg"] else f"'{key}': {message}"

@@ -1,0 +1,136 @@
+"""Training samples: one image, cropped, flipped and jittered, its label map and saliency with it.
+
+The randomness of a sample depends on the seed, the epoch and the image alone, so that runs repeat for any number
+of loader workers and resume in the middle of an epoch.
+
+Shape suffixes: H x W pixels, S side of the crop, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from wsss.config import AugmentSection
+from wsss.data.images import read_image
+from wsss.data.masks import read_mask
+from wsss.data.records import Record, TaggedSet
+from wsss.errors import DataError
+
+Key = tuple[int, int]
+"""(epoch, index of the record)."""
+
+
+class TrainingImages(Dataset[dict[str, Tensor]]):
+    """Augmented samples of a tagged set.
+
+    Args:
+        tagged: the records.
+        augment: the recipe.
+        seed: of the run.
+        labels: a folder of label maps NAME.png to train on, or None.
+        saliency: a folder of 8-bit saliency maps NAME.png, or None.
+    """
+
+    def __init__(
+        self,
+        tagged: TaggedSet,
+        augment: AugmentSection,
+        *,
+        seed: int,
+        labels: Path | None = None,
+        saliency: Path | None = None,
+    ) -> None:
+        self.tagged = tagged
+        self.seed = seed
+        self.labels = labels
+        self.saliency = saliency
+        self.place = v2.Compose(
+            [
+                v2.RandomResizedCrop(augment.size, scale=(augment.min_area, 1.0), antialias=True),
+                v2.RandomHorizontalFlip(augment.flip),
+            ]
+        )
+        jitter = augment.jitter
+        self.colour = v2.ColorJitter(jitter, jitter, jitter, jitter / 4) if jitter else v2.Identity()
+
+    def __len__(self) -> int:
+        return len(self.tagged)
+
+    def __getitem__(self, key: Key) -> dict[str, Tensor]:
+        """Image (3, S, S) uint8, present (K,) bool and, where asked for, label (S, S) and saliency (S, S) uint8."""
+        epoch, index = key
+        record = self.tagged.records[index]
+        image = tv_tensors.Image(torch.from_numpy(read_image(record.image)).permute(2, 0, 1))
+        layers = {"image": image}
+        for name, folder in (("label", self.labels), ("saliency", self.saliency)):
+            if folder is not None:
+                layers[name] = tv_tensors.Mask(_read_layer(folder, record, (image.shape[1], image.shape[2])))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix(self.seed, epoch, index))
+            layers = self.place(layers)
+            layers["image"] = self.colour(layers["image"])
+        sample = {name: layer.as_subclass(torch.Tensor).contiguous() for name, layer in layers.items()}
+        sample["present"] = torch.from_numpy(self.tagged.present(record))
+        return sample
+
+
+class StepBatches(Sampler[list[Key]]):
+    """The keys of each batch from one step to another; epoch e is the permutation of seed and e.
+
+    Args:
+        length: records in the set.
+        batch_size: images a step; the rest of an epoch that fills no batch is left for another epoch.
+        start: first step.
+        stop: one after the last.
+        seed: of the run.
+    """
+
+    def __init__(self, length: int, batch_size: int, start: int, stop: int, seed: int) -> None:
+        self.length = length
+        self.batch_size = min(batch_size, length)
+        self.start = start
+        self.stop = stop
+        self.seed = seed
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch."""
+        return self.length // self.batch_size
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        order: list[int] = []
+        current = -1
+        for step in range(self.start, self.stop):
+            epoch, offset = divmod(step, self.steps_per_epoch)
+            if epoch != current:
+                order = np.random.default_rng([self.seed, epoch]).permutation(self.length).tolist()
+                current = epoch
+            first = offset * self.batch_size
+            yield [(epoch, index) for index in order[first : first + self.batch_size]]
+
+
+def mix(*numbers: int) -> int:
+    """One 63-bit seed from several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _read_layer(folder: Path, record: Record, size: tuple[int, int]) -> Tensor:
+    path = folder / f"{record.name}.png"
+    layer_HW = read_mask(path)
+    if layer_HW.shape != size:
+        raise DataError(
+            f"{path} is {layer_HW.shape[1]}x{layer_HW.shape[0]}, its image {size[1]}x{size[0]} (width x height)",
+            f"make {folder} again from these images",
+        )
+    return torch.from_numpy(layer_HW)

@@ -1,0 +1,320 @@
+"""The folder layout: any tree of images and one table of their tags, tags.csv or tags.json.
+
+The table is read here for the VOC layout too. Labels stay words in this module; ``wsss.data.open`` gives
+them their indices.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from wsss.data.images import list_images, split_suffix
+from wsss.errors import DataError
+
+TAG_FILES = ("tags.csv", "tags.json")
+COLUMNS = ("image", "labels", "split")
+DELIMITERS = (",", ";", "\t")
+"""Field separators of a table; the header tells which."""
+LABEL_SEPARATORS = ";|,"
+"""Any of these, anywhere in the labels of a file, separates labels; otherwise white space does."""
+ONLY_SPLIT = "all"
+"""The split of a table without a split column."""
+NOT_IMAGES = ("masks", "Saliency")
+"""Folders of PNG files that are no photographs."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ListedImage:
+    """One image of a split, its labels still words."""
+
+    name: str
+    image: Path
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listing:
+    """One split as its files list it.
+
+    Attributes:
+        split: its name.
+        images: in the order of the list.
+        classes: the class names, told, or taken from where the labels come from.
+        source: the file or folder the labels come from, for messages.
+        mask_folder: where masks lie, or None.
+    """
+
+    split: str
+    images: tuple[ListedImage, ...]
+    classes: tuple[str, ...]
+    source: Path
+    mask_folder: Path | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One entry of a table as it stands; the labels are still one string in CSV, a list in JSON."""
+
+    image: str
+    labels: str | list[str]
+    split: str
+    where: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TagLine:
+    """One entry of a table: the image without its suffix, the suffix or "", and its labels."""
+
+    name: str
+    suffix: str
+    labels: tuple[str, ...]
+    split: str
+    where: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TagFile:
+    """A table of tags: ``path`` and its ``lines`` by image name, in their order."""
+
+    path: Path
+    lines: dict[str, TagLine]
+
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits, in order of appearance."""
+        return tuple(dict.fromkeys(line.split for line in self.lines.values()))
+
+    def classes(self) -> tuple[str, ...]:
+        """All labels, sorted.
+
+        Raises:
+            DataError: there is none, or one looks like several that were not separated.
+        """
+        names = {label for line in self.lines.values() for label in line.labels}
+        if not names:
+            raise DataError(f"{self.path}: no image has a label", f"fill in the labels of {self.path}")
+        for name in sorted(names):
+            words = name.split()
+            if len(words) > 1 and names.issuperset(words):
+                where = next(line.where for line in self.lines.values() if name in line.labels)
+                raise DataError(
+                    f"{where}: '{name}' may be one class or {len(words)}, as other images have {words}",
+                    "separate labels by ';' in every line, or list every class in classes.txt",
+                )
+        return tuple(sorted(names))
+
+
+def find_tag_file(root: Path) -> Path | None:
+    """The table at the root of a data folder."""
+    return next((root / name for name in TAG_FILES if (root / name).is_file()), None)
+
+
+def image_folder(root: Path) -> Path:
+    """Where the images of a folder data set lie: ``root/images`` where there is one, else ``root``."""
+    return root / "images" if (root / "images").is_dir() else root
+
+
+def open_tag_file(root: Path, path: Path, known: Collection[str] = ()) -> TagFile:
+    """Read the table of a folder data set; image paths may start with ``images/`` or below it."""
+    return read_tag_file(path, prefix="images" if image_folder(root) != root else "", known=known)
+
+
+def read_folder(root: Path, table: TagFile, split: str, names: tuple[str, ...] | None = None) -> Listing:
+    """List one split of a folder data set.
+
+    Args:
+        root: the data folder.
+        table: its tags.
+        split: one of ``table.splits()``.
+        names: class names, where they are told; else all labels of the table, sorted.
+
+    Raises:
+        DataError: images on disk without a line, or listed images that are missing.
+    """
+    base = image_folder(root)
+    files = list_images(base, skip=NOT_IMAGES if base == root else ())
+    untagged = [name for name in files if name not in table.lines]
+    if untagged:
+        raise untagged_images(untagged, table.path)
+    lines = [line for line in table.lines.values() if line.split == split]
+    missing = [line.name + line.suffix for line in lines if not matches(line, files.get(line.name))]
+    if missing:
+        raise missing_images(missing, table.path, base)
+    return Listing(
+        split=split,
+        images=tuple(
+            ListedImage(name=line.name, image=base / files[line.name], labels=line.labels) for line in lines
+        ),
+        classes=names or table.classes(),
+        source=table.path,
+        mask_folder=root / "masks" if (root / "masks").is_dir() else None,
+    )
+
+
+def matches(line: TagLine, file: str | None) -> bool:
+    """Whether a line means this file: the suffix may be left out, or written in another case."""
+    return file is not None and file.lower().endswith(line.suffix.lower())
+
+
+def read_tag_file(path: Path, *, prefix: str = "", known: Collection[str] = ()) -> TagFile:
+    """Read a table of tags.
+
+    Args:
+        path: CSV with a header ``image,labels`` and perhaps ``split``, or JSON: image to list of labels.
+        prefix: folder that image paths may start with; taken off.
+        known: class names; labels that are exactly one of them are never taken apart.
+
+    Raises:
+        DataError: it is missing, not UTF-8, not such a table, or lists an image twice or outside the folder.
+    """
+    rows = read_json(path) if path.suffix.lower() == ".json" else read_csv(path)
+    separate = label_separator((row.labels for row in rows if isinstance(row.labels, str)), known)
+    lines: dict[str, TagLine] = {}
+    for row in rows:
+        name, suffix = image_name(row.image, row.where, prefix)
+        if name in lines:
+            raise DataError(
+                f"{row.where}: '{row.image}' is listed before, at {lines[name].where}",
+                f"keep one line for each image in {path}, with all its labels",
+            )
+        labels = separate(row.labels) if isinstance(row.labels, str) else map(str.strip, row.labels)
+        kept = tuple(dict.fromkeys(label for label in labels if label))
+        lines[name] = TagLine(name=name, suffix=suffix, labels=kept, split=row.split, where=row.where)
+    if not lines:
+        raise DataError(f"{path}: it lists no image", f"add one line for each image to {path}")
+    return TagFile(path=path, lines=lines)
+
+
+def label_separator(fields: Iterable[str], known: Collection[str]) -> Callable[[str], list[str]]:
+    """How the labels of a file are taken apart; one way for the whole file, so that names may hold spaces."""
+    listed = any(character in field for field in fields for character in LABEL_SEPARATORS)
+    pattern = re.compile(f"[{LABEL_SEPARATORS}]" if listed else r"\s+")
+
+    def separate(field: str) -> list[str]:
+        field = field.strip()
+        return [field] if field in known else [label.strip() for label in pattern.split(field)]
+
+    return separate
+
+
+def image_name(image: str, where: str, prefix: str = "") -> tuple[str, str]:
+    """Name and suffix of an image given by its path below the image folder.
+
+    Raises:
+        DataError: the path is empty, absolute or climbs out of the folder.
+    """
+    path = PurePosixPath(image.strip().replace("\\", "/"))
+    if not path.parts or path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:/", str(path)):
+        raise DataError(
+            f"{where}: '{image}' leaves the data folder or names nothing",
+            "give every image by its path below the data folder, such as street/0001.jpg",
+        )
+    parts = path.parts[1:] if len(path.parts) > 1 and path.parts[0] == prefix else path.parts
+    return split_suffix("/".join(parts))
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 text, with or without byte-order mark.
+
+    Raises:
+        DataError: it is missing or in another encoding.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not UTF-8 text (byte 0x{error.object[error.start]:02x} at position {error.start})",
+            f"save it as UTF-8: iconv -f WINDOWS-1252 -t UTF-8 {path} > {path.stem}.utf8{path.suffix}",
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})", f"ls -l {path}") from error
+
+
+def read_csv(path: Path) -> list[Row]:
+    """Rows of a table with the columns image, labels and perhaps split."""
+    text = read_text(path)
+    header, delimiter = read_header(path, text.split("\n", 1)[0])
+    table = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
+    rows = []
+    try:
+        for fields in list_rows(table):
+            where = f"{path} line {table.line_num}"
+            if len(fields) != len(header):
+                raise DataError(
+                    f"{where}: {len(fields)} fields, but the header has {len(header)} ({', '.join(header)})",
+                    "separate the labels of an image by ';', or put them in double quotes",
+                )
+            cell = dict(zip(header, fields, strict=True))
+            split = cell.get("split", ONLY_SPLIT).strip()
+            if not split:
+                raise DataError(f"{where}: no split for '{cell['image']}'", f"fill in its split in {path}")
+            rows.append(Row(image=cell["image"], labels=cell["labels"], split=split, where=where))
+    except csv.Error as error:
+        raise DataError(
+            f"{path} line {table.line_num}: not CSV ({error})",
+            "close every double quote in that line, right before the next comma",
+        ) from error
+    return rows
+
+
+def list_rows(table: Iterable[list[str]]) -> Iterable[list[str]]:
+    """The rows below the header that are not blank."""
+    for number, fields in enumerate(table):
+        if number and any(field.strip() for field in fields):
+            yield fields
+
+
+def read_header(path: Path, line: str) -> tuple[list[str], str]:
+    """Column names of a table, in lower case, and its delimiter."""
+    for delimiter in DELIMITERS:
+        header = [field.strip().strip('"').lower() for field in line.split(delimiter)]
+        if sorted(header) in (sorted(COLUMNS), sorted(COLUMNS[:2])):
+            return header, delimiter
+    raise DataError(
+        f"{path} line 1: the header must be 'image,labels' or 'image,labels,split', got '{line.strip()}'",
+        f"begin {path} with the line image,labels",
+    )
+
+
+def read_json(path: Path) -> list[Row]:
+    """Rows of a JSON object: image to list of labels."""
+    try:
+        pairs = json.loads(read_text(path), object_pairs_hook=tuple)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON ({error})", f"python -m json.tool {path}") from error
+    shape = f'write {path} like {{"street/0001": ["cat", "dog"], "street/0002": []}}'
+    if not isinstance(pairs, tuple):  # what the hook makes of an object; an array stays a list
+        raise DataError(f"{path}: expected one object, image to list of labels", shape)
+    for image, labels in pairs:
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            raise DataError(f"{path}: '{image}' must have a list of labels, got {labels!r}", shape)
+    return [
+        Row(image=image, labels=labels, split=ONLY_SPLIT, where=f"{path} entry '{image}'")
+        for image, labels in pairs
+    ]
+
+
+def untagged_images(names: list[str], source: Path) -> DataError:
+    """Images whose classes nobody has told."""
+    return DataError(
+        f"{source}: no tags for {len(names)} images ({first_few(names)})",
+        "give each of them a line (an empty label field means none of the classes), or move them away",
+    )
+
+
+def missing_images(names: list[str], source: Path, folder: Path) -> DataError:
+    """Images that a list names and the disk lacks."""
+    return DataError(
+        f"{source}: {len(names)} listed images are not in {folder} ({first_few(names)})",
+        f"put them there, or take their lines out of {source}",
+    )
+
+
+def first_few(names: list[str], limit: int = 3) -> str:
+    """The first names of a long list."""
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

@@ -1,0 +1,47 @@
+"""Where a run computes: the device, its autocast and its loader workers."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from wsss.config import RunSection
+from wsss.errors import MachineError, UsageError
+
+AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of ``auto|cpu|cuda[:N]``.
+
+    Raises:
+        UsageError: no such name.
+        MachineError: CUDA was asked for and this machine has none, or fewer devices.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and (kind == "cpu" or not number.isdigit())):
+        raise UsageError(f"--device {name}: expected auto, cpu, cuda or cuda:N", "--device auto")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise MachineError(f"--device {name}: this machine has no CUDA device that torch can use", "--device cpu")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise MachineError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA device(s)", "--device cuda:0")
+    return torch.device(name)
+
+
+def autocast(run: RunSection, device: torch.device) -> AbstractContextManager[object]:
+    """The autocast context of a run, or one that does nothing."""
+    if run.amp == "none":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=AMP_TYPES[run.amp])
+
+
+def num_workers(run: RunSection) -> int:
+    """Loader processes: as configured, or one a core but one, at most 8."""
+    if run.workers is not None:
+        return run.workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, cores - 1)

@@ -1,0 +1,354 @@
+"""Score a folder of predictions against the masks of a data set.
+
+``make-pseudo`` and ``predict`` write the same artefact: ``labels/NAME.png``, perhaps ``scores/NAME.npz``, and
+``manifest.json``. A plain folder of label maps named after the images is scored as well.
+
+Shape suffixes: C present classes, H rows, W columns of the image, h rows, w columns of the score grid.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from wsss.data.masks import IGNORE_INDEX, read_mask
+from wsss.data.records import Record, TaggedSet
+from wsss.errors import DataError
+from wsss.evaluation.confusion import ConfusionMatrix, ThresholdSweep
+from wsss.evaluation.report import Report, ScoreReport
+
+__all__ = [
+    "Artefact",
+    "Manifest",
+    "Report",
+    "ScoreReport",
+    "ThresholdSweep",
+    "evaluate_labels",
+    "evaluate_scores",
+    "find_artefact",
+    "strongest_class",
+]
+
+READERS = 4
+"""Threads that decode files ahead of the counting; decoding releases the GIL."""
+
+FIXED_THRESHOLD = 0.4
+ORACLE_THRESHOLDS = tuple(step / 100 for step in range(101))
+NAMES_SHOWN = 3
+
+OnProgress = Callable[[int, int], None]
+"""Called with (images done, images in all) after each image."""
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """What predictions say of their making; None where they do not say."""
+
+    kind: str = "labels"
+    classes: tuple[str, ...] | None = None
+    method: str | None = None
+    scales: tuple[float, ...] | None = None
+    flip: bool | None = None
+    crf: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Artefact:
+    """Where the label maps and the scores of a prediction lie, and how they were made."""
+
+    labels: Path
+    scores: Path
+    manifest: Manifest
+
+
+def find_artefact(predictions: Path) -> Artefact:
+    """Find label maps, scores and manifest in OUT, OUT/labels, OUT/scores or a plain folder of files.
+
+    Raises:
+        DataError: no such folder, or its manifest is unreadable.
+    """
+    if not predictions.is_dir():
+        raise DataError(f"{predictions}: no such folder of predictions", f"ls {predictions.parent}")
+    root = predictions
+    if predictions.name in ("labels", "scores") and (predictions.parent / "manifest.json").is_file():
+        root = predictions.parent
+    labels, scores = root / "labels", root / "scores"
+    return Artefact(
+        labels=labels if labels.is_dir() else root,
+        scores=scores if scores.is_dir() else root,
+        manifest=_read_manifest(root / "manifest.json"),
+    )
+
+
+def evaluate_labels(
+    predictions: Path,
+    tagged: TaggedSet,
+    *,
+    allow_missing: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Report:
+    """Score label maps against the masks of a split.
+
+    Args:
+        predictions: see ``find_artefact``.
+        tagged: the split; its images without a mask are counted as unscored.
+        allow_missing: leave images without a prediction out (the report counts them) instead of refusing.
+        on_progress: told of every image.
+
+    Raises:
+        DataError: the split has no masks; a prediction is missing or has another size than its mask; the
+            predictions were made for other classes; a file is unreadable.
+    """
+    artefact = find_artefact(predictions)
+    _check_classes(artefact.manifest, tagged, predictions)
+    work = _pair(tagged, artefact.labels, ".png", allow_missing)
+    matrix = ConfusionMatrix(len(tagged.classes) + 1)
+
+    def read(pair: _Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        label_HW, truth_HW = read_mask(pair.prediction), _read_truth(pair.mask, tagged)
+        _check_size(label_HW.shape, truth_HW.shape, pair)
+        return label_HW, truth_HW
+
+    for done, (label_HW, truth_HW) in enumerate(_read_ahead(read, work.pairs), start=1):
+        matrix.update(label_HW, truth_HW)
+        if on_progress is not None:
+            on_progress(done, len(work.pairs))
+    return _report(matrix, tagged, artefact.manifest, work, threshold_rule="none")
+
+
+def evaluate_scores(
+    predictions: Path,
+    tagged: TaggedSet,
+    thresholds: Sequence[float] | None = None,
+    *,
+    fixed_threshold: float = FIXED_THRESHOLD,
+    allow_missing: bool = False,
+    on_progress: OnProgress | None = None,
+) -> ScoreReport:
+    """Score the seeds that stored class scores give, at a fixed background threshold and at the best one.
+
+    A seed pixel is its strongest class where the score exceeds the threshold, else background. Scores are
+    stored before any CRF, and the report says so.
+
+    Args:
+        predictions: see ``find_artefact``.
+        tagged: the split; its images without a mask are counted as unscored.
+        thresholds: those among which the oracle chooses; 0.00, 0.01, ... 1.00 by default.
+        fixed_threshold: chosen without looking at these masks.
+        allow_missing: leave images without scores out (the report counts them) instead of refusing.
+        on_progress: told of every image.
+
+    Raises:
+        DataError: as for ``evaluate_labels``.
+    """
+    artefact = find_artefact(predictions)
+    _check_classes(artefact.manifest, tagged, predictions)
+    work = _pair(tagged, artefact.scores, ".npz", allow_missing)
+    num_classes = len(tagged.classes) + 1
+    sweep = ThresholdSweep(num_classes, ORACLE_THRESHOLDS if thresholds is None else thresholds)
+    fixed = ThresholdSweep(num_classes, [fixed_threshold])
+
+    def read(pair: _Pair) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8]]:
+        truth_HW = _read_truth(pair.mask, tagged)
+        best_HW, class_HW = _read_scores(pair.prediction, len(tagged.classes))
+        _check_size(best_HW.shape, truth_HW.shape, pair)
+        return best_HW, class_HW, truth_HW
+
+    for done, image in enumerate(_read_ahead(read, work.pairs), start=1):
+        sweep.update(*image)
+        fixed.update(*image)
+        if on_progress is not None:
+            on_progress(done, len(work.pairs))
+    threshold, oracle = sweep.oracle()
+    rule = f"fixed {_number(fixed_threshold)}"
+    return ScoreReport(
+        fixed=_report(fixed.at(fixed_threshold), tagged, artefact.manifest, work, threshold_rule=rule),
+        oracle=_report(
+            oracle, tagged, artefact.manifest, work, threshold_rule=f"oracle {_number(threshold)}"
+        ),
+    )
+
+
+def strongest_class(
+    scores_Chw: NDArray[np.float32], classes_C: NDArray[Any], size: tuple[int, int]
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Upsample scores bilinearly (corners not aligned) and keep the strongest class of every pixel.
+
+    Args:
+        scores_Chw: class scores in [0, 1] of the present classes.
+        classes_C: their indices into the class names, from 0.
+        size: (H, W).
+
+    Returns:
+        (H, W) float32 score and (H, W) uint8 class index (1..K); score 0 and class 1 where C is 0.
+    """
+    best_HW = np.zeros(size, dtype=np.float32)
+    class_HW = np.full(size, 1 if classes_C.size == 0 else classes_C[0] + 1, dtype=np.uint8)
+    for score_hw, index in zip(scores_Chw, classes_C, strict=True):
+        score_HW = cv2.resize(score_hw, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+        wins_HW = score_HW > best_HW
+        best_HW[wins_HW] = score_HW[wins_HW]
+        class_HW[wins_HW] = index + 1
+    return best_HW, class_HW
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Pair:
+    prediction: Path
+    mask: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Work:
+    """What there is to score, and how many images there are that cannot be."""
+
+    pairs: list[_Pair]
+    unscored: int
+    missing: int
+
+
+def _pair(tagged: TaggedSet, folder: Path, suffix: str, allow_missing: bool) -> _Work:
+    """Match predictions with masks; refuse where there is nothing to score or a prediction is missing."""
+    masks = [(record, mask) for record in tagged.records if (mask := tagged.mask_path(record)) is not None]
+    if not masks:
+        where = tagged.root if tagged.mask_folder is None else tagged.mask_folder
+        raise DataError(
+            f"{where}: no mask of the {len(tagged)} images of split '{tagged.split}', nothing to score with",
+            f"put masks there as palette PNGs (NAME.png): ls {where}",
+        )
+    pairs, missing = [], []
+    for record, mask in masks:
+        prediction = folder / f"{record.name}{suffix}"
+        if prediction.is_file():
+            pairs.append(_Pair(prediction=prediction, mask=mask))
+        else:
+            missing.append(record)
+    if missing and not (allow_missing and pairs):
+        raise _missing_error(missing, len(masks), folder, suffix, tagged.split)
+    return _Work(pairs=pairs, unscored=len(tagged) - len(masks), missing=len(missing))
+
+
+def _missing_error(
+    missing: Sequence[Record], expected: int, folder: Path, suffix: str, split: str
+) -> DataError:
+    names = ", ".join(record.name for record in missing[:NAMES_SHOWN])
+    more = ", ..." if len(missing) > NAMES_SHOWN else ""
+    return DataError(
+        f"{folder}: no NAME{suffix} for {len(missing)} of the {expected} masked images of split '{split}'"
+        f" ({names}{more}); a score may not leave images out unasked",
+        f"make the predictions of split '{split}' whole, or choose another folder: ls {folder}",
+    )
+
+
+def _read_ahead(read: Callable[[_Item], _Result], items: Sequence[_Item]) -> Iterator[_Result]:
+    """Results in order, computed by a few threads that stay a few items ahead."""
+    with ThreadPoolExecutor(READERS) as pool:
+        ahead: deque[Future[_Result]] = deque()
+        for item in items:
+            ahead.append(pool.submit(read, item))
+            if len(ahead) > 2 * READERS:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _read_truth(path: Path, tagged: TaggedSet) -> NDArray[np.uint8]:
+    truth_HW = read_mask(path)
+    wrong_HW = (truth_HW > len(tagged.classes)) & (truth_HW != IGNORE_INDEX)
+    if wrong_HW.any():
+        raise DataError(
+            f"{path}: holds class index {truth_HW[wrong_HW][0]}, expected 0..{len(tagged.classes)}"
+            f" ({', '.join(tagged.classes)}) or {IGNORE_INDEX}",
+            f"give {path} the class indices of this data set",
+        )
+    return truth_HW
+
+
+def _read_scores(path: Path, num_foreground: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Strongest class of a stored score file: see ``strongest_class``."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            scores_Chw, classes_C, size = stored["scores"], stored["classes"], stored["size"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: unreadable scores ({error})", f"delete {path} and make it again") from error
+    fits = scores_Chw.dtype == np.uint8 and scores_Chw.ndim == 3 and classes_C.shape == scores_Chw.shape[:1]
+    if not fits or size.shape != (2,) or not np.isin(classes_C, range(num_foreground)).all():
+        raise DataError(
+            f"{path}: scores {scores_Chw.dtype} {scores_Chw.shape}, classes {classes_C.tolist()} and size"
+            f" {size.tolist()}, expected uint8 (C, h, w), C indices in 0..{num_foreground - 1} and (H, W)",
+            f"delete {path} and make it again",
+        )
+    return strongest_class(scores_Chw.astype(np.float32) / 255, classes_C, (int(size[0]), int(size[1])))
+
+
+def _check_size(prediction: tuple[int, ...], truth: tuple[int, ...], pair: _Pair) -> None:
+    if prediction != truth:
+        raise DataError(
+            f"{pair.prediction} is {prediction[0]} x {prediction[1]} (rows x columns), its mask {pair.mask}"
+            f" is {truth[0]} x {truth[1]}",
+            "make the prediction again at the size of its image",
+        )
+
+
+def _check_classes(manifest: Manifest, tagged: TaggedSet, predictions: Path) -> None:
+    if manifest.classes is not None and manifest.classes != tagged.classes:
+        raise DataError(
+            f"{predictions} was made for the classes {', '.join(manifest.classes)};"
+            f" {tagged.root} has {', '.join(tagged.classes)}",
+            "score it on the data set it was made for, with the classes in the same order",
+        )
+
+
+def _read_manifest(path: Path) -> Manifest:
+    """Read the manifest; one that does not exist leaves every setting unknown."""
+    if not path.is_file():
+        return Manifest()
+    try:
+        return TypeAdapter(Manifest).validate_json(path.read_bytes())
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in error.errors())
+        raise DataError(f"{path}: {wrong}", f"mend {path}, or delete it to score without it") from error
+
+
+def _report(
+    matrix: ConfusionMatrix, tagged: TaggedSet, manifest: Manifest, work: _Work, *, threshold_rule: str
+) -> Report:
+    read_off_scores = threshold_rule != "none"
+    iou_C = matrix.per_class_iou().tolist()
+    return Report(
+        split=tagged.split,
+        kind="seed" if read_off_scores and manifest.kind != "segmentation" else manifest.kind,
+        method=manifest.method,
+        scales=manifest.scales,
+        flip=manifest.flip,
+        crf=False if read_off_scores else manifest.crf,
+        threshold_rule=threshold_rule,
+        images=len(work.pairs),
+        unscored=work.unscored,
+        missing=work.missing,
+        mean_iou=matrix.mean_iou(),
+        per_class_iou={
+            name: None if np.isnan(iou) else iou
+            for name, iou in zip(("background", *tagged.classes), iou_C, strict=True)
+        },
+        pixel_accuracy=matrix.pixel_accuracy(),
+        coverage=matrix.coverage(),
+    )
+
+
+def _number(threshold: float) -> str:
+    """Two decimals, or more where the threshold has more."""
+    return f"{threshold:.2f}" if round(threshold, 2) == threshold else f"{threshold:g}"

@@ -1,0 +1,71 @@
+"""Score the classifier: do its scores rank and find the tags?
+
+Shape suffixes: N images, K foreground classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsss.evaluation.confusion import Values, as_array
+
+
+def average_precision(scores_NK: Values, present_NK: Values) -> NDArray[np.float64]:
+    """Area under the precision-recall steps of each class: sum of precision times gain in recall.
+
+    Images of equal score enter together, so their order does not matter.
+
+    Args:
+        scores_NK: scores or logits, any monotone scale.
+        present_NK: bool or 0/1, the tags.
+
+    Returns:
+        (K,) in [0, 1], NaN for a class that no image holds.
+
+    Raises:
+        ValueError: shapes differ or a score is NaN.
+    """
+    scores_NK, present_NK = _scores_and_tags(scores_NK, present_NK)
+    return np.array([_class_precision(s_N, p_N) for s_N, p_N in zip(scores_NK.T, present_NK.T, strict=True)])
+
+
+def tag_map(scores_NK: Values, present_NK: Values) -> float:
+    """Mean average precision in [0, 1] over the classes with a positive; NaN where there is none."""
+    precision_K = average_precision(scores_NK, present_NK)
+    known = precision_K[~np.isnan(precision_K)]
+    return float(known.mean()) if known.size else float("nan")
+
+
+def tag_f1(scores_NK: Values, present_NK: Values, threshold: float = 0.5) -> float:
+    """Micro F1 in [0, 1] of the tags ``score > threshold``: all (image, class) pairs count alike.
+
+    NaN where there is neither a tag nor a predicted one; ValueError where shapes differ or a score is NaN.
+    """
+    scores_NK, present_NK = _scores_and_tags(scores_NK, present_NK)
+    found_NK = scores_NK > threshold
+    relevant = int(found_NK.sum()) + int(present_NK.sum())
+    return 2 * int((found_NK & present_NK).sum()) / relevant if relevant else float("nan")
+
+
+def _class_precision(scores_N: NDArray[Any], present_N: NDArray[np.bool_]) -> float:
+    positives = int(present_N.sum())
+    if positives == 0:
+        return float("nan")
+    order = np.argsort(-scores_N, kind="stable")
+    ranked_N, hits_N = scores_N[order], np.cumsum(present_N[order])
+    last_of_tie = np.flatnonzero(np.append(ranked_N[1:] != ranked_N[:-1], True))
+    hits = hits_N[last_of_tie]
+    return float(np.sum(hits / (last_of_tie + 1) * np.diff(hits, prepend=0)) / positives)
+
+
+def _scores_and_tags(scores_NK: Values, present_NK: Values) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    scores_NK, present_NK = as_array(scores_NK), as_array(present_NK).astype(np.bool_)
+    if scores_NK.ndim != 2 or scores_NK.shape != present_NK.shape:
+        raise ValueError(f"expected (N, K) scores and tags, got {scores_NK.shape} and {present_NK.shape}")
+    scores_NK = scores_NK.astype(np.promote_types(scores_NK.dtype, np.float32), copy=False)
+    if np.isnan(scores_NK).any():
+        raise ValueError("the scores hold NaN")
+    return scores_NK, present_NK

@@ -1,0 +1,108 @@
+"""Fully connected conditional random field: class probabilities that follow colour and position.
+
+After "Efficient inference in fully connected CRFs with Gaussian edge potentials" (Kraehenbuehl and Koltun,
+NIPS 2011), through the optional package pydensecrf. It holds the interpreter lock: use processes, no threads.
+
+Shape suffixes: C classes with the background first, K foreground classes, H rows, W columns, 3 channels RGB.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsss.errors import MachineError
+
+MIN_PROBABILITY = 1e-5
+"""Smallest probability of a class: no pixel is so sure that its neighbours cannot change its mind."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CrfSettings:
+    """Strength and reach of the two pairwise terms; the defaults are those usual for PASCAL VOC.
+
+    Attributes:
+        iterations: mean-field updates.
+        gaussian_sxy: reach of the smoothness term, pixels.
+        gaussian_weight: its strength.
+        bilateral_sxy: reach of the appearance term, pixels.
+        bilateral_srgb: its reach in colour, 8-bit levels.
+        bilateral_weight: its strength.
+    """
+
+    iterations: int = 10
+    gaussian_sxy: float = 3.0
+    gaussian_weight: float = 3.0
+    bilateral_sxy: float = 80.0
+    bilateral_srgb: float = 13.0
+    bilateral_weight: float = 10.0
+
+
+def dense_crf(
+    image_HW3: NDArray[np.uint8], probabilities_CHW: NDArray[np.float32], *, settings: CrfSettings
+) -> NDArray[np.float32]:
+    """Refine class probabilities along the edges of an image.
+
+    Args:
+        image_HW3: RGB, 0 to 255.
+        probabilities_CHW: of each class at each pixel, in [0, 1].
+        settings: of the pairwise terms.
+
+    Returns:
+        (C, H, W) float32; the probabilities of a pixel sum to 1.
+
+    Raises:
+        MachineError: pydensecrf is not installed.
+    """
+    try:
+        from pydensecrf.densecrf import DenseCRF2D
+    except ImportError as error:
+        raise MachineError(
+            "the dense CRF needs pydensecrf, which is not installed", "pip install 'wsss[crf]'"
+        ) from error
+    classes, rows, columns = probabilities_CHW.shape
+    unary_CP = -np.log(np.maximum(probabilities_CHW, MIN_PROBABILITY)).reshape(classes, -1)
+    crf = DenseCRF2D(columns, rows, classes)  # width first
+    crf.setUnaryEnergy(np.ascontiguousarray(unary_CP, dtype=np.float32))
+    crf.addPairwiseGaussian(sxy=settings.gaussian_sxy, compat=settings.gaussian_weight)
+    crf.addPairwiseBilateral(
+        sxy=settings.bilateral_sxy,
+        srgb=settings.bilateral_srgb,
+        rgbim=np.ascontiguousarray(image_HW3),
+        compat=settings.bilateral_weight,
+    )
+    refined = np.array(crf.inference(settings.iterations), dtype=np.float32)
+    return refined.reshape(classes, rows, columns)
+
+
+def crf_labels(
+    image_HW3: NDArray[np.uint8],
+    scores_CHW: NDArray[np.float32],
+    present_K: NDArray[np.bool_],
+    *,
+    settings: CrfSettings,
+) -> NDArray[np.uint8]:
+    """Label map of the dense CRF over the background and the present classes alone.
+
+    Absent classes would end with a probability near 0 and cost their full share of the time.
+
+    Args:
+        image_HW3: RGB, 0 to 255.
+        scores_CHW: background score, then the K class scores, in [0, 1]; they need not sum to 1.
+        present_K: bool, the image-level labels.
+        settings: of the pairwise terms.
+
+    Returns:
+        (H, W) uint8 class indices; all background, without running anything, where no class is present.
+
+    Raises:
+        MachineError: pydensecrf is not installed.
+    """
+    index_C = np.flatnonzero(np.concatenate(([True], present_K))).astype(np.uint8)
+    if len(index_C) == 1:
+        return np.zeros(scores_CHW.shape[1:], dtype=np.uint8)
+    scores_CHW = np.maximum(scores_CHW[index_C], MIN_PROBABILITY)
+    probabilities_CHW = scores_CHW / scores_CHW.sum(axis=0, keepdims=True)
+    best_HW = dense_crf(image_HW3, probabilities_CHW, settings=settings).argmax(axis=0)
+    label_HW: NDArray[np.uint8] = index_C[best_HW]
+    return label_HW

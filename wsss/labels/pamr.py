@@ -1,0 +1,163 @@
+"""Pixel-adaptive mask refinement: class maps flow along the colours of the image.
+
+After "Single-stage semantic segmentation from image labels" (Araslanov and Roth, CVPR 2020). Every pixel
+becomes the weighted mean of its neighbours, several times over; neighbours of its own colour weigh most. The
+weights depend on the image alone, so they are computed once and serve every class.
+
+Shape suffixes: B images, K foreground classes, R maps of an image, N neighbours, H rows, W columns.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ITERATIONS = 10
+DILATIONS = (1, 2, 4, 8, 12, 24)
+CONTRAST = 0.1
+"""Share of the local standard deviation that counts as one unit of colour difference."""
+
+FLAT = 1e-8
+"""Added to that unit, so that a flat neighbourhood divides by something."""
+
+IMAGES_AT_ONCE = {"cpu": 1}
+"""Images refined together: one keeps the weights in a CPU's cache, ``MANY_IMAGES`` fill other devices."""
+
+MANY_IMAGES = 16
+
+
+@torch.no_grad()
+def pamr(
+    images_B3HW: Tensor,
+    maps_BKHW: Tensor,
+    present_BK: Tensor | None = None,
+    *,
+    iterations: int = ITERATIONS,
+    dilations: Sequence[int] = DILATIONS,
+) -> Tensor:
+    """Refine class maps so that they follow the edges of the image.
+
+    Args:
+        images_B3HW: images in [0, 1].
+        maps_BKHW: class maps or scores at the size of the image, in any range.
+        present_BK: bool, the image-level labels; None refines every class.
+        iterations: how often each pixel becomes the weighted mean of its neighbours.
+        dilations: distances, in pixels, of the rings of eight neighbours.
+
+    Returns:
+        (B, K, H, W) float32 within the range of each map; absent classes are 0 and cost nothing.
+    """
+    if present_BK is None:
+        present_BK = maps_BKHW.new_ones(maps_BKHW.shape[:2], dtype=torch.bool)
+    refined_BKHW = torch.zeros_like(maps_BKHW, dtype=torch.float32)
+    size = IMAGES_AT_ONCE.get(images_B3HW.device.type, MANY_IMAGES)
+    for start in range(0, len(images_B3HW), size):
+        some = slice(start, start + size)
+        image_R, class_R, slot_R = present_slots(present_BK[some])
+        if len(class_R) == 0:
+            continue
+        packed_BRHW = maps_BKHW.new_zeros(
+            (len(present_BK[some]), int(slot_R.max()) + 1, *maps_BKHW.shape[2:]), dtype=torch.float32
+        )
+        packed_BRHW[image_R, slot_R] = maps_BKHW[some][image_R, class_R].float()
+        affinity_BNHW = pamr_affinity(images_B3HW[some], dilations)
+        packed_BRHW = pamr_apply(affinity_BNHW, packed_BRHW, iterations=iterations, dilations=dilations)
+        refined_BKHW[some][image_R, class_R] = packed_BRHW[image_R, slot_R]
+    return refined_BKHW
+
+
+def present_slots(present_BK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where each present class goes when absent ones are left out: its image, its class, its rank there."""
+    image_R, class_R = present_BK.nonzero(as_tuple=True)
+    return image_R, class_R, present_BK.cumsum(dim=1)[image_R, class_R] - 1
+
+
+@torch.no_grad()
+def pamr_affinity(images_B3HW: Tensor, dilations: Sequence[int] = DILATIONS) -> Tensor:
+    """Weight of each neighbour of each pixel.
+
+    ``softmax_n(-mean_channels |x_i - x_n| / (1e-8 + 0.1 std_i))`` over the eight neighbours at each dilation.
+    ``std_i`` is the unbiased standard deviation, channel by channel, of the nine samples of every 3x3 window:
+    with six dilations 54 samples, the pixel itself six times among them. Beyond the border the edge repeats.
+
+    Args:
+        images_B3HW: images in [0, 1].
+        dilations: distances, in pixels, of the rings of neighbours.
+
+    Returns:
+        (B, N, H, W) float32 with N = 8 per dilation; the weights of a pixel sum to 1.
+    """
+    centre_B3HW = images_B3HW.float()
+    padded = replicate(centre_B3HW, max(dilations))
+    unit_B3HW = colour_unit(centre_B3HW, padded, dilations)
+    per_unit_B3HW = unit_B3HW.mul_(centre_B3HW.shape[1]).reciprocal_()  # the mean over channels is in it
+    batch, _, rows, columns = centre_B3HW.shape
+    kernel_BNHW = centre_B3HW.new_zeros(batch, 8 * len(dilations), rows, columns)
+    difference_B3HW = torch.empty_like(centre_B3HW)
+    for n, neighbour_B3HW in enumerate(neighbours(padded, dilations)):
+        torch.sub(neighbour_B3HW, centre_B3HW, out=difference_B3HW).abs_()
+        for channel in range(centre_B3HW.shape[1]):
+            kernel_BNHW[:, n].addcmul_(difference_B3HW[:, channel], per_unit_B3HW[:, channel], value=-1)
+    return kernel_BNHW.softmax(dim=1)
+
+
+@torch.no_grad()
+def pamr_apply(
+    affinity_BNHW: Tensor,
+    maps_BRHW: Tensor,
+    *,
+    iterations: int = ITERATIONS,
+    dilations: Sequence[int] = DILATIONS,
+) -> Tensor:
+    """Replace each pixel by the weighted mean of its neighbours, ``iterations`` times.
+
+    Args:
+        affinity_BNHW: from `pamr_affinity`, with the same dilations.
+        maps_BRHW: any number of maps of each image.
+        iterations: how often.
+        dilations: distances, in pixels, of the rings of neighbours.
+
+    Returns:
+        (B, R, H, W) float32.
+    """
+    maps_BRHW = maps_BRHW.float()
+    weights_N = affinity_BNHW.unsqueeze(2).unbind(dim=1)  # each (B, 1, H, W)
+    for _ in range(iterations):
+        padded = replicate(maps_BRHW, max(dilations))
+        maps_BRHW = torch.zeros_like(maps_BRHW)
+        for weight_B1HW, neighbour_BRHW in zip(weights_N, neighbours(padded, dilations), strict=True):
+            maps_BRHW.addcmul_(weight_B1HW, neighbour_BRHW)
+    return maps_BRHW
+
+
+def colour_unit(centre_B3HW: Tensor, padded: Tensor, dilations: Sequence[int]) -> Tensor:
+    """Colour difference that lowers a weight by a factor e: 1e-8 + 0.1 standard deviation, (B, 3, H, W).
+
+    Moments are taken about the pixel itself, so that flat regions give exactly 0 in float32.
+    """
+    samples = 9 * len(dilations)
+    first, second, difference = (torch.zeros_like(centre_B3HW) for _ in range(3))
+    for neighbour_B3HW in neighbours(padded, dilations):
+        torch.sub(neighbour_B3HW, centre_B3HW, out=difference)
+        first.add_(difference)
+        second.addcmul_(difference, difference)
+    variance = second.addcmul_(first, first, value=-1 / samples).clamp_min_(0).div_(samples - 1)
+    return variance.sqrt_().mul_(CONTRAST).add_(FLAT)
+
+
+def replicate(maps_BRHW: Tensor, margin: int) -> Tensor:
+    """Repeat the edge pixels ``margin`` times on all four sides."""
+    return F.pad(maps_BRHW, (margin,) * 4, mode="replicate")
+
+
+def neighbours(padded: Tensor, dilations: Sequence[int]) -> Iterator[Tensor]:
+    """Views of a padded map, each shifted to one neighbour: eight directions at every dilation."""
+    margin = max(dilations)
+    rows, columns = padded.shape[-2] - 2 * margin, padded.shape[-1] - 2 * margin
+    for dilation in dilations:
+        for down, right in product((-dilation, 0, dilation), repeat=2):
+            if (down, right) != (0, 0):
+                top, left = margin + down, margin + right
+                yield padded[..., top : top + rows, left : left + columns]

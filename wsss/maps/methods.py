@@ -1,0 +1,164 @@
+"""Ways to read a class out of a transformer, all behind one name.
+
+Each method is a function of a ``Reading`` (one forward pass, recorded) and, where it needs them, the gradients of
+the chosen logits at the recorded outputs. All but CAM and grad-CAM return a row over the N tokens; which row
+explains the class follows from what feeds the head: the class token's row, the mean over the patches' rows, or
+their sum.
+
+Shape suffixes: B images, K classes, A heads, N tokens (P prefix tokens first), R rows, h x w patch grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from wsss.maps.tape import Attention
+
+ROW_CHUNK = 256
+"""Rows of an attention matrix that exist at one time where a head pools patches."""
+
+CLASS_ROW = slice(0, 1)
+
+Element = Callable[[Tensor, Tensor], Tensor]
+"""(attention (B, A, R, N), its gradient) -> (B, R, N): one value an element of the attention matrix."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """One recorded forward pass.
+
+    Attributes:
+        attentions: of the blocks from the start layer on.
+        num_prefix_tokens: P.
+        fed: rows to read.
+        coupling: GETAM's, "released" or "paper".
+        features_BNC: tokens that grad-CAM weighs; None for other methods.
+    """
+
+    attentions: list[Attention]
+    num_prefix_tokens: int
+    fed: Literal["token", "pool", "both"]
+    coupling: Literal["released", "paper"]
+    features_BNC: Tensor | None = None
+    _class_rows: dict[int, Tensor] = field(default_factory=dict)
+
+    def rows(self, layer: int, rows: slice) -> Tensor:
+        """Attention of some tokens in one recorded layer, (B, A, R, N); the class token's is made once."""
+        if rows != CLASS_ROW:
+            return self.attentions[layer].rows(rows)
+        if layer not in self._class_rows:
+            self._class_rows[layer] = self.attentions[layer].rows(rows)
+        return self._class_rows[layer]
+
+
+def released_coupling(attention_BARN: Tensor, gradient_BARN: Tensor) -> Tensor:
+    """GETAM as the authors' code has it: mean_a relu(G A) * mean_a relu(G)."""
+    return (gradient_BARN * attention_BARN).relu().mean(dim=1) * gradient_BARN.relu().mean(dim=1)
+
+
+def paper_coupling(attention_BARN: Tensor, gradient_BARN: Tensor) -> Tensor:
+    """GETAM as the paper's prose has it: relu(mean_a A * mean_a G) * relu(mean_a G)."""
+    mean_gradient = gradient_BARN.mean(dim=1)
+    return (attention_BARN.mean(dim=1) * mean_gradient).relu() * mean_gradient.relu()
+
+
+def attention_gradient(attention_BARN: Tensor, gradient_BARN: Tensor) -> Tensor:
+    """Attention weighted by its positive influence: mean_a relu(G A)."""
+    return (gradient_BARN * attention_BARN).relu().mean(dim=1)
+
+
+COUPLINGS: dict[str, Element] = {"released": released_coupling, "paper": paper_coupling}
+
+
+def getam(reading: Reading, gradients_BAND: list[Tensor]) -> Tensor:
+    """Gradient-weighted element-wise transformer attention map, summed over layers (arXiv 2112.02841)."""
+    return _sum_over_layers(reading, gradients_BAND, COUPLINGS[reading.coupling])
+
+
+def attention_gradient_map(reading: Reading, gradients_BAND: list[Tensor]) -> Tensor:
+    """Attention times gradient, summed over layers."""
+    return _sum_over_layers(reading, gradients_BAND, attention_gradient)
+
+
+def attention_map(reading: Reading) -> Tensor:
+    """Attention averaged over heads, summed over layers; the same for every class."""
+    return _explaining_row(reading, lambda layer, rows: reading.rows(layer, rows).mean(dim=1))
+
+
+def rollout(reading: Reading) -> Tensor:
+    """Attention rollout (Abnar and Zuidema 2020): product of (A + I) / 2 over layers; the same for every class."""
+    return _roll(reading, lambda attention: 0.5 * attention.rows(slice(None)).mean(dim=1), keep=0.5)
+
+
+def chefer(reading: Reading, gradients_BAND: list[Tensor]) -> Tensor:
+    """Gradient-weighted rollout (Chefer et al. 2021): R <- R + mean_a relu(G A) R over layers."""
+    gradient_of = dict(zip(map(id, reading.attentions), gradients_BAND, strict=True))
+
+    def step(attention: Attention) -> Tensor:
+        every = slice(None)
+        return attention_gradient(attention.rows(every), attention.gradient_rows(gradient_of[id(attention)], every))
+
+    return _roll(reading, step, keep=1.0)
+
+
+def gradcam(features_BNC: Tensor, gradient_BNC: Tensor) -> Tensor:
+    """Grad-CAM (Selvaraju et al. 2017) on the tokens before the last attention, (B, patch tokens)."""
+    weights_BC = gradient_BNC.float().mean(dim=1)
+    return torch.einsum("bnc,bc->bn", features_BNC.detach().float(), weights_BC).relu()
+
+
+CLASS_AGNOSTIC: dict[str, Callable[[Reading], Tensor]] = {"attention": attention_map, "rollout": rollout}
+BY_GRADIENT: dict[str, Callable[[Reading, list[Tensor]], Tensor]] = {
+    "getam": getam,
+    "attention-gradient": attention_gradient_map,
+    "chefer": chefer,
+}
+
+
+def _sum_over_layers(reading: Reading, gradients_BAND: list[Tensor], element: Element) -> Tensor:
+    def element_rows(layer: int, rows: slice) -> Tensor:
+        gradient_BARN = reading.attentions[layer].gradient_rows(gradients_BAND[layer], rows)
+        return element(reading.rows(layer, rows), gradient_BARN)
+
+    return _explaining_row(reading, element_rows)
+
+
+def _explaining_row(reading: Reading, rows_of: Callable[[int, slice], Tensor]) -> Tensor:
+    """Sum over layers of the row that explains the class, (B, N)."""
+    layers = range(len(reading.attentions))
+    return torch.stack([_read_rows(reading, partial(rows_of, layer)) for layer in layers]).sum(dim=0)
+
+
+def _read_rows(reading: Reading, rows: Callable[[slice], Tensor]) -> Tensor:
+    """The class token's row, the mean over the patches' rows, or their sum, (B, N)."""
+    num_tokens = reading.attentions[0].num_tokens
+    first = reading.num_prefix_tokens
+    parts: list[Tensor] = []
+    if reading.fed in ("token", "both"):
+        parts.append(rows(CLASS_ROW)[:, 0])
+    if reading.fed in ("pool", "both"):
+        chunks = range(first, num_tokens, ROW_CHUNK)
+        sums = [rows(slice(at, min(at + ROW_CHUNK, num_tokens))).sum(dim=1) for at in chunks]
+        parts.append(torch.stack(sums).sum(dim=0) / (num_tokens - first))
+    return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+
+def _roll(reading: Reading, step: Callable[[Attention], Tensor], keep: float) -> Tensor:
+    """The explaining row of the product over layers of (keep * I + step), from the last layer down, (B, N)."""
+    last = reading.attentions[-1]
+    start_N = torch.zeros(last.num_tokens, device=last.key_BAND.device)
+    if reading.fed in ("token", "both"):
+        start_N[0] = 1.0
+    if reading.fed in ("pool", "both"):
+        first = reading.num_prefix_tokens
+        start_N[first:] += 1.0 / (last.num_tokens - first)
+    row_BN = start_N.expand(last.key_BAND.shape[0], -1)
+    for attention in reversed(reading.attentions):
+        row_BN = keep * row_BN + torch.einsum("bn,bnm->bm", row_BN, step(attention))
+    return row_BN

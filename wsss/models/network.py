@@ -1,0 +1,119 @@
+"""The network: timm backbone, readout and, for segmentation, a DPT decoder.
+
+It owns the normalisation (images come in [0, 1], any size), the padding to whole patches and the class names.
+
+Shape suffixes: B images, C = K + 1 label channels, K classes, H x W pixels, h x w patch grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wsss.errors import UsageError
+from wsss.models.backbone import Backbone, Features
+from wsss.models.decoder import DPTDecoder
+from wsss.models.readout import READOUTS, Readout
+
+
+class Network(nn.Module):
+    """A transformer that names the classes of an image and, with a decoder, where they are."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, backbone: Backbone, readout: Readout, decoder: DPTDecoder | None, classes: Sequence[str]
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.readout = readout
+        self.decoder = decoder
+        self.classes = tuple(classes)
+        depth = backbone.depth
+        self.taps = tuple(max(depth * (i + 1) // 4 - 1, 0) for i in range(4)) if decoder is not None else ()
+        mean, std = backbone.mean_std
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def features(self, images_B3HW: Tensor, *, taps: bool = False) -> Features:
+        """Tokens of images in [0, 1]; padded at the bottom and right, with the mean colour, to whole patches."""
+        x = (images_B3HW - self.mean) / self.std
+        rows, columns = self.backbone.stride
+        pad_bottom, pad_right = -x.shape[2] % rows, -x.shape[3] % columns
+        if pad_bottom or pad_right:
+            x = F.pad(x, (0, pad_right, 0, pad_bottom))
+        features: Features = self.backbone(x, self.taps if taps else ())
+        return features
+
+    def classify(self, images_B3HW: Tensor) -> Tensor:
+        """(B, K) logits of images in [0, 1], any size of at least one patch."""
+        logits_BK: Tensor = self.readout(self.features(images_B3HW))
+        return logits_BK
+
+    def decode(self, features: Features, size: tuple[int, int]) -> Tensor:
+        """(B, C, H, W) label scores (logits) at image size, from features with taps."""
+        if self.decoder is None:
+            raise UsageError("this network has no decoder: it was trained for tags only", "wsss train-seg --init RUN")
+        return self.to_image(self.decoder(features.taps), features.grid, size)
+
+    def to_image(self, maps_BChw: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+        """Bilinear upsampling from the padded patch grid (or a multiple of it) to image size; padding is cut."""
+        padded = (grid[0] * self.backbone.stride[0], grid[1] * self.backbone.stride[1])
+        maps = F.interpolate(maps_BChw.float(), size=padded, mode="bilinear", align_corners=False)
+        return maps[:, :, : size[0], : size[1]]
+
+    def forward(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Class logits (B, K) and label scores (B, C, H, W), logits at image size."""
+        features = self.features(images_B3HW, taps=True)
+        size = (images_B3HW.shape[2], images_B3HW.shape[3])
+        return self.readout(features), self.decode(features, size)
+
+
+def build_network(
+    backbone: str,
+    classes: Sequence[str],
+    weights: str | None = None,
+    *,
+    readout: str = "auto",
+    decoder: bool = True,
+    decoder_channels: int = 96,
+    drop_path: float = 0.0,
+    vit: Mapping[str, int] | None = None,
+) -> Network:
+    """Build a network.
+
+    Args:
+        backbone: a timm vision transformer.
+        classes: foreground class names, at least one.
+        weights: of the backbone: a file, "pretrained" (timm's hub) or None for random ones.
+        readout: "project" (the paper's), "token", "pool", "both", or "auto": "project" where there is a class
+            token, else "pool".
+        decoder: whether it segments too.
+        decoder_channels: width of the decoder.
+        drop_path: stochastic depth of the backbone.
+        vit: overrides of the backbone's own arguments (depth, embed_dim, ...).
+
+    Raises:
+        UsageError: timm has no such backbone, or the readout does not fit it.
+        DataError: the weights do not fit.
+    """
+    if not classes:
+        raise UsageError("a network needs at least one class", "wsss train-cls --data DIR  # with tags")
+    trunk = Backbone(backbone, drop_path=drop_path, overrides=vit)
+    if weights is not None and weights != "none":
+        trunk.load(weights)
+    if readout == "auto":
+        readout = "project" if trunk.has_class_token else "pool"
+    if readout != "pool" and not trunk.has_class_token:
+        raise UsageError(f"readout '{readout}' needs a class token, which {backbone} lacks", "--set model.readout=pool")
+    head = READOUTS[readout](trunk.embed_dim, len(classes))
+    dpt = None
+    if decoder:
+        dpt = DPTDecoder(
+            trunk.embed_dim, len(classes) + 1, channels=decoder_channels, has_class_token=trunk.has_class_token
+        )
+    return Network(trunk, head, dpt, classes)

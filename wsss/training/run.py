@@ -1,0 +1,123 @@
+"""Run folders: what a training reads, where it writes, and how it is taken up again.
+
+A run holds ``config.yaml`` (resolved), ``run.json`` (versions, command, data hash), ``metrics.jsonl``, ``last.pt`` and,
+where there is a validation split, ``best.pt``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import timm
+import torch
+
+import wsss
+from wsss.config import Config, DataSection, to_yaml
+from wsss.data.check import keep_readable
+from wsss.data.open import list_splits, open_data
+from wsss.data.records import TaggedSet
+from wsss.errors import UsageError
+from wsss.models.network import Network, build_network
+from wsss.reporting import Reporter
+
+TRAIN_SPLITS = ("train_aug", "trainaug", "train")
+"""Splits taken for training where none is named, in this order."""
+
+
+def open_split(
+    data: DataSection, split: str | None, reporter: Reporter, classes: Sequence[str] | None = None
+) -> TaggedSet:
+    """One split without its unreadable images, which are named.
+
+    Raises:
+        UsageError, DataError: see ``open_data`` and ``keep_readable``.
+    """
+    if data.root is None:
+        raise UsageError("no data folder was given", "--data DIR")
+    tagged = open_data(
+        data.root, split=split, layout=data.layout, tags=data.tags, tags_from=data.tags_from, classes=classes
+    )
+    reporter.begin(f"checking {tagged.split}", len(tagged))
+    tagged, bad = keep_readable(tagged, limit=data.bad_limit, on_progress=reporter.advance)
+    for message in bad:
+        reporter.say(f"skipped {message}")
+    return tagged
+
+
+def open_training(
+    config: Config, reporter: Reporter, classes: Sequence[str] | None = None
+) -> tuple[TaggedSet, TaggedSet | None]:
+    """The training split and, where there is one, the validation split, with the same classes."""
+    data = config.data
+    if data.root is None:
+        raise UsageError("no data folder was given", "--data DIR")
+    splits = list_splits(data.root, data.layout, data.tags)
+    train_split = data.train_split or next((name for name in TRAIN_SPLITS if name in splits), None)
+    val_split = data.val_split or ("val" if "val" in splits and train_split != "val" else None)
+    train = open_split(data, train_split, reporter, classes)
+    val = open_split(data, val_split, reporter, train.classes) if val_split is not None else None
+    return train, val
+
+
+def data_hash(tagged: TaggedSet) -> str:
+    """SHA-256 over names, tags and file sizes of a set."""
+    digest = hashlib.sha256("\n".join(tagged.classes).encode())
+    for record in tagged.records:
+        digest.update(f"\n{record.name} {record.tags} {record.image.stat().st_size}".encode())
+    return digest.hexdigest()
+
+
+def create_run(run: Path, config: Config, train: TaggedSet) -> None:
+    """Make the folder and write what is needed to repeat the run.
+
+    Raises:
+        UsageError: the folder is in use.
+    """
+    check_free(run)
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+    facts = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "versions": {
+            "wsss": wsss.__version__,
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+            "python": platform.python_version(),
+        },
+        "classes": list(train.classes),
+        "split": train.split,
+        "images": len(train),
+        "data_sha256": data_hash(train),
+    }
+    (run / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def check_free(run: Path) -> None:
+    """Refuse a folder that holds something already."""
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        resumable = run.is_dir() and (run / "last.pt").is_file()
+        fix = f"--resume {run}  # goes on with it; or choose another -o" if resumable else f"rm -r {run}  # or choose another -o"
+        raise UsageError(f"{run} is in use: a run needs a folder of its own", fix)
+
+
+def build_from(config: Config, classes: Sequence[str], *, decoder: bool) -> Network:
+    """The network a config describes, its random parts drawn from the seed."""
+    torch.manual_seed(config.run.seed)
+    model = config.model
+    return build_network(
+        model.backbone,
+        classes,
+        None if model.weights == "none" else model.weights,
+        readout=model.readout,
+        decoder=decoder,
+        decoder_channels=model.decoder_channels,
+        drop_path=model.drop_path,
+        vit=model.vit,
+    )

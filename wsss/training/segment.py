@@ -1,0 +1,147 @@
+"""`wsss train-seg`: a segmentation network from pseudo labels on disk or, end to end, by double backward.
+
+End to end (GETAM, arXiv 2112.02841, section 3.4): one forward; per present class a first backward to the recorded
+attention makes class maps, which PAMR and completion turn into a pseudo label; the second backward, through the same
+graph, trains on it. The weights do not change in between, so nothing is computed twice.
+
+Shape suffixes: B images, C = K + 1 label channels, K classes, H x W pixels, h x w patch grid.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wsss.config import Config, SegmentSection
+from wsss.data.masks import read_mask
+from wsss.data.records import TaggedSet
+from wsss.data.scaled import ScaledImages, load_batches
+from wsss.device import autocast, num_workers
+from wsss.evaluation.confusion import ConfusionMatrix
+from wsss.labels.recipe import complete, refine
+from wsss.maps.generate import MapSettings, Recorder
+from wsss.maps.scores import normalise_scores
+from wsss.models.averaged import label_probabilities
+from wsss.models.backbone import Features
+from wsss.models.network import Network
+from wsss.training.dense_energy import dense_energy
+from wsss.training.loop import Batch, schedule
+from wsss.training.losses import balanced_cross_entropy, classification_loss, saliency_loss
+
+
+class SegmentTask:
+    """Segmentation from tags.
+
+    Args:
+        config: the settings.
+        validation: scored with its masks, where it has any.
+        device: where it computes.
+        from_disk: whether batches bring label maps; else they are made in the step.
+        started: whether the backbone has learnt the tags already, so that no classification phase is needed.
+    """
+
+    main_metric = "mean_iou"
+
+    def __init__(
+        self, config: Config, validation: TaggedSet | None, device: torch.device, *, from_disk: bool, started: bool
+    ) -> None:
+        self.config = config
+        self.section: SegmentSection = config.segment
+        self.validation = validation if validation is not None and validation.has_masks() else None
+        self.device = device
+        self.from_disk = from_disk
+        self.cls_share = 0.0 if from_disk or started else config.segment.cls_share
+        self.settings = MapSettings.of(config.maps)
+
+    def parameter_groups(self, network: Network) -> list[dict[str, Any]]:
+        """The fresh decoder learns faster than the backbone."""
+        assert network.decoder is not None
+        decoder = list(network.decoder.parameters())
+        known = {id(parameter) for parameter in decoder}
+        rest = [parameter for parameter in network.parameters() if id(parameter) not in known]
+        section = self.section
+        return [
+            {"params": rest, "lr": section.lr},
+            {"params": decoder, "lr": section.lr * section.decoder_lr_factor},
+        ]
+
+    def lr_factor(self, step: int, total: int) -> float:
+        """One decay over the whole run; the segmentation phase may run at another rate."""
+        factor = schedule(self.section, step, total)
+        return factor if self._classifies(step, total) or not self.cls_share else factor * self.section.lr_seg_factor
+
+    def losses(self, network: Network, batch: Batch, step: int, total: int) -> dict[str, Tensor]:
+        """Weighted loss terms of one step."""
+        if self._classifies(step, total):
+            return {"classification": classification_loss(network.classify(batch["image"]), batch["present"])}
+        if self.from_disk:
+            logits_BK, scores_BCHW = network(batch["image"])
+            return self._terms(logits_BK, scores_BCHW, batch["label"], batch)
+        images_B3HW, present_BK = batch["image"], batch["present"]
+        with Recorder(network, self.settings) as recorder:
+            features = network.features(images_B3HW, taps=True)
+            logits_BK = network.readout(features)
+        scores_BCHW = network.decode(features, (images_B3HW.shape[2], images_B3HW.shape[3]))
+        maps_BKhw = recorder.maps(features, logits_BK, present_BK, keep_graph=True)
+        label_BHW = self.pseudo_labels(network, features, maps_BKhw, batch)
+        return self._terms(logits_BK, scores_BCHW, label_BHW, batch)
+
+    @torch.no_grad()
+    def pseudo_labels(self, network: Network, features: Features, maps_BKhw: Tensor, batch: Batch) -> Tensor:
+        """Pseudo labels (B, H, W) uint8 of a batch, from its class maps."""
+        images_B3HW, present_BK = batch["image"], batch["present"]
+        scores_BKhw = normalise_scores(maps_BKhw, present_BK)
+        scores_BKHW = network.to_image(scores_BKhw, features.grid, (images_B3HW.shape[2], images_B3HW.shape[3]))
+        refined_BKHW = refine(images_B3HW, scores_BKHW, present_BK, self.config.labels)
+        saliency_BHW = batch["saliency"].float() / 255 if "saliency" in batch else None
+        labels = [
+            complete(scores_KHW, present_K, self.config.labels, None if saliency_BHW is None else saliency_BHW[i])
+            for i, (scores_KHW, present_K) in enumerate(zip(refined_BKHW, present_BK, strict=True))
+        ]
+        return torch.stack(labels)
+
+    def validate(self, network: Network) -> dict[str, float]:
+        """mIoU and pixel accuracy on the validation split, one scale, no flip."""
+        if self.validation is None:
+            return {}
+        matrix = score_split(network, self.validation, self.config, self.device)
+        return {"mean_iou": matrix.mean_iou(), "pixel_accuracy": matrix.pixel_accuracy()}
+
+    def _classifies(self, step: int, total: int) -> bool:
+        return step < round(self.cls_share * total)
+
+    def _terms(self, logits_BK: Tensor, scores_BCHW: Tensor, label_BHW: Tensor, batch: Batch) -> dict[str, Tensor]:
+        section = self.section
+        terms = {
+            "segmentation": balanced_cross_entropy(scores_BCHW, label_BHW),
+            "classification": section.weight_classification * classification_loss(logits_BK, batch["present"]),
+        }
+        if section.weight_energy:
+            energy = dense_energy(
+                batch["image"],
+                scores_BCHW.float().softmax(dim=1),
+                sigma_rgb=section.sigma_rgb,
+                sigma_xy=section.sigma_xy,
+            )
+            terms["energy"] = section.weight_energy * energy
+        if "saliency" in batch and section.weight_saliency:
+            terms["saliency"] = section.weight_saliency * saliency_loss(scores_BCHW, batch["saliency"].float() / 255)
+        return terms
+
+
+def score_split(network: Network, tagged: TaggedSet, config: Config, device: torch.device) -> ConfusionMatrix:
+    """Confusion matrix of a network on a split with masks: one scale (that of the crops), no flip, no CRF."""
+    records = [record for record in tagged.records if tagged.mask_path(record) is not None]
+    images = ScaledImages(records, (config.augment.size,), network.backbone.stride, config.segment.batch_size)
+    matrix = ConfusionMatrix(len(tagged.classes) + 1)
+    for batch in load_batches(images, num_workers(config.run)):
+        sizes = [(image.shape[0], image.shape[1]) for image in batch.images]
+        with autocast(config.run, device):
+            probabilities = label_probabilities(network, batch.at_scales(device), sizes)
+        for record, probabilities_CHW in zip(batch.records, probabilities, strict=True):
+            path = tagged.mask_path(record)
+            assert path is not None
+            matrix.update(probabilities_CHW.argmax(dim=0).cpu().numpy(), read_mask(path))
+    return matrix

@@ -1,0 +1,134 @@
+"""From a config to a running training, fresh or resumed: the two entry points behind the commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from wsss.config import Config
+from wsss.data.augment import TrainingImages
+from wsss.data.records import TaggedSet
+from wsss.device import pick_device
+from wsss.errors import DataError, UsageError
+from wsss.models.network import Network
+from wsss.reporting import Reporter
+from wsss.training.checkpoint import find_checkpoint, load_network, network_from, read_checkpoint
+from wsss.training.classify import ClassifyTask
+from wsss.training.loop import Loop
+from wsss.training.run import build_from, check_free, create_run, open_split, open_training
+from wsss.training.segment import SegmentTask
+
+
+def train_classifier(config: Config, run: Path, reporter: Reporter) -> Network:
+    """Train on tags alone, into a new folder."""
+    check_free(run)
+    device = pick_device(config.run.device)
+    train, val = open_training(config, reporter)
+    network = build_from(config, train.classes, decoder=False)
+    create_run(run, config, train)
+    loop = _classify_loop(config, run, network, train, val, device, reporter)
+    loop.train()
+    return loop.shown
+
+
+def resume_classifier(run: Path, reporter: Reporter) -> Network:
+    """Go on with a run of ``train_classifier`` from its last checkpoint."""
+    network, config, device, train, val = _take_up(run, reporter)
+    if network.decoder is not None:
+        raise UsageError(f"{run} trains a segmentation network", f"wsss train-seg --resume {run}")
+    loop = _classify_loop(config, run, network, train, val, device, reporter)
+    loop.resume()
+    loop.train()
+    return loop.shown
+
+
+def train_segmenter(
+    config: Config, run: Path, reporter: Reporter, *, labels: Path | None = None, init: Path | None = None
+) -> Network:
+    """Train a segmentation network, from label maps on disk or end to end, into a new folder.
+
+    Args:
+        config: the settings; the model section is the initial run's where there is one.
+        run: the new folder.
+        reporter: progress.
+        labels: folder of label maps NAME.png; None makes pseudo labels inside each step.
+        init: run of ``train-cls`` whose backbone and readout to start from.
+    """
+    check_free(run)
+    device = pick_device(config.run.device)
+    classes = None
+    start = None
+    if init is not None:
+        start, trained, _ = load_network(init)
+        config = config.model_copy(
+            update={"model": trained.model.model_copy(update={"decoder_channels": config.model.decoder_channels, "weights": "none"})}
+        )
+        classes = start.classes
+    train, val = open_training(config, reporter, classes)
+    if labels is not None:
+        labels = find_labels(labels, train)
+    network = build_from(config, train.classes, decoder=True)
+    if start is not None:
+        network.backbone.load_state_dict(start.backbone.state_dict())
+        network.readout.load_state_dict(start.readout.state_dict())
+    create_run(run, config, train)
+    loop = _segment_loop(config, run, network, train, val, device, reporter, labels, started=init is not None)
+    loop.train()
+    return loop.shown
+
+
+def resume_segmenter(run: Path, reporter: Reporter) -> Network:
+    """Go on with a run of ``train_segmenter`` from its last checkpoint."""
+    network, config, device, train, val = _take_up(run, reporter)
+    if network.decoder is None:
+        raise UsageError(f"{run} trains a classifier", f"wsss train-cls --resume {run}")
+    extra = read_checkpoint(find_checkpoint(run))["task"]
+    labels = Path(extra["labels"]) if extra["labels"] is not None else None
+    loop = _segment_loop(config, run, network, train, val, device, reporter, labels, started=extra["started"])
+    loop.resume()
+    loop.train()
+    return loop.shown
+
+
+def find_labels(folder: Path, train: TaggedSet) -> Path:
+    """Where the label maps of a folder lie: in it, or in its ``labels``.
+
+    Raises:
+        DataError: some image of the set has none.
+    """
+    folder = folder / "labels" if (folder / "labels").is_dir() else folder
+    missing = [record.name for record in train.records if not (folder / f"{record.name}.png").is_file()]
+    if missing:
+        raise DataError(
+            f"{folder} lacks the label maps of {len(missing)} of {len(train)} images of {train.split}: "
+            f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}",
+            f"wsss make-pseudo RUN --data {train.root} --split {train.split} -o {folder.parent}",
+        )
+    return folder
+
+
+def _take_up(run: Path, reporter: Reporter) -> tuple[Network, Config, torch.device, TaggedSet, TaggedSet | None]:
+    path = find_checkpoint(run)
+    network, config = network_from(read_checkpoint(path), path)
+    train, val = open_training(config, reporter, network.classes)
+    return network, config, pick_device(config.run.device), train, val
+
+
+def _classify_loop(
+    config: Config, run: Path, network: Network, train: TaggedSet, val: TaggedSet | None,
+    device: torch.device, reporter: Reporter,
+) -> Loop:
+    images = TrainingImages(train, config.augment, seed=config.run.seed)
+    return Loop(run, config, network, ClassifyTask(config, val, device), images, device=device, reporter=reporter)
+
+
+def _segment_loop(
+    config: Config, run: Path, network: Network, train: TaggedSet, val: TaggedSet | None,
+    device: torch.device, reporter: Reporter, labels: Path | None, *, started: bool,
+) -> Loop:
+    saliency = config.data.saliency if labels is None else None
+    images = TrainingImages(train, config.augment, seed=config.run.seed, labels=labels, saliency=saliency)
+    task = SegmentTask(config, val, device, from_disk=labels is not None, started=started)
+    extra = {"labels": None if labels is None else str(labels), "started": started}
+    return Loop(run, config, network, task, images, device=device, reporter=reporter, extra=extra)
