@@ -12,7 +12,13 @@ import click
 import typer
 
 from wsss import __version__
+from wsss.cli import config
+from wsss.cli.backbones import backbones
+from wsss.cli.evaluate import evaluate
+from wsss.cli.make_pseudo import make_pseudo
+from wsss.cli.predict import predict
 from wsss.cli.train_cls import train_cls
+from wsss.cli.train_seg import train_seg
 from wsss.errors import WsssError
 
 app = typer.Typer(
@@ -25,6 +31,12 @@ app = typer.Typer(
 )
 
 app.command("train-cls")(train_cls)
+app.command("make-pseudo")(make_pseudo)
+app.command("train-seg")(train_seg)
+app.command("predict")(predict)
+app.command("evaluate")(evaluate)
+app.command("backbones")(backbones)
+app.add_typer(config.app, name="config")
 
 
 def _print_version(wanted: bool) -> None:
@@ -36,7 +48,8 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave."),
     ] = False,
 ) -> None:
     pass

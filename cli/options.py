@@ -8,16 +8,15 @@ from typing import Annotated
 import typer
 
 ConfigOption = Annotated[
-    str | None, typer.Option("-c", "--config", help="YAML file, or the name of a preset (wsss config list).", metavar="FILE")
+    str | None,
+    typer.Option("-c", "--config", help="YAML file, or the name of a preset (wsss config list).", metavar="FILE"),
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Set any config key; beats the file.", metavar="KEY=VALUE")
 ]
 DataOption = Annotated[Path | None, typer.Option("--data", help="Data folder; see data/README.md.", metavar="DIR")]
 TagsOption = Annotated[Path | None, typer.Option("--tags", help="Tags table, where it is not in the data folder.")]
-TagsFromOption = Annotated[
-    str | None, typer.Option("--tags-from", help="auto, file, xml, or masks.", metavar="SOURCE")
-]
+TagsFromOption = Annotated[str | None, typer.Option("--tags-from", help="auto, file, xml, or masks.", metavar="SOURCE")]
 RunOption = Annotated[Path | None, typer.Option("-o", "--output", help="Run folder to make.", metavar="RUN")]
 OutOption = Annotated[Path, typer.Option("-o", "--output", help="Folder to write.", metavar="OUT")]
 DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -25,7 +24,8 @@ AmpOption = Annotated[str | None, typer.Option(help="Autocast: none, bf16 or fp1
 SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random.")]
 WorkersOption = Annotated[int | None, typer.Option(help="Loader processes.")]
 ScalesOption = Annotated[
-    str | None, typer.Option(help="Sides in pixels, e.g. 224,320; an image is brought to the area of such a square.")
+    str | None,
+    typer.Option(help="Sides in pixels, e.g. 224,320; an image is brought to the area of such a square."),
 ]
 FlipOption = Annotated[bool | None, typer.Option("--flip/--no-flip", help="Also read the mirrored image.")]
 CrfOption = Annotated[bool | None, typer.Option("--crf/--no-crf", help="Refine with the dense CRF (wsss[crf]).")]

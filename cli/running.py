@@ -17,10 +17,17 @@ def run_folder(output: Path | None, example: str) -> Path:
 
 
 def refuse_beside_resume(
-    resume: Path, config: str | None, assignments: Sequence[str] | None, output: Path | None, flags: Mapping[str, Any]
+    resume: Path,
+    config: str | None,
+    assignments: Sequence[str] | None,
+    output: Path | None,
+    flags: Mapping[str, Any],
 ) -> None:
     """A resumed run keeps its own config, so that it ends as if it had never stopped."""
     given = [key for key, value in flags.items() if value is not None]
     given += ["--config"] * (config is not None) + ["--set"] * bool(assignments) + ["--output"] * (output is not None)
     if given:
-        raise UsageError(f"--resume {resume} goes on with the run's own config; it takes no {', '.join(given)}", f"--resume {resume}")
+        raise UsageError(
+            f"--resume {resume} goes on with the run's own config; it takes no {', '.join(given)}",
+            f"--resume {resume}",
+        )

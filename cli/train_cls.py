@@ -7,8 +7,17 @@ from typing import Annotated
 import typer
 
 from wsss.cli.options import (
-    AmpOption, ConfigOption, DataOption, DeviceOption, ResumeOption, RunOption, SeedOption, SetOption, TagsFromOption,
-    TagsOption, WorkersOption,
+    AmpOption,
+    ConfigOption,
+    DataOption,
+    DeviceOption,
+    ResumeOption,
+    RunOption,
+    SeedOption,
+    SetOption,
+    TagsFromOption,
+    TagsOption,
+    WorkersOption,
 )
 
 
@@ -43,10 +52,22 @@ def train_cls(
     from wsss.config import resolve
 
     flags = {
-        "data.root": data, "data.train_split": train_split, "data.val_split": val_split, "data.tags": tags,
-        "data.tags_from": tags_from, "model.backbone": backbone, "model.weights": weights, "augment.size": size,
-        "classify.epochs": epochs, "classify.batch_size": batch_size, "classify.lr": lr, "classify.optimizer": optimizer,
-        "run.device": device, "run.amp": amp, "run.seed": seed, "run.workers": workers,
+        "data.root": data,
+        "data.train_split": train_split,
+        "data.val_split": val_split,
+        "data.tags": tags,
+        "data.tags_from": tags_from,
+        "model.backbone": backbone,
+        "model.weights": weights,
+        "augment.size": size,
+        "classify.epochs": epochs,
+        "classify.batch_size": batch_size,
+        "classify.lr": lr,
+        "classify.optimizer": optimizer,
+        "run.device": device,
+        "run.amp": amp,
+        "run.seed": seed,
+        "run.workers": workers,
     }
     if resume is not None:
         refuse_beside_resume(resume, config, assignments, output, flags)

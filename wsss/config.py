@@ -148,6 +148,8 @@ class LabelsSection(Section):
     saliency_threshold: Share = 0.5
     mining_quantile: Share = 0.9
     opening: Annotated[int, Field(ge=0)] = 10
+    refine_side: Positive = 512
+    """Images of a larger area than this squared are refined at that area, to bound time and memory."""
     pamr_iterations: Annotated[int, Field(ge=0)] = 10
     pamr_dilations: Sizes = (1, 2, 4, 8, 12, 24)
     crf: bool = False

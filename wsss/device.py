@@ -28,7 +28,9 @@ def pick_device(name: str) -> torch.device:
     if kind == "cuda" and not torch.cuda.is_available():
         raise MachineError(f"--device {name}: this machine has no CUDA device that torch can use", "--device cpu")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise MachineError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA device(s)", "--device cuda:0")
+        raise MachineError(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA device(s)", "--device cuda:0"
+        )
     return torch.device(name)
 
 

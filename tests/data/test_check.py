@@ -50,9 +50,7 @@ def test_too_many_broken_images_are_an_error(tmp_path: Path) -> None:
     for k in range(4):
         cut(tmp_path / f"p{k}.jpg", 0.5)
     assert len(keep_readable(tagged, limit=0.5)[1]) == 4
-    with pytest.raises(
-        DataError, match=r"4 of 8 images are unreadable \(p0: .*; p1: .*; p2: [^;]*\)$"
-    ) as caught:
+    with pytest.raises(DataError, match=r"4 of 8 images are unreadable \(p0: .*; p1: .*; p2: [^;]*\)$") as caught:
         keep_readable(tagged, limit=0.49)
     assert caught.value.fix
 

@@ -69,9 +69,7 @@ def test_masks_in_the_order_of_another_model_are_refused(voc_root: Path) -> None
 
 def test_a_class_file_gives_names_with_spaces(folder_root: Path) -> None:
     (folder_root / "classes.txt").write_bytes(b"\xef\xbb\xbftraffic light\r\n\r\n bus \r\n")
-    (folder_root / "tags.csv").write_text(
-        "image,labels\na,traffic light\nb,bus\nstreet/c,\nstreet/far/d,bus\n"
-    )
+    (folder_root / "tags.csv").write_text("image,labels\na,traffic light\nb,bus\nstreet/c,\nstreet/far/d,bus\n")
     tagged = open_data(folder_root)
     assert tagged.classes == ("traffic light", "bus")
     assert [record.tags for record in tagged.records] == [(0,), (1,), (), (1,)]

@@ -19,9 +19,7 @@ def tags(tagged: TaggedSet) -> list[tuple[str, list[str]]]:
 
 def annotate(root: Path, name: str, *labels: str) -> None:
     (root / "Annotations").mkdir(exist_ok=True)
-    things = "".join(
-        f"<object><name> {label} </name><part><name>head</name></part></object>" for label in labels
-    )
+    things = "".join(f"<object><name> {label} </name><part><name>head</name></part></object>" for label in labels)
     (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{things}</annotation>")
 
 

@@ -58,9 +58,7 @@ def test_negative_predictions_are_wrong_not_wrapped() -> None:
         (np.zeros(2, int), np.array([0, 256]), "truth holds 256"),
     ],
 )
-def test_what_cannot_be_counted_is_refused(
-    prediction: NDArray[Any], truth: NDArray[Any], message: str
-) -> None:
+def test_what_cannot_be_counted_is_refused(prediction: NDArray[Any], truth: NDArray[Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         matrix_of(prediction, truth)
 

@@ -162,9 +162,7 @@ def test_no_masks_is_an_error_with_a_fix(tmp_path: Path, out: Path) -> None:
         ({"scales": 1}, r"manifest\.json: scales: "),
     ],
 )
-def test_a_manifest_that_does_not_fit(
-    tagged: TaggedSet, out: Path, change: dict[str, object], message: str
-) -> None:
+def test_a_manifest_that_does_not_fit(tagged: TaggedSet, out: Path, change: dict[str, object], message: str) -> None:
     (out / "manifest.json").write_text(json.dumps(MANIFEST | change))
     with pytest.raises(DataError, match=message):
         evaluate_labels(out, tagged)

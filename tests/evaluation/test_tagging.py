@@ -80,9 +80,7 @@ def test_infinite_and_half_precision_logits_are_ranked() -> None:
     assert tag_map(scores_NK, torch.tensor([[False], [True], [True]])) == pytest.approx(0.5 + 0.5 * 2 / 3)
 
 
-@pytest.mark.parametrize(
-    ("scores_NK", "message"), [(np.zeros((2, 3)), "expected"), (np.full((2, 2), np.nan), "NaN")]
-)
+@pytest.mark.parametrize(("scores_NK", "message"), [(np.zeros((2, 3)), "expected"), (np.full((2, 2), np.nan), "NaN")])
 def test_what_cannot_be_ranked_is_refused(scores_NK: NDArray[np.float64], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tag_map(scores_NK, np.ones((2, 2)))

@@ -119,9 +119,7 @@ def test_nothing_seen_is_all_background(flags: tuple[int, int]) -> None:
     for background in (POWER, BackgroundBand()):
         alone_HW = complete_labels(scores_KHW, present(*flags), background=background)
         assert alone_HW.tolist() == [[0, 0, 0]]
-        label_HW = complete_labels(
-            scores_KHW, present(*flags), background=background, saliency_HW=saliency_HW
-        )
+        label_HW = complete_labels(scores_KHW, present(*flags), background=background, saliency_HW=saliency_HW)
         assert label_HW.tolist() == [[IGNORE_INDEX, 0, IGNORE_INDEX]]
 
 
@@ -132,9 +130,7 @@ def test_speckles_become_background_and_ignored_pixels_stay() -> None:
     scores_KHW[1, 1:3, 2] = 1.0
     scores_KHW[0, 2, 3] = 1.0
     scores_KHW[0, 2, 4] = 0.4
-    label_HW = complete_labels(
-        scores_KHW, present(1, 1), background=BackgroundBand(low=0.2, high=0.5), opening=2
-    )
+    label_HW = complete_labels(scores_KHW, present(1, 1), background=BackgroundBand(low=0.2, high=0.5), opening=2)
     assert label_HW.tolist() == [
         [0, 0, 0, 0, 0, 0],
         [0, 1, 2, 0, 0, 0],
@@ -178,9 +174,7 @@ def readable_completion(
     quantile=st.sampled_from([0.0, 0.25, 0.5, 0.9, 1.0]),
     seed=st.integers(0, 999),
 )
-def test_equals_the_readable_version(
-    flags: list[bool], rows: int, columns: int, quantile: float, seed: int
-) -> None:
+def test_equals_the_readable_version(flags: list[bool], rows: int, columns: int, quantile: float, seed: int) -> None:
     generator = np.random.default_rng(seed)
     scores_KHW = (generator.integers(0, 9, (len(flags), rows, columns)) / 8).astype(np.float32)
     saliency_HW = generator.random((rows, columns)).astype(np.float32)
@@ -213,9 +207,7 @@ def random_mask(seed: int, rows: int, columns: int, size: int) -> NDArray[np.uin
     columns=st.integers(1, 40),
     size=st.sampled_from([2, 3, 5, 10]),
 )
-def test_opening_equals_opencv_with_the_square_mirrored(
-    seed: int, rows: int, columns: int, size: int
-) -> None:
+def test_opening_equals_opencv_with_the_square_mirrored(seed: int, rows: int, columns: int, size: int) -> None:
     mask_HW = random_mask(seed, rows, columns, size)
     square = np.ones((size, size), dtype=np.uint8)
     eroded_HW = cv2.erode(mask_HW, square)
@@ -259,9 +251,7 @@ def test_cuda_agrees_with_the_cpu() -> None:
     generator = torch.Generator().manual_seed(0)
     scores_KHW = torch.rand(3, 40, 50, generator=generator)
     saliency_HW = torch.rand(40, 50, generator=generator)
-    expected_HW = complete_labels(
-        scores_KHW, present(1, 0, 1), background=POWER, saliency_HW=saliency_HW, opening=2
-    )
+    expected_HW = complete_labels(scores_KHW, present(1, 0, 1), background=POWER, saliency_HW=saliency_HW, opening=2)
     label_HW = complete_labels(
         scores_KHW.cuda(),
         present(1, 0, 1).cuda(),

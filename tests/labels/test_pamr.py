@@ -20,9 +20,7 @@ def random_batch(batch: int, classes: int, rows: int, columns: int, seed: int = 
     return images, torch.rand(batch, classes, rows, columns, generator=generator)
 
 
-def slow_weights(
-    image_3HW: Tensor, row: int, column: int, dilations: tuple[int, ...]
-) -> dict[tuple[int, int], float]:
+def slow_weights(image_3HW: Tensor, row: int, column: int, dilations: tuple[int, ...]) -> dict[tuple[int, int], float]:
     """Weight of each neighbour, keyed by (offset down, offset right), in plain Python floats."""
     _, rows, columns = image_3HW.shape
 

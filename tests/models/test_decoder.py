@@ -54,9 +54,7 @@ def test_gradient_reaches_every_parameter_and_every_tap(has_class_token: bool) -
     weight = torch.randn(2, 3, 32, 24, generator=torch.Generator().manual_seed(1))
     (decoder(taps) * weight).sum().backward()
     silent = [
-        name
-        for name, parameter in decoder.named_parameters()
-        if parameter.grad is None or not parameter.grad.any()
+        name for name, parameter in decoder.named_parameters() if parameter.grad is None or not parameter.grad.any()
     ]
     assert silent == []
     assert all(tensor.grad is not None and tensor.grad.any() for tensor in inputs)

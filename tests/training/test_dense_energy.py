@@ -81,9 +81,7 @@ def test_close_to_exact_at_any_size_with_a_region(height: int, width: int, seed:
     valid = torch.rand(2, height, width, generator=torch.Generator().manual_seed(seed)) < 0.9
     valid[:, 0, 0] = True
     region = valid if masked else None
-    assert_close_to_exact(
-        images, soft_labels(2, 3, height, width, seed=seed), 0.02, 0.02, scale=1.0, valid_BHW=region
-    )
+    assert_close_to_exact(images, soft_labels(2, 3, height, width, seed=seed), 0.02, 0.02, scale=1.0, valid_BHW=region)
 
 
 def test_affinity_is_symmetric_and_almost_one_on_the_diagonal() -> None:

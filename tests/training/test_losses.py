@@ -83,9 +83,7 @@ def test_saliency_by_hand() -> None:
     scores = row((0.0, 0.0, 0.0), (math.log(2.0), 0.0, 0.0), (0.0, 0.0, math.log(2.0)))
     foreground = [2 / 3, 1 / 2, 3 / 4]
     target = [1.0, 0.25, 0.0]
-    expected = -sum(
-        t * math.log(p) + (1 - t) * math.log(1 - p) for p, t in zip(foreground, target, strict=True)
-    )
+    expected = -sum(t * math.log(p) + (1 - t) * math.log(1 - p) for p, t in zip(foreground, target, strict=True))
     assert saliency_loss(scores, torch.tensor([[target]])).item() == pytest.approx(expected / 3)
 
 

@@ -147,9 +147,7 @@ def read_folder(root: Path, table: TagFile, split: str, names: tuple[str, ...] |
         raise missing_images(missing, table.path, base)
     return Listing(
         split=split,
-        images=tuple(
-            ListedImage(name=line.name, image=base / files[line.name], labels=line.labels) for line in lines
-        ),
+        images=tuple(ListedImage(name=line.name, image=base / files[line.name], labels=line.labels) for line in lines),
         classes=names or table.classes(),
         source=table.path,
         mask_folder=root / "masks" if (root / "masks").is_dir() else None,
@@ -294,8 +292,7 @@ def read_json(path: Path) -> list[Row]:
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             raise DataError(f"{path}: '{image}' must have a list of labels, got {labels!r}", shape)
     return [
-        Row(image=image, labels=labels, split=ONLY_SPLIT, where=f"{path} entry '{image}'")
-        for image, labels in pairs
+        Row(image=image, labels=labels, split=ONLY_SPLIT, where=f"{path} entry '{image}'") for image, labels in pairs
     ]
 
 

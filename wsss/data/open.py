@@ -187,9 +187,7 @@ def checked_classes(names: tuple[str, ...], source: Path) -> tuple[str, ...]:
             f"take it out of {source}",
         )
     if not 1 <= len(names) <= MAX_CLASSES:
-        raise DataError(
-            f"{source}: {len(names)} classes; label maps hold 1 to {MAX_CLASSES}", f"correct {source}"
-        )
+        raise DataError(f"{source}: {len(names)} classes; label maps hold 1 to {MAX_CLASSES}", f"correct {source}")
     return names
 
 
@@ -204,8 +202,7 @@ def index_tags(listing: Listing, classes: tuple[str, ...], class_file: Path) -> 
     if unknown:
         named = [f"'{label}'{nearest(label, classes)} of {unknown[label].name}" for label in sorted(unknown)]
         raise DataError(
-            f"{listing.source}: unknown tags: {first_few(named, 5)};"
-            f" the classes are {first_few([*classes], 20)}",
+            f"{listing.source}: unknown tags: {first_few(named, 5)}; the classes are {first_few([*classes], 20)}",
             f"correct the tags, or list every class in {class_file} (a model keeps those it was trained on)",
         )
     return tuple(

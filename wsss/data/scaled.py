@@ -65,7 +65,9 @@ class ScaledImages(Dataset[ScaledBatch]):
         records = self.batches[index]
         images = [torch.from_numpy(read_image(record.image)) for record in records]
         scaled = [
-            torch.stack([resize(image, scaled_size(image.shape[0], image.shape[1], side, self.stride)) for image in images])
+            torch.stack(
+                [resize(image, scaled_size(image.shape[0], image.shape[1], side, self.stride)) for image in images]
+            )
             for side in self.scales
         ]
         return ScaledBatch(records, images, scaled)

@@ -1,16 +1,17 @@
 """Painted scenes for ``wsss demo`` and the tests: photo-like images whose exact masks are known.
 
-An object is a plain shaded body in a random colour; what tells its class is a textured cap at one end of
+An animal is a plain shaded body in a random colour; what tells its class is a textured cap at one end of
 it, as the head tells the dog. A class map finds the cap, and refinement has to spread it over the body.
 Stones belong to no class. Scene ``index`` of ``seed`` is always the same, however many are made.
 
-Shape suffixes: H rows, W columns, 3 RGB; h, w the rows and columns of the box around one object.
+Shape suffixes: H rows, W columns, 3 RGB; h, w the rows and columns of the box around one body.
 """
 
 from __future__ import annotations
 
 import colorsys
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,43 +26,57 @@ from wsss.errors import UsageError
 
 Floats = NDArray[np.float32]
 
+CLASS_NAME = re.compile(r"[\w-]+")
 SMALLEST_SIDE = 32
 VAL_OFFSET = 1_000_000
 """Index of the first validation scene, so that more training scenes never become validation scenes."""
 PLACEMENT_TRIES = 12
 MIN_SEEN = 0.7
-"""Share of an object that must stay in sight; what would hide more of it is placed elsewhere."""
+"""Share of an animal that must be in sight; what would hide more of it is placed elsewhere."""
 TELLING_SHARE = (0.12, 0.5)
-"""Bounds on the share of the visible object that its telling texture covers."""
+"""Bounds on the share of what is seen of an animal that its telling texture covers."""
 MORE_CHANCE = 0.35
 """Chance of each class that a scene may hold beyond the fewest."""
 FINEST_PERIOD = 4.5
 """Shortest period of a telling texture, in pixels."""
+FINE = 4
+"""Outlines are drawn on a grid this much finer than the pixels."""
+ANIMAL_SCALE = (0.2, 0.36)
+STONE_SCALE = (0.12, 0.22)
+"""Ranges of the half-length of a body, in shorter sides of the image."""
 CAP_START = (0.05, 0.25)
 """Range of where the cap begins on the axis, in half-lengths; 0 is the middle of the body."""
-CAP_MIDDLE = 0.65
+CAP_BEND = 0.3
+"""How much further down the flanks the cap reaches."""
+CAP_MIDDLE = 0.6
 """Where the middle of the cap lies on the axis, in half-lengths."""
 JPEG_QUALITY = 95
 
 
+def soft(steep: Floats) -> Floats:
+    """Squeeze into -1 to 1."""
+    marks: Floats = np.tanh(steep)
+    return marks
+
+
 def stripes(u: Floats, v: Floats) -> Floats:
     """Bands across the body; like all patterns, from -1 to 1 with soft edges and a period of 2 pi."""
-    return np.tanh(4 * np.sin(u))
+    return soft(4 * np.sin(u))
 
 
 def spots(u: Floats, v: Floats) -> Floats:
     """Dots on a square grid."""
-    return np.tanh(3 * (np.cos(u) + np.cos(v) - 0.5))
+    return soft(3 * (np.cos(u) + np.cos(v) - 0.5))
 
 
 def rings(u: Floats, v: Floats) -> Floats:
     """Circles around the middle of the cap."""
-    return np.tanh(3 * np.cos(np.hypot(u, v)))
+    return soft(np.float32(3) * np.cos(np.sqrt(u * u + v * v)))
 
 
 def checks(u: Floats, v: Floats) -> Floats:
     """A chessboard."""
-    return np.tanh(5 * np.sin(u) * np.sin(v))
+    return soft(5 * np.sin(u) * np.sin(v))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,6 +129,11 @@ class SceneSettings:
                 f"classes: {len(self.classes)} names, but scenes hold 1 to {len(TEXTURES)} classes",
                 f"name 1 to {len(TEXTURES)} classes",
             )
+        if len(set(self.classes)) < len(self.classes) or not all(map(CLASS_NAME.fullmatch, self.classes)):
+            raise UsageError(
+                f"classes: {self.classes}, but names must differ and be single words",
+                "name each class with letters, digits, '_' and '-'",
+            )
         if not self.sizes or min(min(size) for size in self.sizes) < SMALLEST_SIDE:
             raise UsageError(
                 f"sizes: {self.sizes}, but every side must be at least {SMALLEST_SIDE} pixels",
@@ -137,23 +157,23 @@ class Scene:
         tags: sorted classes from 0, exactly those of the mask.
     """
 
-    image_HW3: NDArray[np.uint8]
-    mask_HW: NDArray[np.uint8]
-    telling_HW: NDArray[np.bool_]
+    image_HW3: NDArray[np.uint8]  # noqa: N815
+    mask_HW: NDArray[np.uint8]  # noqa: N815
+    telling_HW: NDArray[np.bool_]  # noqa: N815
     tags: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Body:
-    """Where an object lies, before it is painted.
+    """Where an animal or a stone lies, before it is painted.
 
     Attributes:
         label: class index; 0 for a stone.
         box: rows and columns that hold it.
         alpha_hw: opacity in [0, 1], fractional on the outline.
-        u_hw: coordinate along the axis, in half-lengths: the cap is at +1.
+        u_hw: coordinate along the axis, in half-lengths; the cap is at the end where it is 1.
         v_hw: coordinate across it, in half-lengths.
-        half_length: in pixels.
+        half_length: of the body, in pixels.
         cap_hw: opacity of the telling texture, in [0, 1].
         area: of the whole outline in pixels, in or out of the frame.
     """
@@ -169,7 +189,7 @@ class Body:
 
 
 class Canvas:
-    """The picture so far, and which object each pixel shows."""
+    """The picture so far, and which body each pixel shows."""
 
     def __init__(self, image_HW3: Floats) -> None:
         self.image_HW3 = image_HW3
@@ -209,7 +229,7 @@ class Canvas:
 
 
 def noise(rng: Generator, height: int, width: int, cells: tuple[int, int], octaves: int) -> Floats:
-    """Smooth noise of several octaves, (H, W), mean near 0, within about -1 to 1; ``cells`` of the coarsest."""
+    """Smooth noise of several octaves, (H, W), around 0 within -1 to 1; ``cells`` of the coarsest."""
     total_HW = np.zeros((height, width), dtype=np.float32)
     for octave in range(octaves):
         rows, columns = (min(cells[0] << octave, height), min(cells[1] << octave, width))
@@ -251,8 +271,9 @@ def bricks(rng: Generator, height: int, width: int) -> Floats:
     column_HW = shifted_HW.astype(np.int64)
     shade = rng.uniform(0.35, 0.85, (row_H1.max() + 1, column_HW.max() + 1))
     joint_HW = (y_H1 - row_H1 * rows < 1.5) | ((shifted_HW - column_HW) * columns < 1.5)
-    wall_HW = np.where(joint_HW, 0.0, shade[row_H1, column_HW]).astype(np.float32)
-    return wall_HW + 0.3 * noise(rng, height, width, (8, 8), 2)
+    wall_HW: Floats = np.where(joint_HW, 0.0, shade[row_H1, column_HW]).astype(np.float32)
+    wall_HW += 0.3 * noise(rng, height, width, (8, 8), 2)
+    return wall_HW
 
 
 def haze(rng: Generator, height: int, width: int) -> Floats:
@@ -274,50 +295,52 @@ def background(rng: Generator, height: int, width: int) -> Floats:
     return mix(dark_3, bright_3, weight_HW) * light_HW[..., None]
 
 
-def outline(rng: Generator, stone: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points (u, v) around a body of half-length 1: smooth for an object, with corners for a stone."""
+def outline(rng: Generator, stone: bool) -> NDArray[np.float64]:
+    """Points (u, v) around a body of half-length 1, (points, 2): smooth, but angular for a stone."""
     if stone:
         angle = np.linspace(0, 2 * np.pi, int(rng.integers(5, 9)), endpoint=False)
-        angle = angle + rng.uniform(-0.2, 0.2, angle.shape)
+        angle += rng.uniform(-0.2, 0.2, angle.shape)
         radius = rng.uniform(0.8, 1.1, angle.shape)
     else:
         angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
         sway, phase = rng.uniform(0.0, 0.06, 3), rng.uniform(0, 2 * np.pi, 3)
-        radius = 1 + sum(sway[k] * np.cos((k + 2) * angle + phase[k]) for k in range(3))
-    return radius * np.cos(angle), radius * np.sin(angle) * rng.uniform(0.55, 0.8)
+        radius = 1 + np.cos(np.outer(angle, (2, 3, 4)) + phase) @ sway
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle) * rng.uniform(0.55, 0.8)], axis=1)
 
 
 def place(rng: Generator, label: int, height: int, width: int) -> Body:
     """Draw the scale, place, turn and outline of a body."""
-    side = min(height, width)
-    low, high = (0.12, 0.22) if label == 0 else (0.2, 0.36)
-    half_length = float(rng.uniform(low, high)) * side
+    half_length = float(rng.uniform(*(STONE_SCALE if label == 0 else ANIMAL_SCALE))) * min(height, width)
     turn = float(rng.uniform(0, 2 * np.pi))
-    centre_y, centre_x = rng.uniform((0.15 * height, 0.15 * width), (0.85 * height, 0.85 * width))
-    u, v = outline(rng, stone=label == 0)
-    cosine, sine = np.cos(turn) * half_length, np.sin(turn) * half_length
-    points = np.stack([centre_x + u * cosine - v * sine, centre_y + u * sine + v * cosine], axis=1)
-    left, top = np.maximum(np.floor(points.min(axis=0)).astype(int) - 1, 0)
-    right, bottom = np.minimum(np.ceil(points.max(axis=0)).astype(int) + 2, (width, height))
-    alpha_hw = np.zeros((bottom - top, right - left), dtype=np.uint8)
-    shifted = np.round((points - (left, top)) * 16).astype(np.int32)
-    cv2.fillPoly(alpha_hw, [shifted], 255, lineType=cv2.LINE_AA, shift=4)
-    y_h1 = (np.arange(top, bottom, dtype=np.float32) - np.float32(centre_y))[:, None] / half_length**2
-    x_1w = (np.arange(left, right, dtype=np.float32) - np.float32(centre_x))[None, :] / half_length**2
-    u_hw = (x_1w * cosine + y_h1 * sine).astype(np.float32)
-    v_hw = (y_h1 * cosine - x_1w * sine).astype(np.float32)
-    start = float(rng.uniform(*CAP_START))  # a cap from here to the end is 25 to 37 % of an ellipse
-    cap_hw = np.clip((u_hw - start + 0.3 * v_hw**2) * half_length + 0.5, 0, 1) if label else np.zeros_like(u_hw)
+    centre = rng.uniform(0.15, 0.85, 2) * (width, height)
+    axes = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])  # of u and v, in (x, y)
+    points = centre + half_length * outline(rng, stone=label == 0) @ axes
+    left, top = (int(low) for low in np.maximum(np.floor(points.min(axis=0)) - 1, 0))
+    right, bottom = (int(high) for high in np.minimum(np.ceil(points.max(axis=0)) + 2, (width, height)))
+    x_1w = (np.arange(left, right, dtype=np.float32)[None, :] - np.float32(centre[0])) / half_length
+    y_h1 = (np.arange(top, bottom, dtype=np.float32)[:, None] - np.float32(centre[1])) / half_length
+    u_hw, v_hw = (x_1w * np.float32(x) + y_h1 * np.float32(y) for x, y in axes)
+    start = float(rng.uniform(*CAP_START))
+    cap_hw: Floats = np.clip((u_hw - start + CAP_BEND * v_hw**2) * half_length + 0.5, 0, 1)
     return Body(
         label=label,
-        box=(slice(int(top), int(bottom)), slice(int(left), int(right))),
-        alpha_hw=alpha_hw.astype(np.float32) / 255,
+        box=(slice(top, bottom), slice(left, right)),
+        alpha_hw=fill(points - (left, top), bottom - top, right - left),
         u_hw=u_hw,
         v_hw=v_hw,
         half_length=half_length,
-        cap_hw=cap_hw,
+        cap_hw=cap_hw if label > 0 else np.zeros_like(cap_hw),
         area=float(cv2.contourArea(points.astype(np.float32))),
     )
+
+
+def fill(points: NDArray[np.float64], height: int, width: int) -> Floats:
+    """Share of each pixel that a polygon of (x, y) points covers, (H, W); pixel centres are whole numbers."""
+    fine_HW = np.zeros((height * FINE, width * FINE), dtype=np.uint8)
+    sixteenths = np.round((points * FINE + (FINE - 1) / 2) * 16).astype(np.int32)
+    cv2.fillPoly(fine_HW, [sixteenths], (255,), shift=4)
+    alpha_HW = cv2.resize(fine_HW, (width, height), interpolation=cv2.INTER_AREA)
+    return alpha_HW.astype(np.float32) / np.float32(255)
 
 
 def body_colour(rng: Generator, ground_3: Floats) -> Floats:
@@ -334,16 +357,17 @@ def wear(rng: Generator, body: Body, skin_3: Floats) -> Floats:
     period = max(float(rng.uniform(0.32, 0.45)), FINEST_PERIOD / body.half_length)
     turns = np.float32(2 * np.pi / period)
     weight_hw = texture.pattern((body.u_hw - CAP_MIDDLE) * turns, body.v_hw * turns)
-    return mix(skin_3, np.float32(texture.colour), body.cap_hw * (0.5 + 0.5 * weight_hw))
+    return mix(skin_3, np.array(texture.colour, dtype=np.float32), body.cap_hw * (0.5 + 0.5 * weight_hw))
 
 
 def shade(rng: Generator, body: Body) -> Floats:
     """Light on a rounded body, about 1, with a fine grain on skin and a coarse one on stone: (h, w)."""
+    height, width = body.alpha_hw.shape
     angle = float(rng.uniform(0, 2 * np.pi))
     slope_hw = body.u_hw * np.float32(np.cos(angle)) + body.v_hw * np.float32(np.sin(angle))
     round_hw = 1 + 0.2 * slope_hw - 0.15 * (body.u_hw**2 + body.v_hw**2)
     grain = 0.05 if body.label else 0.3
-    return round_hw + grain * noise(rng, *body.alpha_hw.shape, (4, 4), 2)
+    return round_hw + grain * noise(rng, height, width, (4, 4), 2)
 
 
 def photograph(rng: Generator, image_HW3: Floats) -> NDArray[np.uint8]:
@@ -351,7 +375,8 @@ def photograph(rng: Generator, image_HW3: Floats) -> NDArray[np.uint8]:
     sharp_HW3 = cv2.GaussianBlur(image_HW3, (0, 0), float(rng.uniform(0.3, 0.7)))
     exposure, grain = rng.uniform((0.85, 0.005), (1.15, 0.02))
     speckle_HW3 = rng.standard_normal(image_HW3.shape, dtype=np.float32) * np.float32(grain)
-    return np.clip((sharp_HW3 * np.float32(exposure) + speckle_HW3) * 255, 0, 255).astype(np.uint8)
+    exposed_HW3: Floats = sharp_HW3 * np.float32(exposure) + speckle_HW3
+    return np.clip(exposed_HW3 * 255, 0, 255).astype(np.uint8)
 
 
 def cast(rng: Generator, settings: SceneSettings) -> list[int]:
@@ -386,14 +411,14 @@ def write_scenes(root: Path, *, train: int, val: int, seed: int, settings: Scene
     """Write scenes as a data folder: ``images/``, ``masks/``, ``classes.txt`` and, last, ``tags.csv``.
 
     Args:
-        root: the folder; scenes of the same name in it are replaced.
+        root: the folder; scenes that an earlier call left in it are replaced.
         train: number of scenes of the split "train".
         val: number of scenes of the split "val"; never the same as a training scene.
         seed: of all the scenes.
         settings: what is painted.
     """
     (root / "images").mkdir(parents=True, exist_ok=True)
-    (root / "tags.csv").unlink(missing_ok=True)  # what lies there while we write is no data set
+    remove_scenes(root)
     rows = ["image,labels,split"]
     for split, count, first in (("train", train, 0), ("val", val, VAL_OFFSET)):
         for k in range(count):
@@ -404,6 +429,14 @@ def write_scenes(root: Path, *, train: int, val: int, seed: int, settings: Scene
             rows.append(f"{name}.jpg,{' '.join(settings.classes[tag] for tag in scene.tags)},{split}")
     write_whole(root / "classes.txt", "".join(f"{name}\n" for name in settings.classes).encode())
     write_whole(root / "tags.csv", ("\n".join(rows) + "\n").encode())
+
+
+def remove_scenes(root: Path) -> None:
+    """Remove an earlier set, its table first: what lies there while a set is written is no data set."""
+    (root / "tags.csv").unlink(missing_ok=True)
+    for split in ("train", "val"):
+        for path in (*root.glob(f"images/{split}_*.jpg"), *root.glob(f"masks/{split}_*.png")):
+            path.unlink()
 
 
 def jpeg(image_HW3: NDArray[np.uint8]) -> bytes:

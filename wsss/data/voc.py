@@ -122,8 +122,7 @@ def read_voc(
     return Listing(
         split=split,
         images=tuple(
-            ListedImage(name=name, image=root / IMAGES / files[name], labels=tags[name] or ())
-            for name in listed
+            ListedImage(name=name, image=root / IMAGES / files[name], labels=tags[name] or ()) for name in listed
         ),
         classes=classes,
         source=told_by,

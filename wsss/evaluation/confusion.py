@@ -64,9 +64,7 @@ class ConfusionMatrix:
         column = prediction.astype(np.intp)
         column = np.where((column >= 0) & (column < rows), column, rows)
         index = truth.astype(np.intp) * columns + column
-        counts = np.bincount(
-            index.ravel(), minlength=self.counts.size
-        )  # IGNORE_INDEX falls behind the matrix
+        counts = np.bincount(index.ravel(), minlength=self.counts.size)  # IGNORE_INDEX falls behind the matrix
         self.counts += counts[: self.counts.size].reshape(rows, columns)
 
     def merge(self, other: ConfusionMatrix) -> None:

@@ -176,9 +176,7 @@ def evaluate_scores(
     rule = f"fixed {_number(fixed_threshold)}"
     return ScoreReport(
         fixed=_report(fixed.at(fixed_threshold), tagged, artefact.manifest, work, threshold_rule=rule),
-        oracle=_report(
-            oracle, tagged, artefact.manifest, work, threshold_rule=f"oracle {_number(threshold)}"
-        ),
+        oracle=_report(oracle, tagged, artefact.manifest, work, threshold_rule=f"oracle {_number(threshold)}"),
     )
 
 
@@ -241,9 +239,7 @@ def _pair(tagged: TaggedSet, folder: Path, suffix: str, allow_missing: bool) -> 
     return _Work(pairs=pairs, unscored=len(tagged) - len(masks), missing=len(missing))
 
 
-def _missing_error(
-    missing: Sequence[Record], expected: int, folder: Path, suffix: str, split: str
-) -> DataError:
+def _missing_error(missing: Sequence[Record], expected: int, folder: Path, suffix: str, split: str) -> DataError:
     names = ", ".join(record.name for record in missing[:NAMES_SHOWN])
     more = ", ..." if len(missing) > NAMES_SHOWN else ""
     return DataError(

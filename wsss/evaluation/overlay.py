@@ -26,9 +26,7 @@ CAPTION_HEIGHT = 20
 CAPTION_SIZE = 13
 
 
-def overlay(
-    image_HW3: NDArray[np.uint8], label_HW: NDArray[np.uint8], *, alpha: float = 0.5
-) -> NDArray[np.uint8]:
+def overlay(image_HW3: NDArray[np.uint8], label_HW: NDArray[np.uint8], *, alpha: float = 0.5) -> NDArray[np.uint8]:
     """Blend the palette colours of a label map into its image and draw white contours.
 
     Background stays as it is; ignored pixels get a light grey hatch.
@@ -55,9 +53,7 @@ def overlay(
     return drawn_HW3
 
 
-def contact_sheet(
-    tiles: Sequence[tuple[str, NDArray[np.uint8]]], columns: int, tile_width: int
-) -> NDArray[np.uint8]:
+def contact_sheet(tiles: Sequence[tuple[str, NDArray[np.uint8]]], columns: int, tile_width: int) -> NDArray[np.uint8]:
     """Lay captioned RGB images out in rows on white, each ``tile_width`` pixels wide.
 
     Returns:
@@ -114,9 +110,7 @@ def _cell(caption: str, image_HW3: NDArray[np.uint8], width: int) -> NDArray[np.
     """The image at this width with its caption below."""
     height = max(1, round(image_HW3.shape[0] * width / image_HW3.shape[1]))
     shrinks = width < image_HW3.shape[1]
-    tile_HW3 = cv2.resize(
-        image_HW3, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
+    tile_HW3 = cv2.resize(image_HW3, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     return np.concatenate([tile_HW3.astype(np.uint8), _caption(caption, width)])
 
 

@@ -8,6 +8,7 @@ Shape suffixes: K foreground classes, R of them present, H rows, W columns.
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -51,12 +52,20 @@ class BackgroundBand:
         return label_HW.masked_fill(~(best_HW > self.low), 0)
 
 
+class Background(Protocol):
+    """A rule that tells the background from the classes."""
+
+    def label(self, best_HW: Tensor, class_HW: Tensor) -> Tensor:
+        """(H, W) uint8 from the strongest score of each pixel and the class index it stands for."""
+        ...
+
+
 @torch.no_grad()
 def complete_labels(
     scores_KHW: Tensor,
     present_K: Tensor,
     *,
-    background: PowerBackground | BackgroundBand,
+    background: Background,
     saliency_HW: Tensor | None = None,
     saliency_threshold: float = 0.5,
     mining_quantile: float = 0.9,

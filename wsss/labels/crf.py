@@ -38,6 +38,20 @@ class CrfSettings:
     bilateral_weight: float = 10.0
 
 
+def require_crf() -> None:
+    """Say at once, before long work, that the optional package is missing.
+
+    Raises:
+        MachineError: pydensecrf is not installed.
+    """
+    try:
+        import pydensecrf.densecrf  # noqa: F401
+    except ImportError as error:
+        raise MachineError(
+            "the dense CRF needs pydensecrf, which is not installed", "pip install 'wsss[crf]'"
+        ) from error
+
+
 def dense_crf(
     image_HW3: NDArray[np.uint8], probabilities_CHW: NDArray[np.float32], *, settings: CrfSettings
 ) -> NDArray[np.float32]:
@@ -54,12 +68,9 @@ def dense_crf(
     Raises:
         MachineError: pydensecrf is not installed.
     """
-    try:
-        from pydensecrf.densecrf import DenseCRF2D
-    except ImportError as error:
-        raise MachineError(
-            "the dense CRF needs pydensecrf, which is not installed", "pip install 'wsss[crf]'"
-        ) from error
+    require_crf()
+    from pydensecrf.densecrf import DenseCRF2D
+
     classes, rows, columns = probabilities_CHW.shape
     unary_CP = -np.log(np.maximum(probabilities_CHW, MIN_PROBABILITY)).reshape(classes, -1)
     crf = DenseCRF2D(columns, rows, classes)  # width first

@@ -44,7 +44,10 @@ class MapSettings:
     def of(cls, section: MapsSection) -> MapSettings:
         """The settings of a config section."""
         return cls(
-            method=section.method, coupling=section.coupling, start_layer=section.start_layer, rows=section.rows
+            method=section.method,
+            coupling=section.coupling,
+            start_layer=section.start_layer,
+            rows=section.rows,
         )
 
 
@@ -112,9 +115,7 @@ class Recorder:
             coupling=self.settings.coupling,
         )
 
-    def _by_gradient(
-        self, grid: tuple[int, int], logits_BK: Tensor, present_BK: Tensor, keep_graph: bool
-    ) -> Tensor:
+    def _by_gradient(self, grid: tuple[int, int], logits_BK: Tensor, present_BK: Tensor, keep_graph: bool) -> Tensor:
         reading = self._reading()
         maps_BKhw = logits_BK.new_zeros((*logits_BK.shape, *grid), dtype=torch.float32)
         rounds = list(one_class_an_image(present_BK))

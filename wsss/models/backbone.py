@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,9 +68,7 @@ class Backbone(nn.Module):
     def forward(self, images_B3HW: Tensor, taps: Sequence[int] = ()) -> Features:
         """Tokens of normalised images; ``taps`` are indices of blocks."""
         layers = sorted({*taps, self.depth - 1})
-        tokens, intermediates = self.vit.forward_intermediates(
-            images_B3HW, indices=layers, return_prefix_tokens=True
-        )
+        tokens, intermediates = self.vit.forward_intermediates(images_B3HW, indices=layers, return_prefix_tokens=True)
         tokens = self.final_norm(tokens)
         if self.num_prefix_tokens:
             pairs = [(patches, prefix[:, 0] if self.has_class_token else None) for patches, prefix in intermediates]
@@ -104,6 +103,13 @@ class Backbone(nn.Module):
         self.vit.load_state_dict(state)
 
 
+def plain_transformers(pattern: str = "*") -> list[str]:
+    """Names of timm's models that class maps can be read from, matching a shell pattern."""
+    names = timm.list_models(["vit_*", "deit*", "eva*", "beit3*"])
+    odd = ("relpos", "srelpos", "deit3_xl", "vit_relpos", "eva02_enormous")
+    return [name for name in names if fnmatch(name, pattern) and not any(part in name for part in odd)]
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors of a .safetensors or .pth file; nothing in the file is executed."""
     if not path.is_file():
@@ -117,7 +123,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # torch and safetensors raise many kinds for a broken file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
-            f"{path}: cannot be read as weights ({reason})", "export it again as .safetensors or a plain state dict"
+            f"{path}: cannot be read as weights ({reason})",
+            "export it again as .safetensors or a plain state dict",
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):

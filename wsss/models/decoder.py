@@ -89,9 +89,7 @@ class DPTDecoder(nn.Module):
         """
         maps = [
             reassemble(readout(patches, token))
-            for (patches, token), readout, reassemble in zip(
-                taps, self.readouts, self.reassemble, strict=True
-            )
+            for (patches, token), readout, reassemble in zip(taps, self.readouts, self.reassemble, strict=True)
         ]
         height, width = taps[0][0].shape[-2:]
         sizes = [(OUTPUT_SCALE * height, OUTPUT_SCALE * width)]
@@ -164,9 +162,7 @@ class Fusion(nn.Module):
     The 1x1 convolution comes before the bilinear upsampling, with which it commutes: it is cheaper there.
     """
 
-    def __init__(
-        self, channels: int, out_channels: int, *, separable: bool = False, has_skip: bool = True
-    ) -> None:
+    def __init__(self, channels: int, out_channels: int, *, separable: bool = False, has_skip: bool = True) -> None:
         super().__init__()
         self.skip = ResidualUnit(channels, separable=separable) if has_skip else nn.Identity()
         self.attention = ChannelAttention(channels)

@@ -56,9 +56,20 @@ class Network(nn.Module):
 
     def decode(self, features: Features, size: tuple[int, int]) -> Tensor:
         """(B, C, H, W) label scores (logits) at image size, from features with taps."""
+        return self.to_image(self.require_decoder()(features.taps), features.grid, size)
+
+    def require_decoder(self) -> DPTDecoder:
+        """The decoder.
+
+        Raises:
+            UsageError: the network only classifies.
+        """
         if self.decoder is None:
-            raise UsageError("this network has no decoder: it was trained for tags only", "wsss train-seg --init RUN")
-        return self.to_image(self.decoder(features.taps), features.grid, size)
+            raise UsageError(
+                "this network was trained for tags alone and cannot segment",
+                "wsss train-seg --data DIR --init RUN -o RUN2",
+            )
+        return self.decoder
 
     def to_image(self, maps_BChw: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
         """Bilinear upsampling from the padded patch grid (or a multiple of it) to image size; padding is cut."""
@@ -114,6 +125,9 @@ def build_network(
     dpt = None
     if decoder:
         dpt = DPTDecoder(
-            trunk.embed_dim, len(classes) + 1, channels=decoder_channels, has_class_token=trunk.has_class_token
+            trunk.embed_dim,
+            len(classes) + 1,
+            channels=decoder_channels,
+            has_class_token=trunk.has_class_token,
         )
     return Network(trunk, head, dpt, classes)

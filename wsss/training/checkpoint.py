@@ -48,7 +48,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a broken file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(f"{path}: cannot be read as a checkpoint ({reason})", "wsss train-cls --data DIR -o RUN") from error
+        raise DataError(
+            f"{path}: cannot be read as a checkpoint ({reason})", "wsss train-cls --data DIR -o RUN"
+        ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT or "network" not in content:
         raise DataError(f"{path}: is no wsss checkpoint", "wsss train-cls --data DIR -o RUN")
     return content

@@ -202,9 +202,7 @@ def _splat(values_ND: Tensor, cells_TN: Tensor, weights_TN: Tensor, num_cells: i
 
 def _slice(grid: Tensor, cells_TN: Tensor, weights_TN: Tensor) -> Tensor:
     """Read each pixel from the cells it touches, the transpose of ``_splat``: (N, D)."""
-    return F.embedding_bag(
-        cells_TN.T.contiguous(), grid, mode="sum", per_sample_weights=weights_TN.T.contiguous()
-    )
+    return F.embedding_bag(cells_TN.T.contiguous(), grid, mode="sum", per_sample_weights=weights_TN.T.contiguous())
 
 
 def _multiply_axes(grid: Tensor, kernel_MM: Tensor) -> Tensor:

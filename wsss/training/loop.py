@@ -70,8 +70,16 @@ class Loop:
     """One training run in one folder."""
 
     def __init__(
-        self, run: Path, config: Config, network: Network, task: Task, images: TrainingImages, *,
-        device: torch.device, reporter: Reporter, extra: Mapping[str, Any] | None = None,
+        self,
+        run: Path,
+        config: Config,
+        network: Network,
+        task: Task,
+        images: TrainingImages,
+        *,
+        device: torch.device,
+        reporter: Reporter,
+        extra: Mapping[str, Any] | None = None,
     ) -> None:
         self.run = run
         self.config = config
@@ -220,7 +228,9 @@ class Loop:
             self.save("best")
 
     def _write(self, row: Mapping[str, Any]) -> None:
-        plain = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+        plain = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
+        }
         with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(plain) + "\n")
 

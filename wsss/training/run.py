@@ -44,7 +44,7 @@ def open_split(
         data.root, split=split, layout=data.layout, tags=data.tags, tags_from=data.tags_from, classes=classes
     )
     reporter.begin(f"checking {tagged.split}", len(tagged))
-    tagged, bad = keep_readable(tagged, limit=data.bad_limit, on_progress=reporter.advance)
+    tagged, bad = keep_readable(tagged, limit=data.bad_limit, on_progress=lambda done: reporter.advance())
     for message in bad:
         reporter.say(f"skipped {message}")
     return tagged
@@ -57,12 +57,25 @@ def open_training(
     data = config.data
     if data.root is None:
         raise UsageError("no data folder was given", "--data DIR")
+    train_split = data.train_split or _train_split(data.root, data)
     splits = list_splits(data.root, data.layout, data.tags)
-    train_split = data.train_split or next((name for name in TRAIN_SPLITS if name in splits), None)
     val_split = data.val_split or ("val" if "val" in splits and train_split != "val" else None)
     train = open_split(data, train_split, reporter, classes)
     val = open_split(data, val_split, reporter, train.classes) if val_split is not None else None
     return train, val
+
+
+def open_to_label(config: Config, reporter: Reporter, classes: Sequence[str]) -> TaggedSet:
+    """The split that ``make-pseudo`` labels: the one named, else the one that training takes."""
+    data = config.data
+    if data.root is None:
+        raise UsageError("no data folder was given", "--data DIR")
+    return open_split(data, data.train_split or _train_split(data.root, data), reporter, classes)
+
+
+def _train_split(root: Path, data: DataSection) -> str | None:
+    splits = list_splits(root, data.layout, data.tags)
+    return next((name for name in TRAIN_SPLITS if name in splits), None)
 
 
 def data_hash(tagged: TaggedSet) -> str:
@@ -103,7 +116,11 @@ def check_free(run: Path) -> None:
     """Refuse a folder that holds something already."""
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         resumable = run.is_dir() and (run / "last.pt").is_file()
-        fix = f"--resume {run}  # goes on with it; or choose another -o" if resumable else f"rm -r {run}  # or choose another -o"
+        fix = (
+            f"--resume {run}  # goes on with it; or choose another -o"
+            if resumable
+            else f"rm -r {run}  # or choose another -o"
+        )
         raise UsageError(f"{run} is in use: a run needs a folder of its own", fix)
 
 

@@ -45,7 +45,13 @@ class SegmentTask:
     main_metric = "mean_iou"
 
     def __init__(
-        self, config: Config, validation: TaggedSet | None, device: torch.device, *, from_disk: bool, started: bool
+        self,
+        config: Config,
+        validation: TaggedSet | None,
+        device: torch.device,
+        *,
+        from_disk: bool,
+        started: bool,
     ) -> None:
         self.config = config
         self.section: SegmentSection = config.segment
@@ -97,13 +103,18 @@ class SegmentTask:
         refined_BKHW = refine(images_B3HW, scores_BKHW, present_BK, self.config.labels)
         saliency_BHW = batch["saliency"].float() / 255 if "saliency" in batch else None
         labels = [
-            complete(scores_KHW, present_K, self.config.labels, None if saliency_BHW is None else saliency_BHW[i])
+            complete(
+                scores_KHW,
+                present_K,
+                self.config.labels,
+                saliency_HW=None if saliency_BHW is None else saliency_BHW[i],
+            )
             for i, (scores_KHW, present_K) in enumerate(zip(refined_BKHW, present_BK, strict=True))
         ]
         return torch.stack(labels)
 
     def validate(self, network: Network) -> dict[str, float]:
-        """mIoU and pixel accuracy on the validation split, one scale, no flip."""
+        """MIoU and pixel accuracy on the validation split, one scale, no flip."""
         if self.validation is None:
             return {}
         matrix = score_split(network, self.validation, self.config, self.device)

@@ -16,7 +16,7 @@ from wsss.reporting import Reporter
 from wsss.training.checkpoint import find_checkpoint, load_network, network_from, read_checkpoint
 from wsss.training.classify import ClassifyTask
 from wsss.training.loop import Loop
-from wsss.training.run import build_from, check_free, create_run, open_split, open_training
+from wsss.training.run import build_from, check_free, create_run, open_training
 from wsss.training.segment import SegmentTask
 
 
@@ -62,7 +62,11 @@ def train_segmenter(
     if init is not None:
         start, trained, _ = load_network(init)
         config = config.model_copy(
-            update={"model": trained.model.model_copy(update={"decoder_channels": config.model.decoder_channels, "weights": "none"})}
+            update={
+                "model": trained.model.model_copy(
+                    update={"decoder_channels": config.model.decoder_channels, "weights": "none"}
+                )
+            }
         )
         classes = start.classes
     train, val = open_training(config, reporter, classes)
@@ -116,16 +120,29 @@ def _take_up(run: Path, reporter: Reporter) -> tuple[Network, Config, torch.devi
 
 
 def _classify_loop(
-    config: Config, run: Path, network: Network, train: TaggedSet, val: TaggedSet | None,
-    device: torch.device, reporter: Reporter,
+    config: Config,
+    run: Path,
+    network: Network,
+    train: TaggedSet,
+    val: TaggedSet | None,
+    device: torch.device,
+    reporter: Reporter,
 ) -> Loop:
     images = TrainingImages(train, config.augment, seed=config.run.seed)
     return Loop(run, config, network, ClassifyTask(config, val, device), images, device=device, reporter=reporter)
 
 
 def _segment_loop(
-    config: Config, run: Path, network: Network, train: TaggedSet, val: TaggedSet | None,
-    device: torch.device, reporter: Reporter, labels: Path | None, *, started: bool,
+    config: Config,
+    run: Path,
+    network: Network,
+    train: TaggedSet,
+    val: TaggedSet | None,
+    device: torch.device,
+    reporter: Reporter,
+    labels: Path | None,
+    *,
+    started: bool,
 ) -> Loop:
     saliency = config.data.saliency if labels is None else None
     images = TrainingImages(train, config.augment, seed=config.run.seed, labels=labels, saliency=saliency)

@@ -1,10 +1,10 @@
-"""Class scores and seeds by hand."""
+"""Class scores by hand."""
 
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsss.labels.seeds import normalise_scores, seed_labels
+from wsss.maps.scores import normalise_scores
 
 
 def test_scores_by_hand() -> None:
@@ -40,14 +40,3 @@ def test_half_precision_maps_give_float32_scores() -> None:
     scores_KHW = normalise_scores(torch.tensor([[[1.0, 3.0]]], dtype=torch.bfloat16), torch.tensor([True]))
     assert scores_KHW.dtype == torch.float32
     assert torch.equal(scores_KHW, torch.tensor([[[1 / 3, 1.0]]]))
-
-
-def test_seeds_by_hand() -> None:
-    scores_KHW = torch.tensor([[[0.1, 0.4, 0.7, 0.0]], [[0.2, 0.3, 0.9, 0.401]]])
-    label_HW = seed_labels(scores_KHW, 0.4)
-    assert label_HW.dtype == torch.uint8
-    assert label_HW.tolist() == [[0, 0, 2, 2]]
-
-
-def test_threshold_zero_leaves_pixels_without_evidence_to_the_background() -> None:
-    assert seed_labels(torch.tensor([[[0.0, 0.01]]]), 0.0).tolist() == [[0, 1]]

@@ -1,0 +1,48 @@
+"""``wsss evaluate``: score label maps, or seeds from class scores, against human masks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsss.cli.options import JsonOption
+
+
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="Folder of make-pseudo or predict, or of label maps NAME.png.")],
+    data: Annotated[Path, typer.Option("--data", help="Data folder with masks.", metavar="DIR")],
+    split: Annotated[str | None, typer.Option(help="Split to score.")] = None,
+    scores: Annotated[
+        bool,
+        typer.Option("--scores", help="Score the seeds of saved class scores: fixed threshold and oracle."),
+    ] = False,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="The fixed threshold of the seeds.")] = 0.4,
+    as_json: JsonOption = False,
+) -> None:
+    """Score predictions: mIoU, IoU of each class, pixel accuracy, coverage.
+
+    The table goes to standard error; --json prints the same figures on standard output.
+    """
+    from wsss.cli.terminal import Terminal, console
+    from wsss.data.open import open_data
+    from wsss.evaluation.evaluate import evaluate_labels, evaluate_scores
+    from wsss.evaluation.report import Report, ScoreReport, print_report
+
+    tagged = open_data(data, split=split)
+    report: Report | ScoreReport
+    with Terminal() as terminal:
+        terminal.begin("scoring", len(tagged))
+
+        def step(done: int, total: int) -> None:
+            terminal.advance()
+
+        if scores:
+            report = evaluate_scores(predictions, tagged, fixed_threshold=threshold, on_progress=step)
+        else:
+            report = evaluate_labels(predictions, tagged, on_progress=step)
+    print_report(report, console)
+    if as_json:
+        typer.echo(json.dumps(report.to_json()))

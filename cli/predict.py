@@ -1,0 +1,98 @@
+"""``wsss predict``: masks and overlays of plain images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsss.cli.options import (
+    AmpOption,
+    CheckpointOption,
+    ConfigOption,
+    CrfOption,
+    DeviceOption,
+    FlipOption,
+    JsonOption,
+    OutOption,
+    ScalesOption,
+    SetOption,
+    WorkersOption,
+    numbers,
+)
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="Run of train-seg, or a checkpoint file.")],
+    images: Annotated[Path, typer.Argument(help="An image, a folder of images, or with --split a data folder.")],
+    output: OutOption,
+    split: Annotated[str | None, typer.Option(help="Take the images of this split; their tags are not used.")] = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+    scales: ScalesOption = None,
+    flip: FlipOption = None,
+    crf: CrfOption = None,
+    overlays: Annotated[bool, typer.Option("--overlays/--no-overlays", help="Draw the masks over the images.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make again what is there.")] = False,
+    checkpoint: CheckpointOption = "last",
+    device: DeviceOption = None,
+    amp: AmpOption = None,
+    workers: WorkersOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Segment images without tags.
+
+    The scale is that of the training unless given. Images segmented already are skipped. Prints the output folder
+    on standard output.
+    """
+    from wsss.cli.terminal import Terminal
+    from wsss.config import resolve
+
+    settings = resolve(
+        config,
+        assignments or (),
+        {
+            "predict.scales": numbers(scales),
+            "predict.flip": flip,
+            "predict.crf": crf,
+            "run.device": device,
+            "run.amp": amp,
+            "run.workers": workers,
+        },
+    )
+    from wsss.data.check import keep_readable_records
+    from wsss.data.open import open_data, open_unlabelled
+    from wsss.device import pick_device
+    from wsss.inference.predict import predict_masks
+    from wsss.labels.crf import require_crf
+    from wsss.training.checkpoint import file_hash, load_network
+
+    if settings.predict.crf:
+        require_crf()
+    chosen = pick_device(settings.run.device)
+    network, trained, path = load_network(run, checkpoint)
+    update: dict[str, object] = {"model": trained.model}
+    if "scales" not in settings.predict.model_fields_set:
+        update["predict"] = settings.predict.model_copy(update={"scales": (trained.augment.size,)})
+    settings = settings.model_copy(update=update)
+    records = open_data(images, split=split).records if split is not None else open_unlabelled(images)
+    with Terminal() as terminal:
+        records, bad = keep_readable_records(records)
+        for message in bad:
+            terminal.say(f"skipped {message}")
+        counts = predict_masks(
+            network,
+            records,
+            output,
+            settings,
+            terminal,
+            device=chosen,
+            checkpoint_sha256=file_hash(path),
+            split=split,
+            overlays=overlays,
+            overwrite=overwrite,
+        )
+        terminal.say(f"{counts['made']} masks made, {counts['skipped']} there already")
+    typer.echo(json.dumps({"output": str(output), **counts, "unreadable": len(bad)}) if as_json else output)

@@ -1,0 +1,215 @@
+"""`wsss make-pseudo`: pseudo labels of a tagged set, on disk.
+
+Shape suffixes: B images, K classes, C present classes, H x W pixels, h x w patch grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsss.config import Config
+from wsss.data.masks import IGNORE_INDEX, read_mask, write_mask
+from wsss.data.records import Record, TaggedSet
+from wsss.data.scaled import ScaledBatch, ScaledImages, load_batches
+from wsss.device import autocast, num_workers
+from wsss.errors import DataError
+from wsss.evaluation.overlay import contact_sheet, overlay, write_jpeg
+from wsss.labels.manifest import open_output, write_manifest
+from wsss.labels.recipe import complete, refine_to_image
+from wsss.maps.generate import MapSettings, multiscale_scores
+from wsss.models.network import Network
+from wsss.reporting import Reporter
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """What to write beside the label maps.
+
+    Attributes:
+        scores: also the class scores, 8 bit, on the patch grid, of the present classes.
+        overlays: so many pictures, spread over the set.
+        overwrite: make again what is there.
+    """
+
+    scores: bool = False
+    overlays: int = 0
+    overwrite: bool = False
+
+
+def make_pseudo_labels(
+    network: Network,
+    tagged: TaggedSet,
+    out: Path,
+    config: Config,
+    reporter: Reporter,
+    *,
+    device: torch.device,
+    checkpoint_sha256: str,
+    wanted: Wanted | None = None,
+) -> dict[str, int]:
+    """Write a pseudo label for every record; what is there already is skipped.
+
+    Returns:
+        Counts: images, made, skipped, and pixels of background, foreground and ignored among those made.
+
+    Raises:
+        UsageError: the folder was made with other settings, or holds something else.
+        DataError: a saliency map is missing or has another size than its image.
+    """
+    wanted = wanted or Wanted()
+    settings = settings_of(network, tagged, config, checkpoint_sha256)
+    open_output(out, settings, config, overwrite=wanted.overwrite)
+    todo = [record for record in tagged.records if wanted.overwrite or not _is_done(out, record, wanted)]
+    step = max(1, len(tagged) // max(1, wanted.overlays))
+    pictured = {record.name for record in tagged.records[::step][: wanted.overlays]}
+    maker = Maker(network.to(device).eval(), tagged, out, config, device, wanted, pictured)
+    reporter.begin("pseudo labels", len(tagged), len(tagged) - len(todo))
+    images = ScaledImages(todo, config.maps.scales, network.backbone.stride, config.maps.batch_size)
+    for batch in load_batches(images, num_workers(config.run)):
+        maker.make(batch)
+        reporter.advance(len(batch.records))
+    counts = {"images": len(tagged), "made": len(todo), "skipped": len(tagged) - len(todo), **maker.pixels}
+    write_manifest(out, settings, counts)
+    return counts
+
+
+def settings_of(network: Network, tagged: TaggedSet, config: Config, checkpoint_sha256: str) -> dict[str, Any]:
+    """All that decides the content of a pseudo-label folder."""
+    maps = config.maps.model_dump(mode="json", exclude={"batch_size"})
+    return {
+        "kind": "pseudo",
+        "classes": list(tagged.classes),
+        "split": tagged.split,
+        "backbone": network.backbone.name,
+        "checkpoint_sha256": checkpoint_sha256,
+        **maps,
+        **config.labels.model_dump(mode="json"),
+        "saliency": config.data.saliency is not None,
+        "amp": config.run.amp,
+    }
+
+
+class Maker:
+    """Makes and writes the pseudo labels of batches."""
+
+    def __init__(
+        self,
+        network: Network,
+        tagged: TaggedSet,
+        out: Path,
+        config: Config,
+        device: torch.device,
+        wanted: Wanted,
+        pictured: set[str],
+    ) -> None:
+        self.network = network
+        self.tagged = tagged
+        self.out = out
+        self.config = config
+        self.device = device
+        self.wanted = wanted
+        self.pictured = pictured
+        self.pixels = {"background": 0, "foreground": 0, "ignored": 0}
+
+    def make(self, batch: ScaledBatch) -> None:
+        """Class maps of the whole batch, then label, scores and picture of each image."""
+        present_BK = torch.from_numpy(np.stack([self.tagged.present(record) for record in batch.records]))
+        present_BK = present_BK.to(self.device)
+        with autocast(self.config.run, self.device):
+            _, scores_BKhw = multiscale_scores(
+                self.network,
+                batch.at_scales(self.device),
+                present_BK,
+                MapSettings.of(self.config.maps),
+                flip=self.config.maps.flip,
+            )
+        for record, image_HW3, scores_Khw, present_K in zip(
+            batch.records, batch.images, scores_BKhw, present_BK, strict=True
+        ):
+            image_3HW = image_HW3.to(self.device).permute(2, 0, 1).float() / 255
+            label_HW = self._label(record, image_3HW, scores_Khw, present_K)
+            self._write(record, image_HW3.numpy(), label_HW, scores_Khw)
+
+    def _label(self, record: Record, image_3HW: Tensor, scores_Khw: Tensor, present_K: Tensor) -> np.ndarray[Any, Any]:
+        labels = self.config.labels
+        scores_KHW = refine_to_image(image_3HW, scores_Khw, present_K, labels)
+        saliency_HW = self._saliency(record, (image_3HW.shape[1], image_3HW.shape[2]))
+        label_HW = complete(
+            scores_KHW,
+            present_K,
+            labels,
+            saliency_HW=saliency_HW,
+            image_3HW=image_3HW if labels.crf else None,
+        )
+        return label_HW.cpu().numpy()
+
+    def _saliency(self, record: Record, size: tuple[int, int]) -> Tensor | None:
+        if self.config.data.saliency is None:
+            return None
+        return torch.from_numpy(read_saliency(self.config.data.saliency, record, size)).to(self.device).float() / 255
+
+    def _write(
+        self,
+        record: Record,
+        image_HW3: np.ndarray[Any, Any],
+        label_HW: np.ndarray[Any, Any],
+        scores_Khw: Tensor,
+    ) -> None:
+        self.pixels["background"] += int((label_HW == 0).sum())
+        self.pixels["ignored"] += int((label_HW == IGNORE_INDEX).sum())
+        self.pixels["foreground"] += int(((label_HW != 0) & (label_HW != IGNORE_INDEX)).sum())
+        if self.wanted.scores:
+            write_scores(_scores_path(self.out, record), scores_Khw, record.tags, label_HW.shape)
+        if record.name in self.pictured:
+            names = ", ".join(self.tagged.classes[tag] for tag in record.tags) or "no class"
+            tiles = [(names, image_HW3), ("pseudo label", overlay(image_HW3, label_HW))]
+            write_jpeg(self.out / "overlays" / f"{record.name}.jpg", contact_sheet(tiles, 2, image_HW3.shape[1]))
+        write_mask(_label_path(self.out, record), label_HW)  # last: its presence says that the image is done
+
+
+def write_scores(path: Path, scores_Khw: Tensor, tags: tuple[int, ...], size: tuple[int, ...]) -> None:
+    """Write the scores of the present classes as 8 bits: ``scores`` (C, h, w), ``classes`` (C,), ``size`` (H, W)."""
+    scores = (scores_Khw[list(tags)].clamp(0, 1) * 255).round().byte().cpu().numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        np.savez_compressed(file, scores=scores, classes=np.array(tags, dtype=np.int64), size=np.array(size))
+    temporary.replace(path)
+
+
+def read_saliency(folder: Path, record: Record, size: tuple[int, int]) -> np.ndarray[Any, Any]:
+    """The 8-bit saliency map of an image, (H, W) uint8.
+
+    Raises:
+        DataError: it is missing, unreadable or of another size.
+    """
+    path = folder / f"{record.name}.png"
+    if not path.is_file():
+        raise DataError(
+            f"{path}: no saliency map of this image", "leave --saliency out, or choose a split that has maps"
+        )
+    saliency_HW = read_mask(path)
+    if saliency_HW.shape != size:
+        raise DataError(
+            f"{path} is {saliency_HW.shape[1]}x{saliency_HW.shape[0]}, its image {size[1]}x{size[0]} (width x height)",
+            f"make {folder} again from these images",
+        )
+    return saliency_HW
+
+
+def _is_done(out: Path, record: Record, wanted: Wanted) -> bool:
+    return _label_path(out, record).is_file() and (not wanted.scores or _scores_path(out, record).is_file())
+
+
+def _label_path(out: Path, record: Record) -> Path:
+    return out / "labels" / f"{record.name}.png"
+
+
+def _scores_path(out: Path, record: Record) -> Path:
+    return out / "scores" / f"{record.name}.npz"
