@@ -14,6 +14,7 @@ import typer
 from wsss import __version__
 from wsss.cli import config
 from wsss.cli.backbones import backbones
+from wsss.cli.demo import demo
 from wsss.cli.evaluate import evaluate
 from wsss.cli.make_pseudo import make_pseudo
 from wsss.cli.predict import predict
@@ -35,6 +36,7 @@ app.command("make-pseudo")(make_pseudo)
 app.command("train-seg")(train_seg)
 app.command("predict")(predict)
 app.command("evaluate")(evaluate)
+app.command("demo")(demo)
 app.command("backbones")(backbones)
 app.add_typer(config.app, name="config")
 

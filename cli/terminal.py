@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -53,7 +54,8 @@ class Terminal:
     def advance(self, count: int = 1, note: str = "") -> None:
         """Move the bar."""
         if self._task is not None:
-            self._progress.update(self._task, advance=count, **({"note": note} if note else {}))
+            fields: dict[str, Any] = {"note": note} if note else {}
+            self._progress.update(self._task, advance=count, **fields)
 
     def say(self, text: str) -> None:
         """A line above the bar."""

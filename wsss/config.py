@@ -32,7 +32,7 @@ Sizes = Annotated[tuple[Positive, ...], Field(min_length=1)]
 class Section(BaseModel):
     """A frozen group of settings that knows no other keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataSection(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -23,7 +24,7 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (number and (kind == "cpu" or not number.isdigit())):
+    if not re.fullmatch("cpu|cuda(:[0-9]+)?", name):
         raise UsageError(f"--device {name}: expected auto, cpu, cuda or cuda:N", "--device auto")
     if kind == "cuda" and not torch.cuda.is_available():
         raise MachineError(f"--device {name}: this machine has no CUDA device that torch can use", "--device cpu")

@@ -28,7 +28,7 @@ HEADER_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.Decompres
 """What Pillow raises for a file that is not the image it claims to be."""
 
 
-class UnreadableImage(DataError):  # noqa: N818
+class UnreadableImage(DataError):
     """A file that cannot be decoded as an image.
 
     Args:

@@ -89,7 +89,8 @@ def scaled_size(height: int, width: int, side: int, stride: tuple[int, int]) -> 
 
 def resize(image_HW3: Tensor, size: tuple[int, int]) -> Tensor:
     """(3, H_s, W_s) uint8, bilinear with antialiasing, as in training."""
-    return F.resize_image(image_HW3.permute(2, 0, 1), list(size), antialias=True)
+    resized: Tensor = F.resize_image(image_HW3.permute(2, 0, 1), list(size), antialias=True)
+    return resized
 
 
 def _batches(

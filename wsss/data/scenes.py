@@ -53,7 +53,7 @@ CAP_MIDDLE = 0.6
 JPEG_QUALITY = 95
 
 
-def soft(steep: Floats) -> Floats:
+def soft(steep: Floats | NDArray[np.float64]) -> Floats:
     """Squeeze into -1 to 1."""
     marks: Floats = np.tanh(steep)
     return marks
@@ -71,7 +71,8 @@ def spots(u: Floats, v: Floats) -> Floats:
 
 def rings(u: Floats, v: Floats) -> Floats:
     """Circles around the middle of the cap."""
-    return soft(np.float32(3) * np.cos(np.sqrt(u * u + v * v)))
+    ripples: Floats = np.cos(np.sqrt(u * u + v * v))
+    return soft(3 * ripples)
 
 
 def checks(u: Floats, v: Floats) -> Floats:
@@ -259,7 +260,9 @@ def planks(rng: Generator, height: int, width: int) -> Floats:
     y_H1, x_1W = np.ogrid[:height, :width]
     angle, wavelength, phase = rng.uniform((0.0, 10.0, 0.0), (np.pi, 30.0, 2 * np.pi))
     along_HW = (x_1W * np.cos(angle) + y_H1 * np.sin(angle)) * (2 * np.pi / wavelength) + phase
-    return (0.5 + 0.25 * np.sin(along_HW)).astype(np.float32) + 0.6 * noise(rng, height, width, (4, 4), 3)
+    bands_HW: Floats = (0.5 + 0.25 * np.sin(along_HW)).astype(np.float32)
+    bands_HW += 0.6 * noise(rng, height, width, (4, 4), 3)
+    return bands_HW
 
 
 def bricks(rng: Generator, height: int, width: int) -> Floats:
@@ -365,9 +368,10 @@ def shade(rng: Generator, body: Body) -> Floats:
     height, width = body.alpha_hw.shape
     angle = float(rng.uniform(0, 2 * np.pi))
     slope_hw = body.u_hw * np.float32(np.cos(angle)) + body.v_hw * np.float32(np.sin(angle))
-    round_hw = 1 + 0.2 * slope_hw - 0.15 * (body.u_hw**2 + body.v_hw**2)
+    light_hw: Floats = 1 + 0.2 * slope_hw - 0.15 * (body.u_hw**2 + body.v_hw**2)
     grain = 0.05 if body.label else 0.3
-    return round_hw + grain * noise(rng, height, width, (4, 4), 2)
+    light_hw += grain * noise(rng, height, width, (4, 4), 2)
+    return light_hw
 
 
 def photograph(rng: Generator, image_HW3: Floats) -> NDArray[np.uint8]:

@@ -20,7 +20,7 @@ from wsss.data.scaled import ScaledImages, load_batches
 from wsss.device import autocast, num_workers
 from wsss.evaluation.overlay import overlay, write_jpeg
 from wsss.labels.crf import CrfSettings, crf_labels
-from wsss.labels.manifest import open_output, write_manifest
+from wsss.labels.manifest import forget, open_output, write_manifest
 from wsss.models.averaged import label_probabilities
 from wsss.models.network import Network
 from wsss.reporting import Reporter
@@ -59,6 +59,7 @@ def predict_masks(
     network.require_decoder()
     open_output(out, settings, config, overwrite=overwrite)
     todo = [record for record in records if overwrite or not (out / "labels" / f"{record.name}.png").is_file()]
+    forget(out / "labels" / f"{record.name}.png" for record in todo)
     reporter.begin("masks", len(records), len(records) - len(todo))
     network = network.to(device).eval()
     images = ScaledImages(todo, config.predict.scales, network.backbone.stride, config.maps.batch_size)

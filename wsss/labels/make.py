@@ -20,7 +20,7 @@ from wsss.data.scaled import ScaledBatch, ScaledImages, load_batches
 from wsss.device import autocast, num_workers
 from wsss.errors import DataError
 from wsss.evaluation.overlay import contact_sheet, overlay, write_jpeg
-from wsss.labels.manifest import open_output, write_manifest
+from wsss.labels.manifest import forget, open_output, write_manifest
 from wsss.labels.recipe import complete, refine_to_image
 from wsss.maps.generate import MapSettings, multiscale_scores
 from wsss.models.network import Network
@@ -66,6 +66,7 @@ def make_pseudo_labels(
     settings = settings_of(network, tagged, config, checkpoint_sha256)
     open_output(out, settings, config, overwrite=wanted.overwrite)
     todo = [record for record in tagged.records if wanted.overwrite or not _is_done(out, record, wanted)]
+    forget(_label_path(out, record) for record in todo)
     step = max(1, len(tagged) // max(1, wanted.overlays))
     pictured = {record.name for record in tagged.records[::step][: wanted.overlays]}
     maker = Maker(network.to(device).eval(), tagged, out, config, device, wanted, pictured)

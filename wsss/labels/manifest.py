@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,19 @@ def open_output(out: Path, settings: Mapping[str, Any], config: Config, *, overw
     Raises:
         UsageError: the folder is in use by something else.
     """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file, expected a folder", "-o FOLDER")
     if out.exists() and not overwrite:
         _check_same(out, settings)
     (out / "labels").mkdir(parents=True, exist_ok=True)
     write_whole(out / "config.yaml", to_yaml(config))
     write_manifest(out, settings, {})
+
+
+def forget(paths: Iterable[Path]) -> None:
+    """Remove the label maps that are made again, so that a run cut short leaves none of the old ones as done."""
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def write_manifest(out: Path, settings: Mapping[str, Any], counts: Mapping[str, Any]) -> None:
@@ -67,8 +75,6 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def _check_same(out: Path, settings: Mapping[str, Any]) -> None:
-    if not out.is_dir():
-        raise UsageError(f"{out} is a file, expected a folder", "-o FOLDER")
     if not any(out.iterdir()):
         return
     if not (out / FILE).is_file():

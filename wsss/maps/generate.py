@@ -139,7 +139,7 @@ class Recorder:
         return BY_GRADIENT[self.settings.method](reading, gradients)
 
     def _on_grid(self, row_BN: Tensor, grid: tuple[int, int]) -> Tensor:
-        return row_BN[:, self.network.backbone.num_prefix_tokens :].detach().unflatten(1, grid)
+        return row_BN[:, self.network.backbone.num_prefix_tokens :].detach().reshape(-1, *grid)
 
 
 def one_class_an_image(present_BK: Tensor) -> Iterator[Tensor]:

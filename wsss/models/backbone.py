@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -39,6 +39,9 @@ class Features(NamedTuple):
 
 class Backbone(nn.Module):
     """A timm transformer: any size that is a multiple of its stride, any number of prefix tokens."""
+
+    vit: Any
+    """A timm model; its classes share these attributes, but no type."""
 
     def __init__(self, name: str, *, drop_path: float = 0.0, overrides: Mapping[str, int] | None = None) -> None:
         super().__init__()
@@ -89,10 +92,7 @@ class Backbone(nn.Module):
             DataError: the file does not fit; names the first differing keys.
             MachineError: the hub cannot be reached.
         """
-        if weights == "pretrained":
-            state = _download(self.name)
-        else:
-            state = read_weights(Path(weights))
+        state = _download(self.name) if weights == "pretrained" else read_weights(Path(weights))
         state = {key: value for key, value in state.items() if not key.startswith(HEAD_PREFIXES)}
         problem = _difference(self.vit.state_dict(), state)
         if problem:
@@ -134,17 +134,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return loaded
 
 
-def _create(name: str, drop_path: float, overrides: Mapping[str, int]) -> nn.Module:
+def _create(name: str, drop_path: float, overrides: Mapping[str, int]) -> Any:
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models("*vit*") + timm.list_models("*deit*"), n=3)
         hint = f" (did you mean {', '.join(near)}?)" if near else ""
         raise UsageError(f"--backbone {name}: timm has no such model{hint}", "wsss backbones")
     try:
-        vit: nn.Module = timm.create_model(
-            name, num_classes=0, dynamic_img_size=True, drop_path_rate=drop_path, **dict(overrides)
-        )
-    except (TypeError, RuntimeError) as error:
-        raise UsageError(f"--backbone {name}: not a plain vision transformer ({error})", "wsss backbones") from error
+        options: dict[str, Any] = {"dynamic_img_size": True, "drop_path_rate": drop_path, **overrides}
+        vit: Any = timm.create_model(name, num_classes=0, **options)
+    except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:
+        asked = f" with model.vit {dict(overrides)}" if overrides else ""
+        raise UsageError(
+            f"--backbone {name}{asked}: not a plain vision transformer ({error})", "wsss backbones"
+        ) from error
     parts = ("blocks", "patch_embed", "num_prefix_tokens", "forward_intermediates")
     fused = hasattr(vit, "blocks") and all(
         getattr(getattr(block, "attn", None), "fused_attn", False) for block in vit.blocks

@@ -129,4 +129,4 @@ READOUTS: dict[str, type[ProjectReadout] | type[TokenReadout] | type[PoolReadout
 
 def _on_grid(tokens_BNC: Tensor, head: nn.Linear, grid: tuple[int, int]) -> Tensor:
     maps_BNK = nn.functional.linear(tokens_BNC, head.weight)
-    return maps_BNK.transpose(1, 2).unflatten(2, grid)
+    return maps_BNK.transpose(1, 2).reshape(len(tokens_BNC), -1, *grid)

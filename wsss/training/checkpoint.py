@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import ValidationError
 
 from wsss.config import Config
 from wsss.errors import DataError
 from wsss.models.network import Network, build_network
 
 FORMAT = 1
+PARTS = ("kind", "classes", "config", "network")
+"""What every checkpoint holds."""
 Kind = Literal["classification", "segmentation"]
 
 
@@ -51,7 +54,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise DataError(
             f"{path}: cannot be read as a checkpoint ({reason})", "wsss train-cls --data DIR -o RUN"
         ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT or "network" not in content:
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not content.keys() >= {*PARTS}:
         raise DataError(f"{path}: is no wsss checkpoint", "wsss train-cls --data DIR -o RUN")
     return content
 
@@ -70,7 +73,7 @@ def find_checkpoint(run: Path, which: str = "last") -> Path:
     if not path.is_file():
         other = sorted(file.name for file in run.glob("*.pt"))
         has = f"it has {', '.join(other)}" if other else "its training stopped before the first one was written"
-        fix = f"--checkpoint {other[0].removesuffix('.pt')}" if other else f"wsss train-cls --resume {run}"
+        fix = f"--checkpoint {other[0].removesuffix('.pt')}" if other else f"rm -r {run}  # and train it again"
         raise DataError(f"{run} has no {which} checkpoint: {has}", fix)
     return path
 
@@ -79,9 +82,13 @@ def network_from(content: dict[str, Any], where: Path) -> tuple[Network, Config]
     """Rebuild the network of a checkpoint, strictly, in ``eval`` mode.
 
     Raises:
-        DataError: its tensors do not fit its own config.
+        DataError: its config is of another version, or its tensors do not fit it.
     """
-    config = Config.model_validate(content["config"])
+    try:
+        config = Config.model_validate(content["config"])
+    except ValidationError as error:
+        keys = ", ".join(".".join(map(str, item["loc"])) for item in error.errors()[:3])
+        raise DataError(f"{where}: another version wrote its config ({keys})", "train it again") from error
     network = build_network(
         config.model.backbone,
         content["classes"],

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,9 +39,12 @@ Batch = dict[str, Tensor]
 class Task(Protocol):
     """What is learnt."""
 
-    section: Optimisation
     main_metric: str
     """Validation figure that chooses the best checkpoint; larger is better."""
+
+    @property
+    def section(self) -> Optimisation:
+        """Schedule and optimiser."""
 
     def parameter_groups(self, network: Network) -> list[dict[str, Any]]:
         """Optimiser groups with their own ``lr``."""
@@ -93,14 +96,15 @@ class Loop:
         self.optimizer = make_optimizer(task, network)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.run.amp == "fp16")
         decay = task.section.ema
-        self.ema = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        self.ema = AveragedModel(network, multi_avg_fn=average) if decay else None
         self.batches = StepBatches(len(images), task.section.batch_size, 0, 0, config.run.seed)
         self.total = self.batches.steps_per_epoch * task.section.epochs
 
     @property
     def shown(self) -> Network:
         """The weights that are validated and saved for use: the moving average where there is one."""
-        return self.network if self.ema is None else self.ema.module
+        return self.network if self.ema is None else cast(Network, self.ema.module)
 
     def train(self) -> None:
         """Run to the end from wherever the state is.
@@ -189,7 +193,7 @@ class Loop:
             losses = self.task.losses(self.network, batch, state.step, self.total)
             loss = torch.stack([value.float() for value in losses.values()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if section.clip_norm:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.network.parameters(), section.clip_norm)
@@ -254,7 +258,7 @@ def make_optimizer(task: Task, network: Network) -> torch.optim.Optimizer:
 def schedule(section: Optimisation, step: int, total: int) -> float:
     """Learning rate at a step relative to its base: warm-up, then cosine to 0 (AdamW) or (1 - t)^0.9 (SGD)."""
     if section.optimizer == "sgd-poly":
-        return (1 - step / total) ** 0.9
+        return math.pow(1 - step / total, 0.9)
     warmup = section.warmup * total
     if step < warmup:
         return (step + 1) / (warmup + 1)

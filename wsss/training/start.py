@@ -101,18 +101,20 @@ def find_labels(folder: Path, train: TaggedSet) -> Path:
     Raises:
         DataError: some image of the set has none.
     """
-    folder = folder / "labels" if (folder / "labels").is_dir() else folder
+    given, folder = folder, folder / "labels" if (folder / "labels").is_dir() else folder
     missing = [record.name for record in train.records if not (folder / f"{record.name}.png").is_file()]
     if missing:
         raise DataError(
             f"{folder} lacks the label maps of {len(missing)} of {len(train)} images of {train.split}: "
             f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}",
-            f"wsss make-pseudo RUN --data {train.root} --split {train.split} -o {folder.parent}",
+            f"wsss make-pseudo RUN --data {train.root} --split {train.split} -o {given}",
         )
     return folder
 
 
 def _take_up(run: Path, reporter: Reporter) -> tuple[Network, Config, torch.device, TaggedSet, TaggedSet | None]:
+    if run.is_file():
+        raise UsageError(f"--resume {run}: expected the folder of a run, got a file", f"--resume {run.parent}")
     path = find_checkpoint(run)
     network, config = network_from(read_checkpoint(path), path)
     train, val = open_training(config, reporter, network.classes)

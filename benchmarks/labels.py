@@ -1,0 +1,86 @@
+"""Pseudo-label mIoU and coverage of every background rule: the label table of RESULTS.md.
+
+    python benchmarks/labels.py RUN --data DIR --split train --saliency DIR/Saliency --method getam --start-layer 6
+
+Class scores are made and refined once; each rule then completes them as `wsss make-pseudo` would. An ignored pixel
+counts as wrong in the mIoU. Masks are opened for scoring alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from rich.progress import track
+
+from wsss.config import LabelsSection
+from wsss.data.masks import read_mask
+from wsss.data.open import open_data
+from wsss.data.scaled import ScaledImages, load_batches
+from wsss.evaluation.confusion import ConfusionMatrix
+from wsss.labels.make import read_saliency
+from wsss.labels.recipe import complete, refine_to_image
+from wsss.maps.generate import MapSettings, multiscale_scores
+from wsss.training.checkpoint import load_network
+
+RULES = {
+    "power 32": LabelsSection(background="power"),
+    "power 8": LabelsSection(background="power", exponent=8),
+    "power 4": LabelsSection(background="power", exponent=4),
+    "power 2": LabelsSection(background="power", exponent=2),
+    "band 0.25-0.55": LabelsSection(background="band", low=0.25, high=0.55),
+    "band 0.30-0.45": LabelsSection(background="band", low=0.30, high=0.45),
+    "band 0.35-0.50": LabelsSection(background="band", low=0.35, high=0.50),
+    "band 0.40-0.40": LabelsSection(background="band", low=0.40, high=0.40),
+    "band 0.45-0.45": LabelsSection(background="band", low=0.45, high=0.45),
+    "band 0.40-0.50": LabelsSection(background="band", low=0.40, high=0.50),
+    "band 0.50-0.50": LabelsSection(background="band", low=0.50, high=0.50),
+    "band 0.40-0.40, no opening": LabelsSection(background="band", low=0.40, high=0.40, opening=0),
+}
+
+
+def main(
+    run: Path,
+    data: Annotated[Path, typer.Option()],
+    split: str = "train",
+    saliency: Path | None = None,
+    method: str = "getam",
+    coupling: str = "released",
+    start_layer: int = 0,
+    scales: str = "224,320",
+    flip: bool = True,
+) -> None:
+    """Print one table."""
+    network, _, path = load_network(run)
+    tagged = open_data(data, split=split, classes=network.classes)
+    settings = MapSettings(method=method, coupling=coupling, start_layer=start_layer)  # type: ignore[arg-type]
+    rows = [(name, False) for name in RULES] + ([(name, True) for name in RULES] if saliency else [])
+    matrices = {row: ConfusionMatrix(len(tagged.classes) + 1) for row in rows}
+    sides = tuple(int(side) for side in scales.split(","))
+    images = ScaledImages(tagged.records, sides, network.backbone.stride, batch_size=8)
+    for batch in track(load_batches(images, 0), f"labels of {tagged.split}", len(images)):
+        present_BK = torch.from_numpy(np.stack([tagged.present(record) for record in batch.records]))
+        _, scores = multiscale_scores(network, batch.at_scales(torch.device("cpu")), present_BK, settings, flip=flip)
+        for b, record in enumerate(batch.records):
+            image_3HW = batch.images[b].permute(2, 0, 1).float() / 255
+            refined = refine_to_image(image_3HW, scores[b], present_BK[b], LabelsSection())
+            truth_HW = read_mask(tagged.mask_path(record) or Path())
+            for name, salient in rows:
+                saliency_HW = None
+                if salient and saliency is not None:
+                    saliency_HW = torch.from_numpy(read_saliency(saliency, record, truth_HW.shape)).float() / 255
+                label_HW = complete(refined, present_BK[b], RULES[name], saliency_HW=saliency_HW)
+                matrices[name, salient].update(label_HW.numpy(), truth_HW)
+    print(f"\n### {tagged.split}: {len(tagged)} images, {method} {coupling} from block {start_layer}, "
+          f"{scales} px, flip {'on' if flip else 'off'}, PAMR, {path}\n")  # fmt: skip
+    print("| rule | mIoU % | coverage % |\n|---|---|---|")
+    for (name, salient), matrix in matrices.items():
+        label = f"{name} + saliency" if salient else name
+        print(f"| {label} | {100 * matrix.mean_iou():.1f} | {100 * matrix.coverage():.1f} |")
+
+
+if __name__ == "__main__":
+    typer.run(main)

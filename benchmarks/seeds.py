@@ -1,0 +1,239 @@
+"""Seed mIoU of every way to read a class out of one classifier: the seed tables of RESULTS.md.
+
+    python benchmarks/seeds.py RUN --data DIR --split train --split val -o seeds.json
+
+Every method sees the same forward and backward passes. Seeds are scored at image size, with one scale and with
+several, before and after PAMR, at a threshold fixed beforehand and at the best one (an oracle: chosen on the masks
+it is scored with). Masks are opened for scoring alone.
+
+Shape suffixes: B images, K classes, N tokens, h x w patch grid, H x W pixels, M maps of an image.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from rich.progress import track
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wsss.data.masks import read_mask
+from wsss.data.open import open_data
+from wsss.data.records import TaggedSet
+from wsss.data.scaled import ScaledBatch, ScaledImages, load_batches
+from wsss.evaluation.confusion import ThresholdSweep
+from wsss.labels.pamr import pamr_affinity, pamr_apply
+from wsss.maps.generate import frozen, one_class_an_image
+from wsss.maps.methods import BY_GRADIENT, CLASS_AGNOSTIC, Reading, gradcam
+from wsss.maps.scores import normalise_scores
+from wsss.maps.tape import AttentionTape
+from wsss.models.network import Network
+from wsss.training.checkpoint import load_network
+
+THRESHOLDS = np.linspace(0, 1, 101)
+FIXED = 0.40
+"""Chosen before any mask was seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A method, GETAM's coupling and the first block that counts."""
+
+    method: str
+    coupling: str = "released"
+    start: int = 0
+
+    def name(self, depth: int) -> str:
+        """As in the table."""
+        if self.method in ("cam", "gradcam"):
+            return self.method
+        method = f"{self.method} ({self.coupling})" if self.method == "getam" else self.method
+        return f"{method}, blocks {self.start}-{depth - 1}"
+
+
+def variants(depth: int) -> list[Variant]:
+    """Every method, both couplings, all blocks and the last half."""
+    found = [Variant("cam"), Variant("gradcam")]
+    for start in (0, depth // 2):
+        found += [Variant("getam", "released", start), Variant("getam", "paper", start)]
+        found += [Variant(name, start=start) for name in ("attention-gradient", "attention", "rollout", "chefer")]
+    return found
+
+
+def read_all(network: Network, images_B3HW: Tensor, present_BK: Tensor, wanted: Sequence[Variant]) -> list[Tensor]:
+    """Scores (B, K, h, w) of each variant from one forward and one backward per round of tags."""
+    tokens: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        tokens.append(output)
+
+    with frozen(network), torch.enable_grad():
+        handle = network.backbone.gradcam_layer.register_forward_hook(keep)
+        with AttentionTape() as tape:
+            features = network.features(images_B3HW)
+            logits_BK = network.readout(features)
+        handle.remove()
+        outputs = [attention.output_BAND for attention in tape.attentions]
+        prefix = network.backbone.num_prefix_tokens
+        totals = [torch.zeros(*logits_BK.shape, *features.grid) for _ in wanted]
+        for total, variant in zip(totals, wanted, strict=True):
+            if variant.method in CLASS_AGNOSTIC:
+                reading = _reading(network, tape, variant)
+                row_BN = CLASS_AGNOSTIC[variant.method](reading)[:, prefix:]
+                total += row_BN.detach().unflatten(1, features.grid)[:, None]
+            elif variant.method == "cam":
+                total += network.readout.cam(features).detach()
+        rounds = list(one_class_an_image(present_BK))
+        for number, chosen_BK in enumerate(rounds):
+            score = (logits_BK * chosen_BK).sum()
+            *gradients, token_gradient = torch.autograd.grad(
+                score, [*outputs, tokens[0]], retain_graph=number + 1 < len(rounds)
+            )
+            for total, variant in zip(totals, wanted, strict=True):
+                if variant.method in BY_GRADIENT:
+                    row_BN = BY_GRADIENT[variant.method](
+                        _reading(network, tape, variant), list(gradients[variant.start :])
+                    )[:, prefix:]
+                elif variant.method == "gradcam":
+                    row_BN = gradcam(tokens[0][:, prefix:], token_gradient[:, prefix:])
+                else:
+                    continue
+                total += chosen_BK[:, :, None, None] * row_BN.detach().unflatten(1, features.grid)[:, None]
+    return [normalise_scores(total, present_BK) for total in totals]
+
+
+def _reading(network: Network, tape: AttentionTape, variant: Variant) -> Reading:
+    return Reading(
+        attentions=tape.attentions[variant.start :],
+        num_prefix_tokens=network.backbone.num_prefix_tokens,
+        fed=network.readout.fed,
+        coupling="paper" if variant.coupling == "paper" else "released",
+    )
+
+
+def averaged(network: Network, batch: ScaledBatch, present_BK: Tensor, wanted: Sequence[Variant]) -> list[Tensor]:
+    """Scores of each variant averaged over all scales, each with its mirror image, on the finest grid."""
+    sums: list[Tensor] = []
+    scales = batch.at_scales(torch.device("cpu"))
+    finest = max(scales, key=lambda images: images.shape[2] * images.shape[3])
+    grid = tuple(side // step for side, step in zip(finest.shape[2:], network.backbone.stride, strict=True))
+    for images in scales:
+        for mirrored in (False, True):
+            read = read_all(network, images.flip(3) if mirrored else images, present_BK, wanted)
+            for i, scores in enumerate(read):
+                turned = scores.flip(3) if mirrored else scores
+                scores = F.interpolate(turned, size=grid, mode="bilinear", align_corners=False)
+                if len(sums) <= i:
+                    sums.append(scores)
+                else:
+                    sums[i] = sums[i] + scores
+    return [normalise_scores(total, present_BK) for total in sums]
+
+
+def score_split(network: Network, tagged: TaggedSet, scales: tuple[int, ...]) -> dict[str, dict[str, float]]:
+    """The figures of one split: for each variant and setting "mIoU fixed", "oracle" and its threshold."""
+    wanted = variants(network.backbone.depth)
+    settings = ["1 scale", "1 scale + PAMR", "multi", "multi + PAMR"]
+    classes = len(tagged.classes) + 1
+    sweeps = {(v, s): ThresholdSweep(classes, THRESHOLDS) for v in range(len(wanted)) for s in settings}
+    records = [record for record in tagged.records if tagged.mask_path(record) is not None]
+    images = ScaledImages(records, scales, network.backbone.stride, batch_size=8)
+    for batch in track(load_batches(images, 0), f"seeds of {tagged.split}", len(images)):
+        present_BK = torch.from_numpy(np.stack([tagged.present(record) for record in batch.records]))
+        single = read_all(network, batch.at_scales(torch.device("cpu"))[0], present_BK, wanted)
+        several = averaged(network, batch, present_BK, wanted)
+        for b, record in enumerate(batch.records):
+            truth_HW = read_mask(tagged.mask_path(record) or Path())
+            tags = list(record.tags)
+            maps_MHW = torch.cat(
+                [
+                    F.interpolate(scores[b : b + 1, tags], size=truth_HW.shape, mode="bilinear", align_corners=False)[0]
+                    for scores in (*single, *several)
+                ]
+            )
+            image_13HW = batch.images[b].permute(2, 0, 1)[None].float() / 255
+            refined_MHW = pamr_apply(pamr_affinity(image_13HW), maps_MHW[None])[0]
+            _count(sweeps, len(wanted), ("1 scale", "multi"), maps_MHW, tags, truth_HW)
+            _count(sweeps, len(wanted), ("1 scale + PAMR", "multi + PAMR"), refined_MHW, tags, truth_HW)
+    figures: dict[str, dict[str, float]] = {}
+    for v, variant in enumerate(wanted):
+        row: dict[str, float] = {}
+        for setting in settings:
+            threshold, matrix = sweeps[v, setting].oracle()
+            row |= {
+                f"{setting}: fixed": sweeps[v, setting].at(FIXED).mean_iou(),
+                f"{setting}: oracle": matrix.mean_iou(),
+                f"{setting}: threshold": threshold,
+            }
+        figures[variant.name(network.backbone.depth)] = row
+    return figures
+
+
+def _count(
+    sweeps: dict[tuple[int, str], ThresholdSweep],
+    count: int,
+    settings: tuple[str, str],
+    maps_MHW: Tensor,
+    tags: list[int],
+    truth_HW: np.ndarray,
+) -> None:
+    """Add one image to the sweeps of every variant; its maps come by setting, variant, class."""
+    everything = maps_MHW.unflatten(0, (2, count, len(tags)))
+    present = torch.ones(len(tags), dtype=torch.bool)
+    for setting, of_setting in zip(settings, everything, strict=True):
+        for v in range(count):
+            best_HW, rank_HW = normalise_scores(of_setting[v], present).max(dim=0)
+            sweeps[v, setting].update(best_HW, torch.tensor(tags)[rank_HW] + 1, truth_HW)
+
+
+def table(figures: dict[str, dict[str, float]], scales: tuple[int, ...]) -> str:
+    """Markdown: fixed / oracle@threshold for each setting, in percent."""
+    settings = ["1 scale", "1 scale + PAMR", "multi", "multi + PAMR"]
+    lines = [f"| map | {' | '.join(settings)} |", "|---" * (len(settings) + 1) + "|"]
+    for name, row in figures.items():
+        cells = [
+            f"{100 * row[f'{s}: fixed']:.1f} / {100 * row[f'{s}: oracle']:.1f} @{row[f'{s}: threshold']:.2f}"
+            for s in settings
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    note = f"1 scale: {scales[0]} px; multi: {', '.join(map(str, scales))} px, each with flip."
+    return "\n".join([*lines, "", f"mIoU %, threshold fixed at {FIXED} / oracle @its threshold. {note}"])
+
+
+def main(
+    run: Path,
+    data: Annotated[Path, typer.Option()],
+    split: Annotated[list[str], typer.Option()],
+    output: Annotated[Path | None, typer.Option("-o")] = None,
+    scales: str = "224,320",
+    limit: Annotated[int, typer.Option(help="Score only so many images; 0 scores all.")] = 0,
+) -> None:
+    """Print one table a split."""
+    network, _, path = load_network(run)
+    sides = tuple(int(side) for side in scales.split(","))
+    everything = {}
+    for name in split:
+        tagged = open_data(data, split=name, classes=network.classes)
+        if limit:
+            tagged = type(tagged)(
+                root=tagged.root, split=tagged.split, classes=tagged.classes, records=tagged.records[:limit],
+                mask_folder=tagged.mask_folder,
+            )  # fmt: skip
+        began = time.monotonic()
+        everything[name] = score_split(network, tagged, sides)
+        print(f"\n### {name}: {len(tagged)} images, {path}, {time.monotonic() - began:.0f} s\n")
+        print(table(everything[name], sides), flush=True)
+    if output is not None:
+        output.write_text(json.dumps(everything, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Every figure of RESULTS.md on VOC animals, from the data folder and the DeiT-Tiny weights.
+#
+#     WSSS_VOC_ANIMALS=/data/voc-animals WSSS_WEIGHTS=/data/weights benchmarks/voc_animals.sh OUT [SEED]
+#
+# About three hours on two cores. What is in OUT already is kept, so a stopped run goes on.
+set -euo pipefail
+out=${1:?"usage: benchmarks/voc_animals.sh OUT [SEED]"}
+seed=${2:-0}
+data=${WSSS_VOC_ANIMALS:?"WSSS_VOC_ANIMALS must name the VOC animals folder"}
+weights=${WSSS_WEIGHTS:?"WSSS_WEIGHTS must name the folder of deit_tiny_patch16_224.safetensors"}/deit_tiny_patch16_224.safetensors
+preset=voc-animals-cpu
+here=$(cd "$(dirname "$0")" && pwd)
+mkdir -p "$out"
+
+once() { # once FOLDER COMMAND...: run it unless the folder holds a finished result
+    local folder=$1
+    shift
+    if [ -f "$folder/.done" ]; then echo "kept: $folder" >&2; else "$@" && touch "$folder/.done"; fi
+}
+
+score() { # score RUN NAME FLAGS...: predict val and print the figures as JSON
+    local run=$1 name=$2
+    shift 2
+    wsss predict "$run" "$data" --split val -c $preset "$@" -o "$out/masks/$name" >&2
+    echo "$name $(wsss evaluate "$out/masks/$name" --data "$data" --split val --json)" | tee -a "$out/figures.txt"
+}
+
+once "$out/cls" wsss train-cls -c $preset --seed "$seed" --data "$data" --weights "$weights" -o "$out/cls"
+[ -f "$out/seeds.md" ] || python "$here/seeds.py" "$out/cls" --data "$data" --split train --split val | tee "$out/seeds.md"
+for reading in "getam 0" "getam 6" "attention-gradient 6"; do
+    set -- $reading
+    [ -f "$out/labels-$1-$2.md" ] || python "$here/labels.py" "$out/cls" --data "$data" --split train \
+        --saliency "$data/Saliency" --method "$1" --start-layer "$2" | tee "$out/labels-$1-$2.md"
+done
+once "$out/pseudo" wsss make-pseudo "$out/cls" -c $preset --data "$data" --split train_aug --overlays 20 -o "$out/pseudo"
+wsss evaluate "$out/pseudo" --data "$data" --split train_aug --json | tee -a "$out/figures.txt"
+
+once "$out/seg" wsss train-seg -c $preset --seed "$seed" --data "$data" --init "$out/cls" -o "$out/seg"
+once "$out/seg-disk" wsss train-seg -c $preset --seed "$seed" --data "$data" --init "$out/cls" --labels "$out/pseudo" -o "$out/seg-disk"
+once "$out/ceiling" wsss train-seg -c $preset --seed "$seed" --data "$data" --init "$out/cls" \
+    --labels "$data/SegmentationClass" -o "$out/ceiling"
+for run in seg seg-disk ceiling; do
+    score "$out/$run" "$run-224" --scales 224 --no-flip
+    score "$out/$run" "$run-224-320-flip" --scales 224,320 --flip
+done

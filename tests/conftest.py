@@ -1,0 +1,81 @@
+"""What many tests share: painted scenes, a config small enough to train in seconds, small networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wsss.config import Config, resolve
+from wsss.data.scenes import SceneSettings, write_scenes
+
+TRAIN, VAL = 24, 8
+VIT = {"patch_size": 8, "img_size": 32, "embed_dim": 24, "depth": 4, "num_heads": 3}
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 training and 8 validation scenes of 48x64 and 64x48 pixels, two classes. Read only."""
+    root = tmp_path_factory.mktemp("data") / "scenes"
+    settings = SceneSettings(classes=("bee", "ladybird"), sizes=((48, 64), (64, 48)), max_classes=2)
+    write_scenes(root, train=TRAIN, val=VAL, seed=0, settings=settings)
+    return root
+
+
+@pytest.fixture
+def tiny_config(scenes: Path) -> Callable[..., Config]:
+    """Settings for the scenes and a small network; keyword ``section__key`` sets ``section.key``."""
+
+    def config(**changes: Any) -> Config:
+        flags: dict[str, Any] = {
+            "data.root": scenes,
+            "model.backbone": "deit_tiny_distilled_patch16_224",
+            "model.weights": "none",
+            "model.vit": VIT,
+            "model.decoder_channels": 16,
+            "run.device": "cpu",
+            "run.workers": 0,
+            "augment.size": 32,
+            "classify.epochs": 2,
+            "classify.batch_size": 8,
+            "classify.lr": 1e-3,
+            "segment.epochs": 2,
+            "segment.batch_size": 8,
+            "segment.lr": 1e-3,
+            "maps.scales": [48],
+            "maps.batch_size": 4,
+            "labels.pamr_iterations": 2,
+            "labels.pamr_dilations": [1, 2],
+            "labels.opening": 3,
+            "predict.scales": [48],
+        }
+        return resolve(None, (), flags | {key.replace("__", "."): value for key, value in changes.items()})
+
+    return config
+
+
+@pytest.fixture
+def small_network() -> Callable[..., Any]:
+    """``small_network(backbone, classes, decoder=True, seed=0, **vit)``: seeded, in ``eval`` mode."""
+
+    def build(
+        backbone: str = "deit_tiny_distilled_patch16_224",
+        classes: tuple[str, ...] = ("bee", "ladybird"),
+        *,
+        decoder: bool = True,
+        readout: str = "auto",
+        seed: int = 0,
+        **vit: int,
+    ) -> Any:
+        import torch
+
+        from wsss.models.network import build_network
+
+        torch.manual_seed(seed)
+        return build_network(
+            backbone, classes, readout=readout, decoder=decoder, decoder_channels=16, vit={**VIT, **vit}
+        ).eval()
+
+    return build

@@ -1,0 +1,189 @@
+"""The config: who wins, what is refused and how, and that its YAML reads back to itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from wsss.config import Config, known_keys, preset_names, resolve, to_yaml
+from wsss.errors import UsageError
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_flags_beat_set_beats_file_beats_defaults(tmp_path: Path) -> None:
+    path = written(tmp_path, "classify: {epochs: 2, lr: 0.2, batch_size: 2}\nrun: {seed: 2}\n")
+    config = resolve(path, ["classify.lr=0.3", "classify.batch_size=3"], {"classify.batch_size": 4, "run.seed": None})
+    assert config.classify.batch_size == 4
+    assert config.classify.lr == 0.3
+    assert config.classify.epochs == 2
+    assert config.classify.momentum == Config().classify.momentum
+    assert config.run.seed == 2  # a flag that was not given sets nothing
+
+
+def test_the_last_assignment_wins() -> None:
+    assert resolve(None, ["run.seed=1", "run.seed=2"]).run.seed == 2
+
+
+def test_assignments_are_yaml() -> None:
+    config = resolve(None, ["maps.scales=[224, 320]", "maps.flip=true", "data.val_split=", "model.vit.depth=3"])
+    assert config.maps.scales == (224, 320)
+    assert config.maps.flip is True
+    assert config.data.val_split is None
+    assert config.model.vit == {"depth": 3}
+
+
+def test_all_mistakes_are_reported_together(tmp_path: Path) -> None:
+    path = written(
+        tmp_path, "classify: {epohcs: 3, lr: -1}\nclasify: {}\nmaps: {method: getma}\nlabels: {low: 0.6, high: 0.5}\n"
+    )
+    with pytest.raises(UsageError) as caught:
+        resolve(path, ["run.workers=-1"])
+    problem = caught.value.problem
+    assert problem.startswith(f"{path}: ")
+    assert "unknown key 'classify.epohcs' (did you mean 'classify.epochs'?)" in problem
+    assert "unknown key 'clasify' (did you mean 'classify'?)" in problem
+    assert "'classify.lr' must be greater than 0, got -1" in problem
+    assert "'maps.method'" in problem
+    assert "'getam'" in problem
+    assert "got 'getma'" in problem
+    assert "'run.workers' must be at least 0, got -1" in problem
+    assert "low must not exceed high, got 0.6 > 0.5" in problem
+    assert caught.value.fix == f"wsss config check {path}"
+    assert caught.value.exit_status == 2
+
+
+def test_band_in_order_and_equal() -> None:
+    assert resolve(None, ["labels.low=0.4", "labels.high=0.4"]).labels.low == 0.4
+    with pytest.raises(UsageError, match="low must not exceed high"):
+        resolve(None, ["labels.low=0.41", "labels.high=0.4"])
+
+
+@pytest.mark.parametrize("key", ["classify.lr", "segment.weight_energy", "labels.low"])
+@pytest.mark.parametrize("value", [".nan", ".inf"])
+def test_numbers_are_finite(key: str, value: str) -> None:
+    with pytest.raises(UsageError, match=key):
+        resolve(None, [f"{key}={value}"])
+
+
+def test_nothing_far_off_is_suggested() -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve(None, ["zzzz.qqqq=1"])
+    assert "unknown key 'zzzz'" in caught.value.problem
+    assert "did you mean" not in caught.value.problem
+
+
+def test_an_assignment_needs_a_value() -> None:
+    with pytest.raises(UsageError, match=r"--set run\.seed: expected key=value"):
+        resolve(None, ["run.seed"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("classify: {epochs: 2", "not valid YAML"),
+        ("- classify\n", "expected sections of keys, got list"),
+        ("just words", "expected sections of keys, got str"),
+        ("classify: 3\n", "'classify' must be"),
+        ("!!python/object/apply:os.system ['true']\n", "not valid YAML"),
+    ],
+)
+def test_broken_files(tmp_path: Path, text: str, said: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(UsageError) as caught:
+        resolve(path)
+    assert str(path) in caught.value.problem
+    assert said in caught.value.problem
+    assert "\n" not in caught.value.problem
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(UsageError, match="cannot be read as text"):
+        resolve(path)
+
+
+def test_neither_file_nor_preset() -> None:
+    with pytest.raises(UsageError, match="no such config file, and no preset of that name") as caught:
+        resolve("nowhere.yaml")
+    assert all(name in caught.value.problem for name in preset_names())
+
+
+def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
+    assert resolve(written(tmp_path, "# nothing\n")) == Config()
+
+
+def test_a_file_is_read_before_a_preset_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = preset_names()[0]
+    (tmp_path / name).write_text("run: {seed: 77}\n")
+    monkeypatch.chdir(tmp_path)
+    assert resolve(name).run.seed == 77
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**40),
+    scales=st.lists(st.integers(1, 2000), min_size=1, max_size=4),
+    lr=st.floats(1e-12, 1e3),
+    energy=st.floats(0, 1e-3),
+    root=st.none() | st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1, max_size=12),
+    vit=st.dictionaries(st.sampled_from(["depth", "embed_dim", "patch_size"]), st.integers(1, 64)),
+    flip=st.booleans(),
+)
+def test_yaml_reads_back_to_an_equal_config(
+    tmp_path: Path, seed: int, scales: list[int], lr: float, energy: float, root: str | None, vit: dict, flip: bool
+) -> None:
+    config = resolve(
+        None,
+        (),
+        {
+            "run.seed": seed,
+            "maps.scales": scales,
+            "classify.lr": lr,
+            "segment.weight_energy": energy,
+            "data.root": root,
+            "model.vit": vit,
+            "predict.flip": flip,
+        },
+    )
+    assert config.maps.scales == tuple(scales)
+    assert resolve(written(tmp_path, to_yaml(config))) == config
+
+
+def test_yaml_names_every_key() -> None:
+    tree = yaml.safe_load(to_yaml(Config()))
+    assert {f"{section}.{key}" for section, keys in tree.items() for key in keys} == set(known_keys())
+
+
+def test_known_keys_can_all_be_set() -> None:
+    keys = known_keys()
+    assert len(keys) == len(set(keys))
+    assert {"data.root", "model.vit", "classify.lr", "segment.cls_share", "maps.method", "labels.crf"} <= set(keys)
+    tree = yaml.safe_load(to_yaml(Config()))
+    for key in keys:
+        section, field = key.split(".")
+        assert resolve(None, (), {key: tree[section][field]}) == Config()
+
+
+def test_the_config_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Config().run.seed = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_load_and_begin_with_their_command(name: str) -> None:
+    config = resolve(name)
+    assert config != Config()
+    assert resolve(name, (), {"run.seed": 5}).run.seed == 5
+    first = (Path(__file__).parents[1] / "configs" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# wsss ")
+    assert f"-c {name}" in first or first.startswith(f"# wsss {name}")
