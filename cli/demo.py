@@ -32,9 +32,7 @@ def demo(
     from wsss.cli.terminal import Terminal, console
     from wsss.config import resolve
 
-    settings = resolve(
-        config, assignments or (), {"run.device": device, "run.seed": seed, "run.workers": workers}
-    )
+    settings = resolve(config, assignments or (), {"run.device": device, "run.seed": seed, "run.workers": workers})
 
     from rich.table import Table
 

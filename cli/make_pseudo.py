@@ -58,6 +58,7 @@ def make_pseudo(
 ) -> None:
     """Make pseudo labels from tags: class maps, PAMR, completion.
 
+    The scale is that of the training unless given.
     Images labelled already are skipped. Prints the output folder on standard output.
     """
     from wsss.cli.terminal import Terminal
@@ -87,14 +88,14 @@ def make_pseudo(
     from wsss.device import pick_device
     from wsss.labels.crf import require_crf
     from wsss.labels.make import Wanted, make_pseudo_labels
-    from wsss.training.checkpoint import file_hash, load_network
+    from wsss.training.checkpoint import file_hash, for_run, load_network
     from wsss.training.run import open_to_label
 
     if settings.labels.crf:
         require_crf()
     chosen = pick_device(settings.run.device)
     network, trained, path = load_network(run, checkpoint)
-    settings = settings.model_copy(update={"model": trained.model})
+    settings = for_run(settings, trained)
     with Terminal() as terminal:
         tagged = open_to_label(settings, terminal, network.classes)
         counts = make_pseudo_labels(

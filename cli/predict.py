@@ -65,23 +65,23 @@ def predict(
     from wsss.data.check import keep_readable_records
     from wsss.data.open import open_data, open_unlabelled
     from wsss.device import pick_device
+    from wsss.errors import DataError
     from wsss.inference.predict import predict_masks
     from wsss.labels.crf import require_crf
-    from wsss.training.checkpoint import file_hash, load_network
+    from wsss.training.checkpoint import file_hash, for_run, load_network
 
     if settings.predict.crf:
         require_crf()
     chosen = pick_device(settings.run.device)
     network, trained, path = load_network(run, checkpoint)
-    update: dict[str, object] = {"model": trained.model}
-    if "scales" not in settings.predict.model_fields_set:
-        update["predict"] = settings.predict.model_copy(update={"scales": (trained.augment.size,)})
-    settings = settings.model_copy(update=update)
+    settings = for_run(settings, trained)
     records = open_data(images, split=split).records if split is not None else open_unlabelled(images)
     with Terminal() as terminal:
         records, bad = keep_readable_records(records)
         for message in bad:
             terminal.say(f"skipped {message}")
+        if not records:
+            raise DataError(f"{images}: no image can be read ({bad[0]})", "convert it to PNG or JPEG")
         counts = predict_masks(
             network,
             records,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -15,6 +15,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+PLAIN_SECONDS = 60
+"""Where nobody watches (a log file), a plain line of progress appears so often."""
 
 console = Console(stderr=True, highlight=False)
 
@@ -35,6 +38,7 @@ class Terminal:
             disable=not console.is_terminal,
         )
         self._task: TaskID | None = None
+        self._last_line = time.monotonic()
 
     def __enter__(self) -> Terminal:
         self._progress.start()
@@ -53,9 +57,13 @@ class Terminal:
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Move the bar."""
-        if self._task is not None:
-            fields: dict[str, Any] = {"note": note} if note else {}
-            self._progress.update(self._task, advance=count, **fields)
+        if self._task is None:
+            return
+        self._progress.update(self._task, advance=count, **({"note": note} if note else {}))
+        if not console.is_terminal and time.monotonic() - self._last_line > PLAIN_SECONDS:
+            self._last_line = time.monotonic()
+            task = self._progress.tasks[-1]
+            self.say(f"{task.description} {int(task.completed)}/{int(task.total or 0)}  {task.fields['note']}")
 
     def say(self, text: str) -> None:
         """A line above the bar."""

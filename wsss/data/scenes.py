@@ -158,9 +158,9 @@ class Scene:
         tags: sorted classes from 0, exactly those of the mask.
     """
 
-    image_HW3: NDArray[np.uint8]  # noqa: N815
-    mask_HW: NDArray[np.uint8]  # noqa: N815
-    telling_HW: NDArray[np.bool_]  # noqa: N815
+    image_HW3: NDArray[np.uint8]
+    mask_HW: NDArray[np.uint8]
+    telling_HW: NDArray[np.bool_]
     tags: tuple[int, ...]
 
 

@@ -113,6 +113,16 @@ def load_network(run: Path, which: str = "last") -> tuple[Network, Config, Path]
     return network, config, path
 
 
+def for_run(config: Config, trained: Config) -> Config:
+    """A config for using a trained network: its model section and, where no scales were given, its training size."""
+    update: dict[str, Any] = {"model": trained.model}
+    for name in ("maps", "predict"):
+        section = getattr(config, name)
+        if "scales" not in section.model_fields_set:
+            update[name] = section.model_copy(update={"scales": (trained.augment.size,)})
+    return config.model_copy(update=update)
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:

@@ -8,6 +8,7 @@ import torch
 
 from wsss.config import Config
 from wsss.data.augment import TrainingImages
+from wsss.data.images import image_size
 from wsss.data.records import TaggedSet
 from wsss.device import pick_device
 from wsss.errors import DataError, UsageError
@@ -72,6 +73,10 @@ def train_segmenter(
     train, val = open_training(config, reporter, classes)
     if labels is not None:
         labels = find_labels(labels, train)
+    elif config.data.saliency is not None:
+        check_layers(
+            config.data.saliency, train, "saliency map", "leave --saliency out, or choose a split that has maps"
+        )
     network = build_from(config, train.classes, decoder=True)
     if start is not None:
         network.backbone.load_state_dict(start.backbone.state_dict())
@@ -96,20 +101,32 @@ def resume_segmenter(run: Path, reporter: Reporter) -> Network:
 
 
 def find_labels(folder: Path, train: TaggedSet) -> Path:
-    """Where the label maps of a folder lie: in it, or in its ``labels``.
+    """Where the label maps of a folder lie: in it, or in its ``labels``; every image must have one."""
+    inner = folder / "labels" if (folder / "labels").is_dir() else folder
+    fix = f"wsss make-pseudo RUN --data {train.root} --split {train.split} -o {folder}"
+    check_layers(inner, train, "label map", fix)
+    return inner
+
+
+def check_layers(folder: Path, train: TaggedSet, what: str, fix: str) -> None:
+    """Refuse a folder of PNGs before long work, by their headers alone.
 
     Raises:
-        DataError: some image of the set has none.
+        DataError: some image of the set has none, or one of another size.
     """
-    given, folder = folder, folder / "labels" if (folder / "labels").is_dir() else folder
-    missing = [record.name for record in train.records if not (folder / f"{record.name}.png").is_file()]
-    if missing:
-        raise DataError(
-            f"{folder} lacks the label maps of {len(missing)} of {len(train)} images of {train.split}: "
-            f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}",
-            f"wsss make-pseudo RUN --data {train.root} --split {train.split} -o {given}",
-        )
-    return folder
+    missing, other_size = [], []
+    for record in train.records:
+        path = folder / f"{record.name}.png"
+        if not path.is_file():
+            missing.append(record.name)
+        elif image_size(path) != image_size(record.image):
+            other_size.append(record.name)
+    for names, problem in ((missing, f"no {what}"), (other_size, f"a {what} of another size")):
+        if names:
+            shown = f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+            raise DataError(
+                f"{folder}: {len(names)} of {len(train)} images of {train.split} have {problem} ({shown})", fix
+            )
 
 
 def _take_up(run: Path, reporter: Reporter) -> tuple[Network, Config, torch.device, TaggedSet, TaggedSet | None]:

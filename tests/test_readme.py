@@ -1,0 +1,90 @@
+"""Every `wsss` command of the README and of the presets' first lines, run in order on small data."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from wsss.cli import main
+from wsss.config import preset_names
+from wsss.data.scenes import SceneSettings, write_scenes
+
+ROOT = Path(__file__).parent.parent
+SMALL = [
+    "model.backbone=vit_tiny_patch16_224", "model.weights=none", "model.decoder_channels=8", "run.workers=0",
+    "model.vit={patch_size: 8, img_size: 32, embed_dim: 24, depth: 4, num_heads: 3}",
+    "augment.size=32", "classify.epochs=1", "classify.batch_size=4", "segment.epochs=1", "segment.batch_size=4",
+    "maps.start_layer=2", "maps.scales=[32]", "predict.scales=[32]", "predict.crf=false", "run.device=cpu",
+    "run.amp=none",
+]  # fmt: skip
+TRAINS = ("train-cls", "train-seg", "make-pseudo", "predict", "demo")
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of each `wsss` line of a text, comments and continuations resolved."""
+    lines = text.replace("\\\n", " ").splitlines()
+    found = [line.lstrip("# ") for line in lines if line.lstrip("# ").startswith("wsss ")]
+    return [shlex.split(line, comments=True)[1:] for line in found]
+
+
+def code_blocks(markdown: str) -> str:
+    return "\n".join(re.findall(r"```sh\n(.*?)```", markdown, flags=re.DOTALL))
+
+
+def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    extra = [part for pair in SMALL for part in ("--set", pair)] if words[0] in TRAINS else []
+    if words[0] == "demo":
+        extra += ["--train", "8", "--val", "4"]
+    monkeypatch.setattr("sys.argv", ["wsss", *words, *extra])
+    with pytest.raises(SystemExit) as left:
+        main.run()
+    assert left.value.code in (0, None), words
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with photos and tags, new photos without, and a small VOC with saliency."""
+    write_scenes(tmp_path / "photos", train=8, val=4, seed=0, settings=SceneSettings(sizes=((32, 48),)))
+    shutil.copytree(tmp_path / "photos" / "images", tmp_path / "new-photos")
+    voc = tmp_path / "VOC2012"
+    shutil.copytree(tmp_path / "photos" / "images", voc / "JPEGImages")
+    (voc / "ImageSets" / "Segmentation").mkdir(parents=True)
+    names = sorted(path.stem for path in (voc / "JPEGImages").iterdir())
+    (voc / "ImageSets" / "Segmentation" / "train.txt").write_text("\n".join(names))
+    table = (tmp_path / "photos" / "tags.csv").read_text().splitlines()
+    (voc / "tags.csv").write_text("\n".join(line.rsplit(",", 1)[0] for line in table))
+    (voc / "Saliency").mkdir()
+    for name in names:
+        with Image.open(voc / "JPEGImages" / f"{name}.jpg") as image:
+            image.convert("L").save(voc / "Saliency" / f"{name}.png")
+    shutil.copytree(voc, tmp_path / "VOCdevkit" / "VOC2012")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_readme_commands_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = commands(code_blocks((ROOT / "README.md").read_text()))
+    assert len(found) >= 7
+    for words in found:
+        run(words, monkeypatch)
+    assert (workplace / "masks" / "labels").is_dir()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", preset_names())
+def test_preset_commands_run(name: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WSSS_VOC_ANIMALS", str(workplace / "VOC2012"))
+    text = (ROOT / "configs" / f"{name}.yaml").read_text()
+    found = commands(text)
+    assert text.startswith("# wsss "), "a preset begins with the command that runs it"
+    for words in found:
+        words = [word.replace("$WSSS_VOC_ANIMALS", str(workplace / "VOC2012")) for word in words]
+        if "--weights" in words:
+            words[words.index("--weights") + 1] = "none"
+        run(words, monkeypatch)
