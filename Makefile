@@ -15,7 +15,9 @@ test: $(INSTALLED)
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p wsss
+	rm -rf build
+	$(BIN)/python -m pip install -q --no-deps --target build/check .
+	cd build/check && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p wsss
 
 crf: $(INSTALLED)
 	$(BIN)/python -m pip install -q -e '.[crf]'

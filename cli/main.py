@@ -6,9 +6,8 @@ Exit status: 0 done, 1 bug, 2 usage or config, 3 data, 4 machine, 75 interrupted
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from wsss import __version__
@@ -21,6 +20,11 @@ from wsss.cli.predict import predict
 from wsss.cli.train_cls import train_cls
 from wsss.cli.train_seg import train_seg
 from wsss.errors import WsssError
+
+CommandLineError: Any = typer.BadParameter.__base__
+"""Click's UsageError. Older versions of typer use the package click, later ones a copy of their own."""
+
+CTRL_C = 130
 
 app = typer.Typer(
     name="wsss",
@@ -63,12 +67,22 @@ def run() -> None:
         status = app(standalone_mode=False)
     except WsssError as error:
         _leave(error.problem, error.fix, error.exit_status)
-    except click.UsageError as error:
-        _leave(error.format_message(), f"{error.ctx.command_path if error.ctx else 'wsss'} --help", 2)
-    except (KeyboardInterrupt, click.Abort):
-        _leave("stopped by Ctrl-C", "run the same command again", 130)
+    except CommandLineError as error:
+        _leave_with_usage(error)
+    except (KeyboardInterrupt, typer.Abort):
+        _leave("stopped by Ctrl-C", "run the same command again", CTRL_C)
     else:
+        if status == CTRL_C:  # which newer versions of typer return
+            _leave("stopped by Ctrl-C", "run the same command again", CTRL_C)
         sys.exit(status if isinstance(status, int) else 0)
+
+
+def _leave_with_usage(error: Any) -> None:
+    message = error.format_message()
+    if type(error).__name__ == "NoArgsIsHelpError":  # the help is on the screen already, or it is the message
+        print(message, end="\n" if message else "", file=sys.stderr)
+        sys.exit(2)
+    _leave(message, f"{error.ctx.command_path if error.ctx else 'wsss'} --help", 2)
 
 
 def _leave(problem: str, fix: str, status: int) -> None:

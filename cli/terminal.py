@@ -59,7 +59,9 @@ class Terminal:
         """Move the bar."""
         if self._task is None:
             return
-        self._progress.update(self._task, advance=count, **({"note": note} if note else {}))
+        self._progress.update(self._task, advance=count)
+        if note:
+            self._progress.update(self._task, note=note)
         if not console.is_terminal and time.monotonic() - self._last_line > PLAIN_SECONDS:
             self._last_line = time.monotonic()
             task = self._progress.tasks[-1]

@@ -8,7 +8,7 @@ config is written beside every output and is enough to repeat it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -133,6 +133,10 @@ class MapsSection(Section):
     coupling: Coupling = "released"
     start_layer: Annotated[int, Field(ge=0)] = 0
     rows: Rows = "auto"
+    gamma: Annotated[float, Field(gt=0)] = 1.0
+    """Power the maps are raised to before they are spread; below 1 it lifts weak evidence."""
+    spread: Annotated[int, Field(ge=0)] = 0
+    """Steps of spreading maps by the attention between patches; 0 leaves them as published."""
     scales: Sizes = (224,)
     flip: bool = False
     batch_size: Positive = 8
@@ -198,25 +202,22 @@ def resolve(
     Raises:
         UsageError: every unknown key and bad value, together.
     """
-    tree: dict[str, Any] = {}
-    where = "the command line"
-    if source is not None:
-        where = str(source)
-        _merge(tree, _read_yaml(source))
+    tree: dict[str, Any] = {} if source is None else _read_yaml(source)
+    given: list[str] = []
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise UsageError(f"--set {assignment}: expected key=value", "wsss config show")
+        given.append(key.strip())
         _merge(tree, _nested(key.strip(), _parse_yaml(text, f"--set {assignment}")))
     for key, value in (flags or {}).items():
         if value is not None:
+            given.append(key)
             _merge(tree, _nested(key, value))
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        problem = "; ".join(_explain(item) for item in error.errors())
-        fix = f"wsss config check {source}" if source is not None else "wsss config show"
-        raise UsageError(f"{where}: {problem}", fix) from error
+        raise _mistakes(error, source, given) from error
 
 
 def to_yaml(config: Config) -> str:
@@ -283,6 +284,19 @@ def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
             into[key] = dict(value) if isinstance(value, Mapping) else value
 
 
+def _mistakes(error: ValidationError, source: str | Path | None, given: Sequence[str]) -> UsageError:
+    """All mistakes in one error, those of the file before those of the command line."""
+    in_file: list[str] = []
+    typed: list[str] = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        was_typed = source is None or any(f"{one}.".startswith(f"{key}.") or key.startswith(f"{one}.") for one in given)
+        (typed if was_typed else in_file).append(_explain(item))
+    parts = [(str(source), in_file), ("the command line", typed)]
+    problem = "; ".join(f"{where}: {'; '.join(mistakes)}" for where, mistakes in parts if mistakes)
+    return UsageError(problem, f"wsss config check {source}" if in_file else "wsss config show")
+
+
 def _explain(item: Any) -> str:
     """One pydantic error in our words."""
     key = ".".join(str(part) for part in item["loc"])
@@ -290,6 +304,7 @@ def _explain(item: Any) -> str:
         candidates = known_keys() if "." in key else tuple(Config.model_fields)
         near = difflib.get_close_matches(key, candidates, n=1, cutoff=0.5)
         return f"unknown key '{key}'" + (f" (did you mean '{near[0]}'?)" if near else "")
-    message = item["msg"].removeprefix("Value error, ")
-    message = message.removeprefix("Input should be ").replace("greater than or equal to", "at least")
-    return f"'{key}' must be {message}, got {item['input']!r}" if message != item["msg"] else f"'{key}': {message}"
+    if not item["msg"].startswith("Input should be "):
+        return f"'{key}': {item['msg'].removeprefix('Value error, ')}"
+    message = item["msg"].removeprefix("Input should be ").replace("greater than or equal to", "at least")
+    return f"'{key}' must be {message}, got {item['input']!r}"

@@ -20,7 +20,7 @@ from torchvision.transforms import v2
 
 from wsss.config import AugmentSection
 from wsss.data.images import read_image
-from wsss.data.masks import read_mask
+from wsss.data.masks import IGNORE_INDEX, read_mask
 from wsss.data.records import Record, TaggedSet
 from wsss.errors import DataError
 
@@ -73,6 +73,8 @@ class TrainingImages(Dataset[dict[str, Tensor]]):
         for name, folder in (("label", self.labels), ("saliency", self.saliency)):
             if folder is not None:
                 layers[name] = tv_tensors.Mask(_read_layer(folder, record, (image.shape[1], image.shape[2])))
+        if self.labels is not None:
+            _check_classes(layers["label"], len(self.tagged.classes), self.labels / f"{record.name}.png")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(self.seed, epoch, index))
             layers = self.place(layers)
@@ -134,3 +136,12 @@ def _read_layer(folder: Path, record: Record, size: tuple[int, int]) -> Tensor:
             f"make {folder} again from these images",
         )
     return torch.from_numpy(layer_HW)
+
+
+def _check_classes(label_HW: Tensor, num_classes: int, path: Path) -> None:
+    largest = int(label_HW.masked_fill(label_HW == IGNORE_INDEX, 0).max())
+    if largest > num_classes:
+        raise DataError(
+            f"{path} holds class {largest}; the data set has 1 to {num_classes}, 0 background and {IGNORE_INDEX}",
+            f"make {path.parent} again for these classes",
+        )

@@ -9,15 +9,16 @@ Shape suffixes: B images, H x W pixels of the original, H_s x W_s pixels at a sc
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
 
 from wsss.data.images import image_size, read_image
+from wsss.data.loading import read_ahead
 from wsss.data.records import Record
 
 
@@ -73,9 +74,9 @@ class ScaledImages(Dataset[ScaledBatch]):
         return ScaledBatch(records, images, scaled)
 
 
-def load_batches(dataset: ScaledImages, workers: int) -> DataLoader[ScaledBatch]:
+def load_batches(dataset: ScaledImages, workers: int) -> Iterator[ScaledBatch]:
     """Read batches ahead of their use, in order."""
-    return DataLoader(dataset, batch_size=None, num_workers=workers)
+    return read_ahead(dataset, workers)
 
 
 def scaled_size(height: int, width: int, side: int, stride: tuple[int, int]) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import Literal
 
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from wsss.config import Coupling, MapsSection, Method, Rows
 from wsss.errors import UsageError
+from wsss.maps.affinity import spread
 from wsss.maps.methods import BY_GRADIENT, CLASS_AGNOSTIC, Reading, gradcam
 from wsss.maps.scores import normalise_scores
 from wsss.maps.tape import AttentionTape
@@ -32,23 +33,21 @@ from wsss.models.network import Network
 class MapSettings:
     """How a class is read out; see ``wsss.maps.methods``.
 
-    ``rows`` "auto" takes those of the tokens that feed the head.
+    ``rows`` "auto" takes those of the tokens that feed the head. Maps are raised to the power ``gamma`` and then
+    spread ``spread`` times by the affinity of the patches (``wsss.maps.affinity``); 1 and 0 leave them as published.
     """
 
     method: Method = "getam"
     coupling: Coupling = "released"
     start_layer: int = 0
     rows: Rows = "auto"
+    gamma: float = 1.0
+    spread: int = 0
 
     @classmethod
     def of(cls, section: MapsSection) -> MapSettings:
         """The settings of a config section."""
-        return cls(
-            method=section.method,
-            coupling=section.coupling,
-            start_layer=section.start_layer,
-            rows=section.rows,
-        )
+        return cls(**section.model_dump(include={field.name for field in fields(cls)}))
 
 
 class Recorder:
@@ -102,14 +101,24 @@ class Recorder:
             maps_BKhw = self._on_grid(row_BN, features.grid)[:, None].expand(-1, logits_BK.shape[1], -1, -1)
         else:
             maps_BKhw = self._by_gradient(features.grid, logits_BK, present_BK, keep_graph)
-        return maps_BKhw * present_BK[:, :, None, None]
+        return self._spread(maps_BKhw) * present_BK[:, :, None, None]
+
+    def _spread(self, maps_BKhw: Tensor) -> Tensor:
+        settings = self.settings
+        if settings.gamma != 1:
+            maps_BKhw = maps_BKhw.clamp_min(0) ** settings.gamma
+        if settings.spread == 0:
+            return maps_BKhw
+        prefix = self.network.backbone.num_prefix_tokens
+        spread_BKM = spread(maps_BKhw.flatten(2), self.tape.attentions, prefix, settings.spread)
+        return spread_BKM.reshape(maps_BKhw.shape)
 
     def _reading(self) -> Reading:
         fed: Literal["token", "pool", "both"] = (
             self.network.readout.fed if self.settings.rows == "auto" else self.settings.rows
         )
         return Reading(
-            attentions=self.tape.attentions,
+            attentions=self.tape.attentions[self.settings.start_layer :],
             num_prefix_tokens=self.network.backbone.num_prefix_tokens,
             fed=fed,
             coupling=self.settings.coupling,
@@ -170,6 +179,8 @@ def class_maps(
     coupling: Coupling = "released",
     start_layer: int = 0,
     rows: Rows = "auto",
+    gamma: float = 1.0,
+    spread: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Class maps of a batch (GETAM, arXiv 2112.02841, section 3, or another method).
 
@@ -181,11 +192,22 @@ def class_maps(
         coupling: GETAM's.
         start_layer: first block that counts, from 0.
         rows: rows of the attention to read; "auto" follows the readout.
+        gamma: power the maps are raised to; 1 leaves them as published.
+        spread: steps of spreading by the affinity of the patches; 0 leaves the maps as published.
 
     Returns:
         logits (B, K) and maps (B, K, h, w) float32, at least 0, not normalised; maps of absent classes are 0.
     """
-    settings = MapSettings(method=method, coupling=coupling, start_layer=start_layer, rows=rows)
+    settings = MapSettings(
+        method=method, coupling=coupling, start_layer=start_layer, rows=rows, gamma=gamma, spread=spread
+    )
+    return read_maps(network, images_B3HW, present_BK, settings)
+
+
+def read_maps(
+    network: Network, images_B3HW: Tensor, present_BK: Tensor, settings: MapSettings
+) -> tuple[Tensor, Tensor]:
+    """``class_maps`` with its settings in one piece."""
     present_BK = present_BK.to(images_B3HW.device)
     with frozen(network), torch.enable_grad():
         with Recorder(network, settings) as recorder:
@@ -224,15 +246,7 @@ def multiscale_scores(
     logits_sum: Tensor | None = None
     scores_sum: Tensor | None = None
     for images, mirrored in passes:
-        logits_BK, maps_BKhw = class_maps(
-            network,
-            images.flip(3) if mirrored else images,
-            present_BK,
-            method=settings.method,
-            coupling=settings.coupling,
-            start_layer=settings.start_layer,
-            rows=settings.rows,
-        )
+        logits_BK, maps_BKhw = read_maps(network, images.flip(3) if mirrored else images, present_BK, settings)
         scores = normalise_scores(maps_BKhw.flip(3) if mirrored else maps_BKhw, present_BK.to(maps_BKhw.device))
         if scores.shape[-2:] != grid:
             scores = F.interpolate(scores, size=grid, mode="bilinear", align_corners=False)

@@ -49,18 +49,17 @@ class Attention:
 class AttentionTape(TorchFunctionMode):
     """Record attention while the context is open.
 
-    Where nothing before a recorded block asks for a gradient (frozen parameters), the graph begins at the output
-    of the first recorded call, so blocks below ``start_layer`` cost no memory and no backward time.
+    Where nothing before asks for a gradient (frozen parameters), the graph begins at the output of block
+    ``start_layer``, so the blocks below cost no graph and no backward time; their attention is kept all the same.
 
-    Args:
-        start_layer: calls before this one (0 is the first block) are not kept.
+    Attributes:
+        attentions: one a call, in order; those from ``start_layer`` on can be asked for gradients.
     """
 
     def __init__(self, start_layer: int = 0) -> None:
         super().__init__()
         self.start_layer = start_layer
         self.attentions: list[Attention] = []
-        self._calls = 0
 
     def __torch_function__(
         self,
@@ -73,8 +72,7 @@ class AttentionTape(TorchFunctionMode):
         result = func(*args, **kwargs)
         if func is not F.scaled_dot_product_attention:
             return result
-        layer, self._calls = self._calls, self._calls + 1
-        return result if layer < self.start_layer else self._record(result, *args, **kwargs)
+        return self._record(result, *args, **kwargs)
 
     def _record(
         self,
@@ -90,7 +88,8 @@ class AttentionTape(TorchFunctionMode):
     ) -> Tensor:
         if attn_mask is not None or dropout_p > 0 or is_causal or enable_gqa:
             raise NotImplementedError("class maps need plain attention: no mask, dropout, causality or grouped heads")
-        if torch.is_grad_enabled() and not output.requires_grad:
+        starts = len(self.attentions) >= self.start_layer
+        if starts and torch.is_grad_enabled() and not output.requires_grad:
             output = output.detach().requires_grad_()
         self.attentions.append(
             Attention(query, key, value, output, query.shape[-1] ** -0.5 if scale is None else scale)

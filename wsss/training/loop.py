@@ -20,10 +20,10 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 
 from wsss.config import Config, Optimisation
 from wsss.data.augment import StepBatches, TrainingImages, mix
+from wsss.data.loading import read_ahead
 from wsss.device import autocast, num_workers
 from wsss.errors import Interrupted, WsssError
 from wsss.models.network import Network
@@ -170,15 +170,9 @@ class Loop:
                     f"--resume {self.run}",
                 )
 
-    def _loader(self) -> DataLoader[Batch]:
-        workers = num_workers(self.config.run)
-        return DataLoader(
-            self.images,
-            batch_sampler=self.batches,
-            num_workers=workers,
-            pin_memory=self.device.type == "cuda",
-            prefetch_factor=2 if workers else None,
-        )
+    def _loader(self) -> Iterator[Batch]:
+        pin_memory = self.device.type == "cuda"
+        return read_ahead(self.images, num_workers(self.config.run), batches=self.batches, pin_memory=pin_memory)
 
     def _step(self, batch: Batch) -> None:
         state, section = self.state, self.task.section

@@ -1,0 +1,41 @@
+"""The program without the cost of a process: argv in; status, standard output and standard error out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+
+from wsss.cli.main import run
+
+
+class Result(NamedTuple):
+    """How the program left."""
+
+    status: int
+    out: str
+    err: str
+
+    def error(self) -> tuple[str, str]:
+        """The two lines of an error, which must be the last ones, and all of standard output empty."""
+        assert self.out == ""
+        assert "Traceback" not in self.err
+        problem, fix = self.err.splitlines()[-2:]
+        assert problem.startswith("error: ")
+        assert fix.startswith("fix:   ")
+        return problem.removeprefix("error: "), fix.removeprefix("fix:   ")
+
+
+@pytest.fixture
+def wsss(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    def call(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["wsss", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            run()
+        code = left.value.code
+        return Result(code if isinstance(code, int) else 0, *capsys.readouterr())
+
+    return call

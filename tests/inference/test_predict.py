@@ -1,0 +1,175 @@
+"""Prediction on plain images: what goes in, what comes out, averages by hand."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as T
+
+from wsss.config import Config
+from wsss.data.images import read_image
+from wsss.data.masks import PALETTE, read_mask
+from wsss.data.open import open_unlabelled
+from wsss.errors import UsageError
+from wsss.inference.predict import predict_masks, to_labels
+from wsss.labels.manifest import read_manifest
+from wsss.models.averaged import label_probabilities
+from wsss.models.network import Network
+from wsss.reporting import Silent
+
+CPU = torch.device("cpu")
+ORIENTATION = 0x0112
+
+
+@pytest.fixture
+def network(small_network: Callable[..., Network]) -> Network:
+    """It sees all classes: the scores of the decoder are made large and different from place to place."""
+    network = small_network()
+    torch.manual_seed(2)
+    assert network.decoder is not None
+    torch.nn.init.normal_(network.decoder.classify.weight, std=3.0)
+    return network
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Colour, grey, grey of 16 bits, transparent and lying on its side, two of them in folders; no tags."""
+    root = tmp_path / "photos"
+    (root / "deep" / "er").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (40, 56, 4), dtype=np.uint8)
+    Image.fromarray(noise[..., :3]).save(root / "colour.png")
+    Image.fromarray(noise[:, :50, 0]).save(root / "deep" / "grey.png")
+    Image.fromarray(noise[..., 0].astype(np.uint16) * 257).save(root / "grey16.png")
+    Image.fromarray(noise).save(root / "deep" / "er" / "clear.png")
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    Image.fromarray(noise[:, :, :3]).save(root / "side.jpg", exif=exif)
+    (root / "readme.txt").write_text("not a photo")
+    return root
+
+
+def predict(network: Network, source: Path, out: Path, config: Config, **options: Any) -> dict[str, int]:
+    records = open_unlabelled(source)
+    return predict_masks(network, records, out, config, Silent(), device=CPU, checkpoint_sha256="f00d", **options)
+
+
+def test_a_plain_folder(tmp_path: Path, network: Network, photos: Path, tiny_config: Any) -> None:
+    counts = predict(network, photos, tmp_path / "out", tiny_config())
+    assert counts == {"images": 5, "made": 5, "skipped": 0}
+    sizes = {
+        "colour": (40, 56),
+        "deep/grey": (40, 50),
+        "grey16": (40, 56),
+        "deep/er/clear": (40, 56),
+        "side": (56, 40),
+    }
+    for name, size in sizes.items():
+        path = tmp_path / "out" / "labels" / f"{name}.png"
+        label_HW = read_mask(path)
+        assert label_HW.shape == size, name
+        assert set(np.unique(label_HW)) <= {0, 1, 2}
+        with Image.open(path) as image:
+            assert image.mode == "P"
+            assert image.getpalette()[:9] == PALETTE[:3].ravel().tolist()
+        assert (tmp_path / "out" / "overlays" / f"{name}.jpg").is_file()
+    seen = {int(value) for name in sizes for value in np.unique(read_mask(tmp_path / "out/labels" / f"{name}.png"))}
+    assert len(seen) > 1
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest["kind"] == "segmentation"
+    assert manifest["split"] is None
+    assert manifest["counts"] == counts
+
+
+def test_one_image_and_no_overlays(tmp_path: Path, network: Network, photos: Path, tiny_config: Any) -> None:
+    counts = predict(network, photos / "side.jpg", tmp_path / "out", tiny_config(), overlays=False)
+    assert counts["made"] == 1
+    assert [path.name for path in (tmp_path / "out" / "labels").iterdir()] == ["side.png"]
+    assert not (tmp_path / "out" / "overlays").exists()
+
+
+def test_a_mask_is_the_likeliest_class(tmp_path: Path, network: Network, photos: Path, tiny_config: Any) -> None:
+    """One scale, one image, in the open."""
+    predict(network, photos, tmp_path / "out", tiny_config(predict__scales=[48]))
+    image_HW3 = read_image(photos / "side.jpg")
+    assert image_HW3.shape == (56, 40, 3)
+    scaled = T.resize_image(torch.from_numpy(image_HW3).permute(2, 0, 1), [56, 40], antialias=True)[None].float() / 255
+    with torch.no_grad():
+        scores_BCHW = network(scaled)[1]
+    label_HW = read_mask(tmp_path / "out" / "labels" / "side.png")
+    assert (label_HW != scores_BCHW[0].argmax(dim=0).numpy()).mean() < 0.002
+
+
+def test_the_average_over_scales_and_flips_by_hand(network: Network) -> None:
+    torch.manual_seed(0)
+    scaled = [torch.rand(2, 3, 32, 24), torch.rand(2, 3, 48, 40)]
+    sizes = [(30, 20), (45, 37)]
+    given = label_probabilities(network, scaled, sizes, flip=True)
+    with torch.no_grad():
+        for i, size in enumerate(sizes):
+            parts = []
+            for images_B3HW in scaled:
+                for mirrored in (False, True):
+                    one = images_B3HW[i : i + 1]
+                    scores = network(one.flip(3))[1].flip(3) if mirrored else network(one)[1]
+                    parts.append(F.interpolate(scores, size=size, mode="bilinear").softmax(dim=1)[0])
+            torch.testing.assert_close(given[i], torch.stack(parts).mean(dim=0), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(given[i].sum(dim=0), torch.ones(size))
+
+
+def test_a_mirrored_image_gets_the_mirrored_average(network: Network) -> None:
+    torch.manual_seed(0)
+    images = [torch.rand(1, 3, 32, 40)]
+    (there,) = label_probabilities(network, images, [(32, 40)], flip=True)
+    (back,) = label_probabilities(network, [images[0].flip(3)], [(32, 40)], flip=True)
+    torch.testing.assert_close(there, back.flip(2), rtol=1e-4, atol=1e-5)
+    (plain,) = label_probabilities(network, images, [(32, 40)])
+    assert not torch.allclose(plain, there, atol=1e-3)
+
+
+def test_what_is_there_is_skipped(tmp_path: Path, network: Network, photos: Path, tiny_config: Any) -> None:
+    out = tmp_path / "out"
+    predict(network, photos, out, tiny_config())
+    (out / "labels" / "side.png").unlink()
+    assert predict(network, photos, out, tiny_config()) == {"images": 5, "made": 1, "skipped": 4}
+    with pytest.raises(UsageError, match=r"other settings: flip \(was false, now true\)"):
+        predict(network, photos, out, tiny_config(predict__flip=True))
+    config = tiny_config(predict__flip=True)
+    assert predict(network, photos, out, config, overwrite=True)["made"] == 5
+
+
+def test_the_batch_size_changes_nothing(tmp_path: Path, network: Network, photos: Path, tiny_config: Any) -> None:
+    for size in (1, 8):
+        predict(network, photos, tmp_path / str(size), tiny_config(maps__batch_size=size, predict__flip=True))
+    for path in (tmp_path / "1" / "labels").rglob("*.png"):
+        other = tmp_path / "8" / "labels" / path.relative_to(tmp_path / "1" / "labels")
+        assert (read_mask(path) != read_mask(other)).mean() < 0.002
+
+
+def test_a_classifier_is_refused(
+    tmp_path: Path, small_network: Callable[..., Network], photos: Path, tiny_config: Any
+) -> None:
+    with pytest.raises(UsageError, match="cannot segment") as caught:
+        predict(small_network(decoder=False), photos, tmp_path / "out", tiny_config())
+    assert caught.value.fix.startswith("wsss train-seg")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pydensecrf") is None, reason="pydensecrf is not installed")
+def test_the_crf_only_sees_classes_that_were_there() -> None:
+    """Class 2 is likely nowhere, so it cannot appear; a lone pixel of class 1 does not survive."""
+    probabilities_CHW = torch.full((3, 20, 20), 0.1)
+    probabilities_CHW[0] = 0.8
+    probabilities_CHW[:, 10, 10] = torch.tensor([0.3, 0.6, 0.1])
+    image_HW3 = np.full((20, 20, 3), 90, dtype=np.uint8)
+    plain_HW = to_labels(image_HW3, probabilities_CHW, crf=False)
+    assert plain_HW.sum() == plain_HW[10, 10] == 1
+    assert not to_labels(image_HW3, probabilities_CHW, crf=True).any()

@@ -1,0 +1,344 @@
+"""Pseudo labels on disk: what is written, skipped, made again and refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wsss.config import Config, to_yaml
+from wsss.data.images import read_image
+from wsss.data.masks import IGNORE_INDEX, read_mask, write_mask
+from wsss.data.open import open_data
+from wsss.data.records import TaggedSet
+from wsss.data.scaled import ScaledImages
+from wsss.errors import DataError, UsageError
+from wsss.labels.make import Wanted, make_pseudo_labels
+from wsss.labels.manifest import read_manifest
+from wsss.labels.recipe import complete, refine_to_image
+from wsss.maps.generate import MapSettings, multiscale_scores
+from wsss.models.network import Network
+from wsss.reporting import Reporter, Silent
+
+CPU = torch.device("cpu")
+Make = Callable[..., dict[str, int]]
+
+
+@pytest.fixture
+def network(small_network: Callable[..., Network]) -> Network:
+    network = small_network(decoder=False)
+    torch.manual_seed(1)
+    for block in network.backbone.vit.blocks:
+        torch.nn.init.normal_(block.attn.qkv.weight, std=0.3)
+    return network
+
+
+@pytest.fixture
+def tagged(scenes: Path) -> TaggedSet:
+    return open_data(scenes, split="val")
+
+
+@pytest.fixture
+def make(network: Network, tagged: TaggedSet, tiny_config: Any) -> Make:
+    def run(
+        out: Path,
+        config: Config | None = None,
+        tagged: TaggedSet = tagged,
+        reporter: Reporter | None = None,
+        **wanted: Any,
+    ) -> dict[str, int]:
+        return make_pseudo_labels(
+            network,
+            tagged,
+            out,
+            config or tiny_config(),
+            reporter or Silent(),
+            device=CPU,
+            checkpoint_sha256="f00d",
+            wanted=Wanted(**wanted),
+        )
+
+    return run
+
+
+def labels(out: Path) -> dict[str, Any]:
+    return {path.stem: read_mask(path) for path in sorted((out / "labels").glob("*.png"))}
+
+
+def same(first: Path, second: Path) -> bool:
+    ours, theirs = labels(first), labels(second)
+    return ours.keys() == theirs.keys() and all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_what_is_written(tmp_path: Path, make: Make, tagged: TaggedSet, tiny_config: Any) -> None:
+    config = tiny_config()
+    counts = make(tmp_path / "out", config)
+    assert (counts["images"], counts["made"], counts["skipped"]) == (8, 8, 0)
+    written = labels(tmp_path / "out")
+    assert list(written) == [record.name for record in tagged.records]
+    for record in tagged.records:
+        label_HW = written[record.name]
+        assert label_HW.shape == read_image(record.image).shape[:2]
+        assert set(np.unique(label_HW)) <= {0, IGNORE_INDEX, *(tag + 1 for tag in record.tags)}
+        with Image.open(tmp_path / "out" / "labels" / f"{record.name}.png") as image:
+            assert image.mode == "P"
+    every = np.concatenate([label_HW.ravel() for label_HW in written.values()])
+    assert counts["background"] == (every == 0).sum() > 0
+    assert counts["ignored"] == (every == IGNORE_INDEX).sum() > 0
+    assert counts["foreground"] == len(every) - counts["background"] - counts["ignored"] > 0
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest["kind"] == "pseudo"
+    assert manifest["classes"] == ["bee", "ladybird"]
+    assert manifest["checkpoint_sha256"] == "f00d"
+    assert manifest["counts"] == counts
+    assert (tmp_path / "out" / "config.yaml").read_text() == to_yaml(config)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"labels", "config.yaml", "manifest.json"}
+
+
+def test_a_label_is_the_recipe_of_its_scores(
+    tmp_path: Path, make: Make, network: Network, tagged: TaggedSet, tiny_config: Any
+) -> None:
+    """Image by image, in the open."""
+    config = tiny_config(maps__scales=[32, 48], maps__flip=True)
+    make(tmp_path / "out", config)
+    written = labels(tmp_path / "out")
+    from torchvision.transforms.v2 import functional as F
+
+    for record in tagged.records[:4]:
+        image_3HW = torch.from_numpy(read_image(record.image)).permute(2, 0, 1)
+        high = image_3HW.shape[1] > image_3HW.shape[2]
+        shapes = [(40, 24), (56, 40)] if high else [(24, 40), (40, 56)]
+        scaled = [F.resize_image(image_3HW, list(shape), antialias=True)[None].float() / 255 for shape in shapes]
+        present_K = torch.from_numpy(tagged.present(record))
+        _, scores_BKhw = multiscale_scores(network, scaled, present_K[None], MapSettings(), flip=True)
+        scores_KHW = refine_to_image(image_3HW.float() / 255, scores_BKhw[0], present_K, config.labels)
+        expected_HW = complete(scores_KHW, present_K, config.labels).numpy()
+        assert (written[record.name] != expected_HW).mean() < 0.002
+
+
+def test_the_batch_size_changes_nothing(tmp_path: Path, make: Make, tiny_config: Any) -> None:
+    for size in (1, 3, 8):
+        make(tmp_path / str(size), tiny_config(maps__batch_size=size))
+    ours, theirs, others = (labels(tmp_path / str(size)) for size in (1, 3, 8))
+    for name, label_HW in ours.items():
+        for other in (theirs, others):
+            assert (label_HW != other[name]).mean() < 0.002  # sums of floats in another order
+
+
+def test_it_runs_without_the_masks(tmp_path: Path, make: Make, scenes: Path, tiny_config: Any) -> None:
+    """Tags alone: with the mask folder deleted the labels are the same."""
+    root = tmp_path / "bare"
+    shutil.copytree(scenes, root, ignore=shutil.ignore_patterns("masks"))
+    make(tmp_path / "with")
+    make(tmp_path / "without", tiny_config(data__root=root), tagged=open_data(root, split="val"))
+    assert same(tmp_path / "with", tmp_path / "without")
+
+
+def test_what_is_there_is_skipped(tmp_path: Path, make: Make) -> None:
+    make(tmp_path / "out")
+    files = sorted((tmp_path / "out" / "labels").iterdir())
+    stamps = [path.stat().st_mtime_ns for path in files]
+    files[3].unlink()
+    counts = make(tmp_path / "out")
+    assert (counts["made"], counts["skipped"]) == (1, 7)
+    after = [path.stat().st_mtime_ns for path in files]
+    assert [first == second for first, second in zip(stamps, after, strict=True)] == [i != 3 for i in range(8)]
+    counts = make(tmp_path / "out")
+    assert (counts["made"], counts["skipped"]) == (0, 8)
+
+
+def test_other_settings_are_refused(tmp_path: Path, make: Make, tiny_config: Any) -> None:
+    make(tmp_path / "out")
+    before = labels(tmp_path / "out")
+    with pytest.raises(UsageError) as caught:
+        make(tmp_path / "out", tiny_config(labels__low=0.1, maps__method="cam"))
+    assert "was made with other settings" in caught.value.problem
+    assert 'method (was "getam", now "cam")' in caught.value.problem
+    assert "low (was 0.25, now 0.1)" in caught.value.problem
+    assert "--overwrite" in caught.value.fix
+    assert before.keys() == labels(tmp_path / "out").keys()
+    make(tmp_path / "out", tiny_config(maps__batch_size=1, run__workers=1))  # decide nothing
+
+
+def test_folders_of_others_are_left_alone(tmp_path: Path, make: Make) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(UsageError, match="holds other files"):
+        make(tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
+    (tmp_path / "empty").mkdir()
+    assert make(tmp_path / "empty")["made"] == 8
+    (tmp_path / "file").write_text("")
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match="is a file, expected a folder"):
+            make(tmp_path / "file", overwrite=overwrite)
+
+
+def test_a_broken_manifest(tmp_path: Path, make: Make) -> None:
+    make(tmp_path / "out")
+    (tmp_path / "out" / "manifest.json").write_text("{")
+    with pytest.raises(DataError, match=r"manifest\.json: cannot be read"):
+        make(tmp_path / "out")
+    assert make(tmp_path / "out", overwrite=True)["made"] == 8
+
+
+def test_overwrite_makes_all_again(tmp_path: Path, make: Make, tiny_config: Any) -> None:
+    make(tmp_path / "out")
+    config = tiny_config(labels__low=0.0, labels__high=0.9)
+    assert make(tmp_path / "out", config, overwrite=True)["made"] == 8
+    make(tmp_path / "fresh", config)
+    assert same(tmp_path / "out", tmp_path / "fresh")
+    assert read_manifest(tmp_path / "out")["high"] == 0.9
+
+
+def test_an_overwrite_cut_short_leaves_no_old_label(
+    tmp_path: Path, make: Make, tiny_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels of the old settings must not pass for labels of the new ones."""
+    make(tmp_path / "out")
+    config = tiny_config(maps__method="cam", maps__batch_size=1)
+    from wsss.labels import make as module
+
+    plain, calls = module.Maker.make, []
+
+    def cut(self: Any, batch: Any) -> None:
+        calls.append(batch)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        plain(self, batch)
+
+    monkeypatch.setattr(module.Maker, "make", cut)
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "out", config, overwrite=True)
+    monkeypatch.setattr(module.Maker, "make", plain)
+    counts = make(tmp_path / "out", config)
+    assert (counts["made"], counts["skipped"]) == (5, 3)
+    make(tmp_path / "fresh", config)
+    assert same(tmp_path / "out", tmp_path / "fresh")
+
+
+def test_scores_are_small_and_read_back(tmp_path: Path, make: Make, tagged: TaggedSet) -> None:
+    make(tmp_path / "out", scores=True)
+    for record in tagged.records:
+        shape = read_image(record.image).shape[:2]
+        with np.load(tmp_path / "out" / "scores" / f"{record.name}.npz") as file:
+            assert file["scores"].dtype == np.uint8
+            grid = (7, 5) if shape[0] > shape[1] else (5, 7)
+            assert file["scores"].shape == (len(record.tags), *grid)
+            assert file["classes"].tolist() == list(record.tags)
+            assert file["size"].tolist() == list(shape)
+            assert all(score.max() == 255 for score in file["scores"])
+
+
+def test_scores_asked_for_later_are_made(tmp_path: Path, make: Make) -> None:
+    make(tmp_path / "out")
+    assert make(tmp_path / "out", scores=True)["made"] == 8
+    assert make(tmp_path / "out", scores=True)["made"] == 0
+    assert make(tmp_path / "out")["made"] == 0
+
+
+@pytest.mark.parametrize(("asked", "drawn"), [(0, 0), (1, 1), (3, 3), (8, 8), (50, 8)])
+def test_as_many_pictures_as_asked(tmp_path: Path, make: Make, asked: int, drawn: int) -> None:
+    make(tmp_path / "out", overlays=asked)
+    assert len(list((tmp_path / "out").glob("overlays/*.jpg"))) == drawn
+
+
+def test_images_larger_than_the_working_area(tmp_path: Path, make: Make, tagged: TaggedSet, tiny_config: Any) -> None:
+    make(tmp_path / "out", tiny_config(labels__refine_side=24))
+    for record in tagged.records:
+        label_HW = read_mask(tmp_path / "out" / "labels" / f"{record.name}.png")
+        assert label_HW.shape == read_image(record.image).shape[:2]
+
+
+def test_saliency(tmp_path: Path, make: Make, tagged: TaggedSet, tiny_config: Any) -> None:
+    """The left half stands out: the right one is background but for what is mined there."""
+    for record in tagged.records:
+        saliency_HW = np.zeros(read_image(record.image).shape[:2], dtype=np.uint8)
+        saliency_HW[:, : saliency_HW.shape[1] // 2] = 255
+        write_mask(tmp_path / "saliency" / f"{record.name}.png", saliency_HW)
+    config = tiny_config(data__saliency=tmp_path / "saliency", labels__mining_quantile=1.0)
+    make(tmp_path / "out", config)
+    for label_HW in labels(tmp_path / "out").values():
+        middle = label_HW.shape[1] // 2
+        assert not label_HW[:, middle:].any()
+        assert (label_HW[:, :middle] == IGNORE_INDEX).any()
+    assert read_manifest(tmp_path / "out")["saliency"] is True
+    with pytest.raises(UsageError, match="saliency"):
+        make(tmp_path / "out")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_saliency_that_does_not_fit(
+    tmp_path: Path, make: Make, tagged: TaggedSet, tiny_config: Any, workers: int
+) -> None:
+    (tmp_path / "saliency").mkdir()
+    config = tiny_config(data__saliency=tmp_path / "saliency", run__workers=workers)
+    with pytest.raises(DataError, match="no saliency map of this image"):
+        make(tmp_path / "out", config)
+    for record in tagged.records:
+        write_mask(tmp_path / "saliency" / f"{record.name}.png", np.zeros((3, 4), dtype=np.uint8))
+    with pytest.raises(DataError, match=r"is 4x3, its image (48x64|64x48) \(width x height\)"):
+        make(tmp_path / "out", config)
+    for record in tagged.records:
+        shape = read_image(record.image).shape
+        Image.fromarray(np.zeros(shape, dtype=np.uint8)).save(tmp_path / "saliency" / f"{record.name}.png")
+    with pytest.raises(DataError, match="must be a palette or grey PNG"):
+        make(tmp_path / "out", config)
+
+
+class Vanishing(Silent):
+    """Deletes a file when the first image is done."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self.path.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_vanishes_on_the_way(
+    tmp_path: Path, make: Make, scenes: Path, tiny_config: Any, workers: int
+) -> None:
+    """What a worker process says of it reaches the user; the rest is taken up when it is back."""
+    root = tmp_path / "data"
+    shutil.copytree(scenes, root)
+    tagged = open_data(root, split="val")
+    config = tiny_config(data__root=root, run__workers=workers, maps__batch_size=1)
+    last = ScaledImages(tagged.records, (48,), (8, 8), 1).batches[-1][0].image
+    content = last.read_bytes()
+    with pytest.raises(DataError, match=rf"{last.name}: unreadable image") as caught:
+        make(tmp_path / "out", config, tagged=tagged, reporter=Vanishing(last))
+    assert caught.value.fix == f"replace or delete {last}"
+    last.write_bytes(content)
+    assert make(tmp_path / "out", config, tagged=tagged)["made"] == 1
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pydensecrf") is None, reason="pydensecrf is not installed")
+@pytest.mark.parametrize("background", ["power", "band"])
+def test_crf(tmp_path: Path, make: Make, tiny_config: Any, tagged: TaggedSet, background: str) -> None:
+    few = TaggedSet(root=tagged.root, split="val", classes=tagged.classes, records=tagged.records[:3])
+    plain, crf = (tiny_config(labels__background=background, labels__crf=on) for on in (False, True))
+    make(tmp_path / "plain", plain, tagged=few)
+    make(tmp_path / "crf", crf, tagged=few)
+    assert not same(tmp_path / "plain", tmp_path / "crf")
+    for record in few.records:
+        values = set(np.unique(read_mask(tmp_path / "crf" / "labels" / f"{record.name}.png")))
+        assert values <= {0, IGNORE_INDEX, *(tag + 1 for tag in record.tags)}
+        assert background == "band" or IGNORE_INDEX not in values
+    assert read_manifest(tmp_path / "crf")["crf"] is True
+
+
+def test_the_manifest_is_plain_json(tmp_path: Path, make: Make) -> None:
+    make(tmp_path / "out")
+    text = (tmp_path / "out" / "manifest.json").read_text()
+    assert json.loads(text)["scales"] == [48]
+    assert text.endswith("}\n")

@@ -1,0 +1,141 @@
+"""From scores to labels: sizes, the background rules, the CRF in the place of a rule."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from wsss.config import LabelsSection
+from wsss.data.masks import IGNORE_INDEX
+from wsss.labels.completion import BackgroundBand, PowerBackground
+from wsss.labels.pamr import pamr
+from wsss.labels.recipe import background_rule, complete, refine, refine_to_image, working_size
+from wsss.maps.scores import normalise_scores
+
+PLAIN = LabelsSection(pamr_iterations=0, opening=0)
+needs_pydensecrf = pytest.mark.skipif(
+    importlib.util.find_spec("pydensecrf") is None, reason="pydensecrf is not installed: pip install 'wsss[crf]'"
+)
+
+
+def test_three_pixels_by_hand() -> None:
+    scores_KHW = torch.tensor([[[0.2, 0.4, 0.9]], [[0.9, 0.3, 0.9]]])
+    present_K = torch.tensor([True, False])
+    section = PLAIN.model_copy(update={"low": 0.25, "high": 0.55})
+    assert complete(scores_KHW, present_K, section).tolist() == [[0, IGNORE_INDEX, 1]]
+    section = PLAIN.model_copy(update={"background": "power", "exponent": 1.0})
+    assert complete(scores_KHW, present_K, section).tolist() == [[0, 0, 1]]
+
+
+def test_the_rule_follows_the_config() -> None:
+    assert background_rule(LabelsSection(low=0.1, high=0.2)) == BackgroundBand(low=0.1, high=0.2)
+    assert background_rule(LabelsSection(background="power", exponent=4)) == PowerBackground(exponent=4)
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "expected"),
+    [
+        ((375, 500), 512, (375, 500)),
+        ((512, 512), 512, (512, 512)),
+        ((1024, 1024), 512, (512, 512)),
+        ((512, 2048), 512, (256, 1024)),
+        ((1, 10_000), 10, (1, 1000)),
+    ],
+)
+def test_working_size(size: tuple[int, int], side: int, expected: tuple[int, int]) -> None:
+    assert working_size(*size, LabelsSection(refine_side=side)) == expected
+
+
+@pytest.mark.parametrize("size", [(3000, 2000), (640, 5), (7, 9000)])
+def test_working_size_keeps_the_area(size: tuple[int, int]) -> None:
+    height, width = working_size(*size, LabelsSection(refine_side=100))
+    assert height * width == pytest.approx(min(100**2, size[0] * size[1]), rel=0.15)
+    assert height <= size[0]
+    assert width <= size[1]
+
+
+def picture(height: int, width: int) -> Tensor:
+    torch.manual_seed(0)
+    coarse = torch.rand(1, 3, height // 8, width // 8)
+    return F.interpolate(coarse, size=(height, width), mode="nearest")[0]
+
+
+def test_without_iterations_the_scores_are_only_normalised() -> None:
+    torch.manual_seed(1)
+    scores_BKHW, present_BK = torch.rand(2, 3, 4, 5), torch.tensor([[True, False, True], [False, True, False]])
+    refined = refine(torch.rand(2, 3, 4, 5), scores_BKHW, present_BK, PLAIN)
+    torch.testing.assert_close(refined, normalise_scores(scores_BKHW, present_BK))
+    assert refined.amax(dim=(2, 3)).tolist() == [[1, 0, 1], [0, 1, 0]]
+
+
+def test_refined_scores_are_those_of_pamr() -> None:
+    torch.manual_seed(1)
+    image_B3HW, scores_BKHW, present_BK = picture(16, 24)[None], torch.rand(1, 2, 16, 24), torch.tensor([[True, True]])
+    section = LabelsSection(pamr_iterations=3, pamr_dilations=(1, 3))
+    expected = normalise_scores(pamr(image_B3HW, scores_BKHW, present_BK, iterations=3, dilations=(1, 3)), present_BK)
+    torch.testing.assert_close(refine(image_B3HW, scores_BKHW, present_BK, section), expected)
+
+
+def test_images_larger_than_the_working_area() -> None:
+    """Refined at a quarter of the pixels, in the shape of the image, near what full size gives."""
+    image_3HW, present_K = picture(64, 96), torch.tensor([True, False])
+    scores_Khw = torch.rand(2, 8, 12)
+    whole = refine_to_image(image_3HW, scores_Khw, present_K, LabelsSection(pamr_dilations=(1, 2)))
+    section = LabelsSection(pamr_dilations=(1,), refine_side=round((64 * 96 / 4) ** 0.5))
+    coarse = refine_to_image(image_3HW, scores_Khw, present_K, section)
+    assert whole.shape == coarse.shape == (2, 64, 96)
+    assert not whole[1].any()
+    assert not coarse[1].any()
+    assert coarse.min() >= 0
+    assert coarse.max() <= 1
+    assert not torch.equal(whole, coarse)
+    assert torch.corrcoef(torch.stack([whole[0].flatten(), coarse[0].flatten()]))[0, 1] > 0.8
+
+
+def red_square(size: int = 40) -> tuple[Tensor, Tensor, Tensor]:
+    """An image, where its square lies, and scores that are too wide for it."""
+    torch.manual_seed(0)
+    inside = torch.zeros(size, size, dtype=torch.bool)
+    inside[10:30, 12:30] = True
+    red, green = torch.tensor([0.8, 0.1, 0.1]), torch.tensor([0.1, 0.6, 0.2])
+    image_3HW = torch.where(inside, red[:, None, None], green[:, None, None]) + 0.02 * torch.randn(3, size, size)
+    scores_HW = torch.full((size, size), 0.02)
+    scores_HW[6:34, 8:34] = 0.45
+    scores_HW[14:26, 16:26] = 1.0
+    return image_3HW.clamp(0, 1), inside, torch.stack([scores_HW, torch.zeros_like(scores_HW)])
+
+
+@needs_pydensecrf
+@pytest.mark.parametrize("background", ["power", "band"])
+def test_the_crf_follows_the_edges(background: str) -> None:
+    image_3HW, inside_HW, scores_KHW = red_square()
+    section = LabelsSection(background=background, exponent=1.0, low=0.2, high=0.4, opening=0)
+    label_HW = complete(scores_KHW, torch.tensor([True, False]), section, image_3HW=image_3HW)
+    assert label_HW.dtype == torch.uint8
+    decided_HW = label_HW != IGNORE_INDEX
+    assert torch.equal((label_HW == 1)[decided_HW], inside_HW[decided_HW])
+    assert decided_HW.float().mean() > 0.9
+    without_HW = complete(scores_KHW, torch.tensor([True, False]), section)
+    assert not torch.equal(without_HW, label_HW)
+
+
+@needs_pydensecrf
+def test_the_crf_of_a_band_is_unsure_between_its_ends() -> None:
+    """Uniform image, one score: above the low end, below the high one."""
+    image_3HW, scores_KHW = torch.full((3, 12, 12), 0.5), torch.full((1, 12, 12), 0.4)
+    present_K = torch.tensor([True])
+    for low, high, expected in ((0.1, 0.2, 1), (0.1, 0.9, IGNORE_INDEX), (0.8, 0.9, 0)):
+        section = LabelsSection(low=low, high=high, opening=0)
+        label_HW = complete(scores_KHW, present_K, section, image_3HW=image_3HW)
+        assert label_HW.unique().tolist() == [expected]
+
+
+@needs_pydensecrf
+def test_the_crf_without_a_tag_is_background() -> None:
+    label_HW = complete(torch.zeros(2, 8, 9), torch.zeros(2, dtype=torch.bool), PLAIN, image_3HW=torch.rand(3, 8, 9))
+    assert label_HW.shape == (8, 9)
+    assert not label_HW.any()

@@ -1,0 +1,289 @@
+"""The loop's parts by hand: schedule, order of the images, samples, moving average, optimiser groups."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from wsss.config import AugmentSection, ClassifySection, Config
+from wsss.data.augment import StepBatches, TrainingImages, mix
+from wsss.data.images import read_image
+from wsss.data.masks import write_mask
+from wsss.data.open import open_data
+from wsss.data.records import TaggedSet
+from wsss.errors import DataError, MachineError, UsageError, WsssError
+from wsss.reporting import Silent
+from wsss.training import loop
+from wsss.training.classify import ClassifyTask
+from wsss.training.loop import Loop, make_optimizer, schedule
+from wsss.training.run import build_from, check_free
+from wsss.training.segment import SegmentTask
+from wsss.training.start import find_labels, train_classifier
+
+CPU = torch.device("cpu")
+
+
+def test_adamw_schedule_by_hand() -> None:
+    section = ClassifySection(warmup=0.2)
+    factors = [schedule(section, step, 10) for step in range(11)]
+    assert factors[:3] == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert factors[4] == pytest.approx(0.5 * (1 + math.sqrt(0.5)))
+    assert factors[6] == pytest.approx(0.5)
+    assert factors[10] == pytest.approx(0.0)
+    assert factors[2:] == sorted(factors[2:], reverse=True)
+
+
+def test_poly_schedule_by_hand() -> None:
+    section = ClassifySection(optimizer="sgd-poly", warmup=0.5)  # knows no warm-up
+    factors = [schedule(section, step, 4) for step in range(5)]
+    assert factors == pytest.approx([1.0, 0.75**0.9, 0.5**0.9, 0.25**0.9, 0.0])
+
+
+@pytest.mark.parametrize(("warmup", "total"), [(0.0, 1), (1.0, 1), (1.0, 3), (0.05, 7)])
+def test_the_rate_is_positive_wherever_a_step_is_taken(warmup: float, total: int) -> None:
+    factors = [schedule(ClassifySection(warmup=warmup), step, total) for step in range(total)]
+    assert all(0 < factor <= 1 for factor in factors)
+
+
+@settings(max_examples=40, deadline=None)
+@given(length=st.integers(1, 30), size=st.integers(1, 40), epochs=st.integers(1, 3), seed=st.integers(0, 5))
+def test_an_epoch_takes_no_image_twice(length: int, size: int, epochs: int, seed: int) -> None:
+    batches = StepBatches(length, size, 0, 0, seed)
+    batches.stop = epochs * batches.steps_per_epoch
+    steps = list(batches)
+    assert len(steps) == len(batches) == batches.stop
+    for epoch in range(epochs):
+        mine = [key for step in steps for key in step if key[0] == epoch]
+        indices = [index for _, index in mine]
+        assert len(indices) == len(set(indices)) == length // min(size, length) * min(size, length)
+        assert set(indices) <= set(range(length))
+
+
+def test_order_follows_seed_and_epoch_and_can_be_taken_up_anywhere() -> None:
+    def order(seed: int, start: int = 0) -> list[Any]:
+        return list(StepBatches(12, 4, start, 6, seed))
+
+    assert order(1) == order(1)
+    assert order(1) != order(2)
+    first, second = ([index for step in order(1)[at : at + 3] for _, index in step] for at in (0, 3))
+    assert first != second
+    assert order(1, start=4) == order(1)[4:]  # within the second epoch
+
+
+def test_mix_tells_its_numbers_apart() -> None:
+    seeds = {mix(a, b, c) for a in range(3) for b in range(3) for c in range(3)}
+    assert len(seeds) == 27
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.fixture
+def tagged(scenes: Path) -> TaggedSet:
+    return open_data(scenes, split="train")
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_samples_do_not_depend_on_workers_or_on_what_was_drawn_before(tagged: TaggedSet) -> None:
+    images = TrainingImages(tagged, AugmentSection(size=24), seed=3)
+    batches = [[(0, 5), (0, 2)], [(1, 5), (0, 7)]]
+    here = list(DataLoader(images, batch_sampler=batches, num_workers=0))
+    torch.manual_seed(99)
+    there = list(DataLoader(images, batch_sampler=batches[::-1], num_workers=2))[::-1]
+    assert all(same(first, second) for first, second in zip(here, there, strict=True))
+    assert not torch.equal(here[0]["image"][0], here[1]["image"][0])  # another epoch, another crop
+    other = TrainingImages(tagged, AugmentSection(size=24), seed=4)[(0, 5)]
+    assert not torch.equal(here[0]["image"][0], other["image"])
+
+
+def test_a_sample_leaves_the_random_state_alone(tagged: TaggedSet) -> None:
+    images = TrainingImages(tagged, AugmentSection(size=24), seed=3)
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    images[(0, 0)]
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_label_and_saliency_move_with_the_image(tagged: TaggedSet, tmp_path: Path) -> None:
+    """Layers cut from the image itself: after any crop and flip they still equal its thresholded self."""
+    for record in tagged.records[:6]:
+        grey_HW = read_image(record.image)[..., 1]
+        write_mask(tmp_path / f"{record.name}.png", (grey_HW > 120).astype(np.uint8))
+    augment = AugmentSection(size=40, jitter=0.0)
+    images = TrainingImages(tagged, augment, seed=0, labels=tmp_path, saliency=tmp_path)
+    for index in range(6):
+        sample = images[(2, index)]
+        assert sample["image"].shape == (3, 40, 40)
+        assert sample["label"].shape == sample["saliency"].shape == (40, 40)
+        assert sample["label"].dtype == torch.uint8
+        assert torch.equal(sample["label"], sample["saliency"])
+        assert set(sample["label"].unique().tolist()) <= {0, 1}
+        agree = (sample["label"] == (sample["image"][1] > 120)).float().mean()
+        assert agree > 0.9
+        assert sample["present"].tolist() == tagged.present(tagged.records[index]).tolist()
+
+
+def test_a_layer_of_another_size_is_refused(tagged: TaggedSet, tmp_path: Path) -> None:
+    write_mask(tmp_path / f"{tagged.records[0].name}.png", np.zeros((5, 7), dtype=np.uint8))
+    images = TrainingImages(tagged, AugmentSection(), seed=0, labels=tmp_path)
+    with pytest.raises(DataError, match="is 7x5, its image"):
+        images[(0, 0)]
+
+
+def loop_of(config: Config, run: Path, tagged: TaggedSet) -> Loop:
+    run.mkdir()
+    network = build_from(config, tagged.classes, decoder=False)
+    images = TrainingImages(tagged, config.augment, seed=config.run.seed)
+    return Loop(run, config, network, ClassifyTask(config, None, CPU), images, device=CPU, reporter=Silent())
+
+
+class Watched(Loop):
+    """Keeps the raw weights after each step."""
+
+    def _step(self, batch: dict[str, Tensor]) -> None:
+        super()._step(batch)
+        self.seen: list[Tensor] = [*getattr(self, "seen", []), self.network.readout.head.weight.detach().clone()]
+
+
+def test_the_moving_average_by_hand(tmp_path: Path, tiny_config: Any, tagged: TaggedSet) -> None:
+    config = tiny_config(classify__ema=0.75, classify__epochs=1)
+    plain = loop_of(config, tmp_path / "run", tagged)
+    plain.__class__ = Watched
+    plain.train()
+    expected, *rest = plain.seen
+    for weight in rest:
+        expected = 0.75 * expected + 0.25 * weight
+    assert len(rest) == 2
+    torch.testing.assert_close(plain.shown.readout.head.weight, expected)
+    assert not torch.equal(plain.shown.readout.head.weight, plain.network.readout.head.weight)
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_autocast_on_the_cpu(tmp_path: Path, tiny_config: Any, tagged: TaggedSet, amp: str) -> None:
+    config = tiny_config(run__amp=amp, classify__epochs=1)
+    runner = loop_of(config, tmp_path / "run", tagged)
+    before = runner.network.readout.head.weight.detach().clone()
+    runner.train()
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == 3
+    assert math.isfinite(rows[-1]["loss"])
+    weight = runner.network.readout.head.weight
+    assert weight.dtype == torch.float32
+    assert weight.isfinite().all()
+    assert not torch.equal(weight, before)
+
+
+def test_clipping_bounds_the_gradient(tmp_path: Path, tiny_config: Any, tagged: TaggedSet) -> None:
+    config = tiny_config(classify__clip_norm=1e-3, classify__epochs=1)
+    runner = loop_of(config, tmp_path / "run", tagged)
+    runner.train()
+    norms = [parameter.grad.norm() for parameter in runner.network.parameters() if parameter.grad is not None]
+    assert torch.stack(norms).norm().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_training_learns(tmp_path: Path, tiny_config: Any, tagged: TaggedSet) -> None:
+    config = tiny_config(classify__epochs=4, augment__jitter=0.0, augment__flip=0.0, augment__min_area=1.0)
+    runner = loop_of(config, tmp_path / "run", tagged)
+    runner.train()
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [10, 12]
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert rows[0]["images_per_second"] > 0
+
+
+def test_a_loss_that_is_no_number_stops_the_run(
+    tmp_path: Path, tiny_config: Any, tagged: TaggedSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    runner = loop_of(tiny_config(classify__epochs=1), tmp_path / "run", tagged)
+    plain = runner.task.losses
+
+    def broken(*args: Any) -> dict[str, Tensor]:
+        return {name: value * math.nan for name, value in plain(*args).items()}
+
+    monkeypatch.setattr(runner.task, "losses", broken)
+    with pytest.raises(WsssError, match="the loss is nan near step 1") as caught:
+        runner.train()
+    assert "--lr" in caught.value.fix
+
+
+def test_norms_and_biases_do_not_decay_and_the_decoder_learns_faster(tiny_config: Any) -> None:
+    config = tiny_config(segment__lr=1e-2, segment__decoder_lr_factor=5.0, segment__weight_decay=0.1)
+    network = build_from(config, ["a"], decoder=True)
+    optimizer = make_optimizer(SegmentTask(config, None, CPU, from_disk=True, started=False), network)
+    group_of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(network.parameters()))
+    for name, parameter in network.named_parameters():
+        group = group_of[id(parameter)]
+        assert group["base_lr"] == pytest.approx(5e-2 if name.startswith("decoder.") else 1e-2), name
+        assert group["weight_decay"] == (0.1 if parameter.ndim > 1 else 0.0), name
+
+
+def test_the_optimisers(tiny_config: Any) -> None:
+    config = tiny_config(classify__optimizer="sgd-poly", classify__momentum=0.8, classify__weight_decay=0.01)
+    network = build_from(config, ["a"], decoder=False)
+    optimizer = make_optimizer(ClassifyTask(config, None, CPU), network)
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert {group["momentum"] for group in optimizer.param_groups} == {0.8}
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.01, 0.0}
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path, tiny_config: Any) -> None:
+    check_free(tmp_path / "new")
+    check_free(tmp_path)  # empty
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="is in use") as caught:
+        train_classifier(tiny_config(), tmp_path, Silent())
+    assert caught.value.fix.startswith(f"rm -r {tmp_path}")
+    (tmp_path / "last.pt").write_bytes(b"")
+    with pytest.raises(UsageError, match="is in use") as caught:
+        check_free(tmp_path)
+    assert caught.value.fix.startswith(f"--resume {tmp_path}")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_failed_start_leaves_no_run_behind(tmp_path: Path, tiny_config: Any) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(UsageError, match="no such model"):
+        train_classifier(tiny_config(model__backbone="vit_tiny"), run, Silent())
+    with pytest.raises(DataError, match="no such data folder"):
+        train_classifier(tiny_config(data__root=tmp_path / "none"), run, Silent())
+    with pytest.raises(UsageError, match="no split 'tran'"):
+        train_classifier(tiny_config(data__train_split="tran"), run, Silent())
+    if not torch.cuda.is_available():
+        with pytest.raises(MachineError, match="no CUDA device"):
+            train_classifier(tiny_config(run__device="cuda"), run, Silent())
+    assert not run.exists()
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cpu:", "cpu:0", ""])
+def test_devices_that_are_none(tmp_path: Path, tiny_config: Any, name: str) -> None:
+    with pytest.raises(UsageError, match="expected auto, cpu, cuda or cuda:N"):
+        train_classifier(tiny_config(run__device=name), tmp_path / "run", Silent())
+
+
+def test_labels_are_found_in_the_folder_or_its_labels(tagged: TaggedSet, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="24 of 24 images of train have no label map") as caught:
+        find_labels(tmp_path, tagged)
+    assert caught.value.fix.endswith(f"-o {tmp_path}")
+    for record in tagged.records:
+        label_HW = np.zeros(read_image(record.image).shape[:2], dtype=np.uint8)
+        write_mask(tmp_path / "labels" / f"{record.name}.png", label_HW)
+    assert find_labels(tmp_path, tagged) == find_labels(tmp_path / "labels", tagged) == tmp_path / "labels"
+    write_mask(tmp_path / "labels" / f"{tagged.records[5].name}.png", np.zeros((2, 3), dtype=np.uint8))
+    with pytest.raises(DataError, match=rf"1 of 24 .* a label map of another size \({tagged.records[5].name}\)"):
+        find_labels(tmp_path, tagged)
+    (tmp_path / "labels" / f"{tagged.records[3].name}.png").unlink()
+    with pytest.raises(DataError, match=rf"1 of 24 images of train have no label map \({tagged.records[3].name}\)"):
+        find_labels(tmp_path, tagged)

@@ -1,0 +1,281 @@
+"""A run stopped anywhere and resumed ends with the weights, to the bit, of one that was never stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from wsss.config import Config, to_yaml
+from wsss.data.masks import read_mask, write_mask
+from wsss.data.open import open_data
+from wsss.errors import DataError, Interrupted, UsageError
+from wsss.reporting import Silent
+from wsss.training import loop
+from wsss.training.checkpoint import read_checkpoint
+from wsss.training.classify import ClassifyTask
+from wsss.training.segment import SegmentTask
+from wsss.training.start import resume_classifier, resume_segmenter, train_classifier, train_segmenter
+
+QUIET = Silent()
+Stop = Callable[[], None]
+
+
+@pytest.fixture(autouse=True)
+def log_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def crash() -> None:
+    raise RuntimeError("power cut")
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, task: type, step: int, how: Stop) -> None:
+    """Let something happen inside a step, once."""
+    plain, done = task.losses, []
+
+    def losses(self: Any, network: Any, batch: Any, at: int, total: int) -> dict[str, Tensor]:
+        if at == step and not done:
+            done.append(True)
+            how()
+        terms: dict[str, Tensor] = plain(self, network, batch, at, total)
+        return terms
+
+    monkeypatch.setattr(task, "losses", losses)
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def train_rows(run: Path) -> list[dict[str, Any]]:
+    return [row for row in rows(run) if "split" not in row]
+
+
+def timeless(run: Path) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key != "images_per_second"} for row in rows(run)]
+
+
+def leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """A nested checkpoint, flat."""
+    if isinstance(value, dict):
+        return {key: leaf for name, item in value.items() for key, leaf in leaves(item, f"{path}/{name}").items()}
+    if isinstance(value, list | tuple):
+        return {key: leaf for i, item in enumerate(value) for key, leaf in leaves(item, f"{path}/{i}").items()}
+    return {path: value}
+
+
+def assert_same_checkpoints(first: Path, second: Path) -> None:
+    """Weights, moving average, optimiser, step and best figure: all of it, to the bit."""
+    ours, theirs = leaves(read_checkpoint(first / "last.pt")), leaves(read_checkpoint(second / "last.pt"))
+    assert ours.keys() == theirs.keys()
+    for key, value in ours.items():
+        same = torch.equal(value, theirs[key]) if isinstance(value, Tensor) else value == theirs[key]
+        assert same, key
+
+
+def steps(run: Path) -> list[int]:
+    return [row["step"] for row in train_rows(run)]
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5])
+def test_a_classifier_stopped_by_a_signal(
+    tmp_path: Path, tiny_config: Any, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    config = tiny_config(classify__ema=0.9, model__drop_path=0.2)
+    train_classifier(config, tmp_path / "whole", QUIET)
+    stop_at(monkeypatch, ClassifyTask, step, terminate)
+    if step == 5:  # the last step: there is nothing left to interrupt
+        train_classifier(config, tmp_path / "cut", QUIET)
+    else:
+        with pytest.raises(Interrupted, match=f"stopped by SIGTERM after step {step + 1} of 6") as caught:
+            train_classifier(config, tmp_path / "cut", QUIET)
+        assert caught.value.fix == f"--resume {tmp_path / 'cut'}"
+        assert read_checkpoint(tmp_path / "cut" / "last.pt")["training"]["step"] == step + 1
+        resume_classifier(tmp_path / "cut", QUIET)
+    assert_same_checkpoints(tmp_path / "whole", tmp_path / "cut")
+    assert steps(tmp_path / "cut") == [1, 2, 3, 4, 5, 6]
+    assert timeless(tmp_path / "cut") == timeless(tmp_path / "whole")
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_classifier_that_crashed_forgets_what_it_wrote_since(
+    tmp_path: Path, tiny_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(classify__optimizer="sgd-poly", classify__epochs=3)
+    train_classifier(config, tmp_path / "whole", QUIET)
+    stop_at(monkeypatch, ClassifyTask, 8, crash)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train_classifier(config, tmp_path / "cut", QUIET)
+    assert read_checkpoint(tmp_path / "cut" / "last.pt")["training"]["step"] == 6
+    with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9, "los')  # and the disk had half a line
+    resume_classifier(tmp_path / "cut", QUIET)
+    assert steps(tmp_path / "cut") == [*range(1, 10)]
+    assert_same_checkpoints(tmp_path / "whole", tmp_path / "cut")
+    assert timeless(tmp_path / "cut") == timeless(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd-poly"])
+def test_end_to_end_stopped_in_either_phase(
+    tmp_path: Path, tiny_config: Any, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    config = tiny_config(
+        segment__ema=0.8, segment__optimizer=optimizer, segment__lr_seg_factor=0.5, segment__weight_energy=1e-4
+    )
+    train_segmenter(config, tmp_path / "whole", QUIET)
+    step = 1 if optimizer == "adamw" else 4
+    stop_at(monkeypatch, SegmentTask, step, terminate)
+    with pytest.raises(Interrupted):
+        train_segmenter(config, tmp_path / "cut", QUIET)
+    resume_segmenter(tmp_path / "cut", QUIET)
+    assert_same_checkpoints(tmp_path / "whole", tmp_path / "cut")
+    assert timeless(tmp_path / "cut") == timeless(tmp_path / "whole")
+    assert ["segmentation" in row for row in train_rows(tmp_path / "cut")] == [False] * 3 + [True] * 3
+    assert {"mean_iou", "pixel_accuracy"} < rows(tmp_path / "cut")[-1].keys()
+    assert (tmp_path / "cut" / "best.pt").is_file()
+
+
+def test_a_resumed_segmenter_remembers_where_it_learns_from(
+    tmp_path: Path, tiny_config: Any, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for record in open_data(scenes, split="train").records:
+        mask = scenes / "masks" / f"{record.name}.png"
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        shutil.copy(mask, tmp_path / "labels")
+    config = tiny_config(segment__epochs=1)
+    train_segmenter(config, tmp_path / "whole", QUIET, labels=tmp_path)
+    stop_at(monkeypatch, SegmentTask, 0, terminate)
+    with pytest.raises(Interrupted):
+        train_segmenter(config, tmp_path / "cut", QUIET, labels=tmp_path)
+    assert read_checkpoint(tmp_path / "cut" / "last.pt")["task"] == {
+        "labels": str(tmp_path / "labels"),
+        "started": False,
+    }
+    resume_segmenter(tmp_path / "cut", QUIET)
+    assert_same_checkpoints(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_segmenter_started_from_a_classifier_never_only_classifies(
+    tmp_path: Path, tiny_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(classify__epochs=1, segment__epochs=1)
+    learnt = train_classifier(config, tmp_path / "cls", QUIET)
+    stop_at(monkeypatch, SegmentTask, 1, terminate)
+    with pytest.raises(Interrupted):
+        train_segmenter(config, tmp_path / "seg", QUIET, init=tmp_path / "cls")
+    resumed = resume_segmenter(tmp_path / "seg", QUIET)
+    assert all("segmentation" in row for row in train_rows(tmp_path / "seg"))
+    start = read_checkpoint(tmp_path / "cls" / "last.pt")["network"]["readout.head.weight"]
+    assert torch.equal(start, learnt.readout.head.weight)
+    assert resumed.classes == ("bee", "ladybird")
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path, tiny_config: Any) -> None:
+    train_classifier(tiny_config(classify__epochs=1), tmp_path / "run", QUIET)
+    before = (tmp_path / "run" / "last.pt").read_bytes(), (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    resume_classifier(tmp_path / "run", QUIET)
+    assert before == ((tmp_path / "run" / "last.pt").read_bytes(), (tmp_path / "run" / "metrics.jsonl").read_bytes())
+
+
+def test_what_cannot_be_resumed(tmp_path: Path, tiny_config: Any) -> None:
+    run = tmp_path / "run"
+    train_classifier(tiny_config(classify__epochs=1), run, QUIET)
+    with pytest.raises(UsageError, match="trains a classifier") as caught:
+        resume_segmenter(run, QUIET)
+    assert caught.value.fix == f"wsss train-cls --resume {run}"
+    with pytest.raises(UsageError, match="expected the folder of a run, got a file") as caught:
+        resume_classifier(run / "last.pt", QUIET)
+    assert caught.value.fix == f"--resume {run}"
+    with pytest.raises(DataError, match="no such run"):
+        resume_classifier(tmp_path / "none", QUIET)
+    (run / "last.pt").unlink()
+    with pytest.raises(DataError, match="has no last checkpoint: it has best"):
+        resume_classifier(run, QUIET)
+
+
+def test_a_run_folder_says_how_it_was_made(tmp_path: Path, tiny_config: Any) -> None:
+    config: Config = tiny_config(classify__epochs=1)
+    run = tmp_path / "deep" / "run"
+    train_classifier(config, run, QUIET)
+    assert {file.name for file in run.iterdir()} == {"config.yaml", "run.json", "metrics.jsonl", "last.pt", "best.pt"}
+    assert (run / "config.yaml").read_text() == to_yaml(config)
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["classes"] == ["bee", "ladybird"]
+    assert (facts["split"], facts["images"]) == ("train", 24)
+    assert len(facts["data_sha256"]) == 64
+    assert {"wsss", "torch", "timm", "python"} <= facts["versions"].keys()
+
+
+def test_the_seed_decides(tmp_path: Path, tiny_config: Any) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train_classifier(tiny_config(classify__epochs=1, run__seed=seed), tmp_path / name, QUIET)
+    assert_same_checkpoints(tmp_path / "a", tmp_path / "b")
+    first, other = (read_checkpoint(tmp_path / name / "last.pt")["network"] for name in ("a", "c"))
+    assert not torch.equal(first["readout.head.weight"], other["readout.head.weight"])
+
+
+def test_training_never_opens_a_mask(
+    tmp_path: Path, tiny_config: Any, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the mask folder deleted the same weights come out, end to end too."""
+    root = tmp_path / "bare"
+    shutil.copytree(scenes, root, ignore=shutil.ignore_patterns("masks"))
+    for name, data in (("with", scenes), ("without", root)):
+        config = tiny_config(data__root=data, segment__epochs=1, segment__cls_share=0.3, classify__epochs=1)
+        train_classifier(config, tmp_path / f"{name}-cls", QUIET)
+        train_segmenter(config, tmp_path / f"{name}-seg", QUIET)
+    for kind in ("cls", "seg"):
+        ours, theirs = (read_checkpoint(tmp_path / f"{name}-{kind}" / "last.pt") for name in ("with", "without"))
+        assert all(torch.equal(value, theirs["network"][key]) for key, value in ours["network"].items())
+    assert (tmp_path / "without-cls" / "best.pt").is_file()  # tags are validated without masks
+    assert not (tmp_path / "without-seg" / "best.pt").exists()
+
+
+def test_the_program_leaves_with_75_when_terminated(tmp_path: Path, tiny_config: Any) -> None:
+    config = tiny_config(classify__epochs=500, classify__validate_every=500)
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "wsss", "train-cls", "-c", str(tmp_path / "config.yaml"), "-o", str(run)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not (run / "metrics.jsonl").is_file() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert out == ""
+    error, fix = err.splitlines()[-2:]
+    assert error.startswith("error: stopped by SIGTERM after step ")
+    assert fix.startswith("fix:   ")
+    assert f"--resume {run}" in fix
+    assert "Traceback" not in err
+    step = read_checkpoint(run / "last.pt")["training"]["step"]
+    assert f"after step {step} of 1500" in error
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_labels_of_a_class_that_is_none(tmp_path: Path, tiny_config: Any, scenes: Path, workers: int) -> None:
+    """Label maps of another data set are refused by name, not by a crash inside the loss or a worker."""
+    for record in open_data(scenes, split="train").records:
+        label_HW = np.full(read_mask(scenes / "masks" / f"{record.name}.png").shape, 7, dtype=np.uint8)
+        write_mask(tmp_path / "labels" / f"{record.name}.png", label_HW)
+    config = tiny_config(segment__epochs=1, run__workers=workers)
+    with pytest.raises(DataError, match=r"train_000.*\.png holds class 7; the data set has 1 to 2"):
+        train_segmenter(config, tmp_path / "run", QUIET, labels=tmp_path / "labels")
