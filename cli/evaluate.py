@@ -19,7 +19,7 @@ def evaluate(
         bool,
         typer.Option("--scores", help="Score the seeds of saved class scores: fixed threshold and oracle."),
     ] = False,
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="The fixed threshold of the seeds.")] = 0.4,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="The fixed threshold of the seeds.")] = 0.07,
     as_json: JsonOption = False,
 ) -> None:
     """Score predictions: mIoU, IoU of each class, pixel accuracy, coverage.

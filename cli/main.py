@@ -5,6 +5,7 @@ Exit status: 0 done, 1 bug, 2 usage or config, 3 data, 4 machine, 75 interrupted
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Annotated, Any
 
@@ -25,6 +26,14 @@ CommandLineError: Any = typer.BadParameter.__base__
 """Click's UsageError. Older versions of typer use the package click, later ones a copy of their own."""
 
 CTRL_C = 130
+
+MACHINE_ERRORS = {
+    errno.EACCES: "choose a folder you may write to",
+    errno.EPERM: "choose a folder you may write to",
+    errno.EROFS: "choose a folder on a disk that can be written",
+    errno.ENOSPC: "free some space, then run the same command again",
+    errno.EDQUOT: "free some space, then run the same command again",
+}
 
 app = typer.Typer(
     name="wsss",
@@ -69,6 +78,10 @@ def run() -> None:
         _leave(error.problem, error.fix, error.exit_status)
     except CommandLineError as error:
         _leave_with_usage(error)
+    except OSError as error:
+        if error.errno not in MACHINE_ERRORS:
+            raise
+        _leave(f"{error.filename or 'a file'}: {error.strerror}", MACHINE_ERRORS[error.errno], 4)
     except (KeyboardInterrupt, typer.Abort):
         _leave("stopped by Ctrl-C", "run the same command again", CTRL_C)
     else:

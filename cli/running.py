@@ -31,3 +31,10 @@ def refuse_beside_resume(
             f"--resume {resume} goes on with the run's own config; it takes no {', '.join(given)}",
             f"--resume {resume}",
         )
+
+
+def refuse_together(given: bool, flag: str, **others: object) -> None:
+    """Refuse flags that would be ignored beside another one."""
+    unheard = [f"--{name}" for name, value in others.items() if value is not None]
+    if given and unheard:
+        raise UsageError(f"{flag} and {', '.join(unheard)} exclude each other", f"leave out {unheard[0]} or {flag}")

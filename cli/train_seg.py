@@ -55,7 +55,7 @@ def train_seg(
     With --labels it learns the label maps of a folder; without, pseudo labels are made inside each step
     (double backward). Prints the run folder on standard output.
     """
-    from wsss.cli.running import refuse_beside_resume, run_folder
+    from wsss.cli.running import refuse_beside_resume, refuse_together, run_folder
     from wsss.cli.terminal import Terminal
     from wsss.config import resolve
 
@@ -81,6 +81,8 @@ def train_seg(
     if resume is not None:
         refuse_beside_resume(resume, config, assignments, output, {**flags, "labels": labels, "init": init})
     else:
+        refuse_together(init is not None, "--init", backbone=backbone, weights=weights)
+        refuse_together(labels is not None, "--labels", saliency=saliency)
         settings = resolve(config, assignments or (), flags)
         run = run_folder(output, "wsss train-seg --data DIR -o RUN")
 

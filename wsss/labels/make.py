@@ -5,6 +5,7 @@ Shape suffixes: B images, K classes, C present classes, H x W pixels, h x w patc
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from wsss.labels.recipe import complete, refine_to_image
 from wsss.maps.generate import MapSettings, multiscale_scores
 from wsss.models.network import Network
 from wsss.reporting import Reporter
+
+READERS = 4
+"""Threads that read label maps back to count their pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +60,7 @@ def make_pseudo_labels(
     """Write a pseudo label for every record; what is there already is skipped.
 
     Returns:
-        Counts: images, made, skipped, and pixels of background, foreground and ignored among those made.
+        Counts: images, made, skipped, and pixels of background, foreground and ignored in the whole folder.
 
     Raises:
         UsageError: the folder was made with other settings, or holds something else.
@@ -75,9 +79,19 @@ def make_pseudo_labels(
     for batch in load_batches(images, num_workers(config.run)):
         maker.make(batch)
         reporter.advance(len(batch.records))
-    counts = {"images": len(tagged), "made": len(todo), "skipped": len(tagged) - len(todo), **maker.pixels}
+    counts = {"images": len(tagged), **count_pixels(out, tagged)}
     write_manifest(out, settings, counts)
-    return counts
+    return {"made": len(todo), "skipped": len(tagged) - len(todo), **counts}
+
+
+def count_pixels(out: Path, tagged: TaggedSet) -> dict[str, int]:
+    """Pixels of background, foreground and ignored in the label maps of a set."""
+    pixels = np.zeros(256, dtype=np.int64)
+    with ThreadPoolExecutor(READERS) as pool:
+        for label_HW in pool.map(lambda record: read_mask(_label_path(out, record)), tagged.records):
+            pixels += np.bincount(label_HW.ravel(), minlength=256)
+    background, ignored = int(pixels[0]), int(pixels[IGNORE_INDEX])
+    return {"background": background, "foreground": int(pixels.sum()) - background - ignored, "ignored": ignored}
 
 
 def settings_of(network: Network, tagged: TaggedSet, config: Config, checkpoint_sha256: str) -> dict[str, Any]:
@@ -116,7 +130,6 @@ class Maker:
         self.device = device
         self.wanted = wanted
         self.pictured = pictured
-        self.pixels = {"background": 0, "foreground": 0, "ignored": 0}
 
     def make(self, batch: ScaledBatch) -> None:
         """Class maps of the whole batch, then label, scores and picture of each image."""
@@ -162,9 +175,6 @@ class Maker:
         label_HW: np.ndarray[Any, Any],
         scores_Khw: Tensor,
     ) -> None:
-        self.pixels["background"] += int((label_HW == 0).sum())
-        self.pixels["ignored"] += int((label_HW == IGNORE_INDEX).sum())
-        self.pixels["foreground"] += int(((label_HW != 0) & (label_HW != IGNORE_INDEX)).sum())
         if self.wanted.scores:
             write_scores(_scores_path(self.out, record), scores_Khw, record.tags, label_HW.shape)
         if record.name in self.pictured:

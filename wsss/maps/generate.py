@@ -28,6 +28,9 @@ from wsss.maps.tape import AttentionTape
 from wsss.models.backbone import Features
 from wsss.models.network import Network
 
+HALF_SCALE = 1024.0
+"""Under fp16 the logit is multiplied by this for the backward, so that small gradients do not vanish."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MapSettings:
@@ -126,25 +129,28 @@ class Recorder:
 
     def _by_gradient(self, grid: tuple[int, int], logits_BK: Tensor, present_BK: Tensor, keep_graph: bool) -> Tensor:
         reading = self._reading()
+        scale = HALF_SCALE if logits_BK.dtype == torch.float16 else 1.0
         maps_BKhw = logits_BK.new_zeros((*logits_BK.shape, *grid), dtype=torch.float32)
         rounds = list(one_class_an_image(present_BK))
         for number, chosen_BK in enumerate(rounds):
-            score = (logits_BK * chosen_BK).sum()
+            score = (logits_BK * chosen_BK).sum() * scale
             retain = keep_graph or number + 1 < len(rounds)
-            map_Bhw = self._on_grid(self._row(reading, score, retain), grid)
+            map_Bhw = self._on_grid(self._row(reading, score, scale, retain), grid)
             maps_BKhw += chosen_BK[:, :, None, None] * map_Bhw[:, None]
         return maps_BKhw
 
-    def _row(self, reading: Reading, score: Tensor, retain: bool) -> Tensor:
+    def _row(self, reading: Reading, score: Tensor, scale: float, retain: bool) -> Tensor:
         if self.settings.method == "gradcam":
             tokens_BNC = self._tokens_BNC
             assert tokens_BNC is not None
             (gradient_BNC,) = torch.autograd.grad(score, tokens_BNC, retain_graph=retain)
             first = reading.num_prefix_tokens
-            row_BN = gradcam(tokens_BNC[:, first:], gradient_BNC[:, first:])
+            row_BN = gradcam(tokens_BNC[:, first:], gradient_BNC[:, first:].float() / scale)
             return F.pad(row_BN, (first, 0))
         outputs = [attention.output_BAND for attention in reading.attentions]
         gradients = list(torch.autograd.grad(score, outputs, retain_graph=retain))
+        if scale != 1:
+            gradients = [gradient.float() / scale for gradient in gradients]
         return BY_GRADIENT[self.settings.method](reading, gradients)
 
     def _on_grid(self, row_BN: Tensor, grid: tuple[int, int]) -> Tensor:

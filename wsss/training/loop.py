@@ -25,7 +25,7 @@ from wsss.config import Config, Optimisation
 from wsss.data.augment import StepBatches, TrainingImages, mix
 from wsss.data.loading import read_ahead
 from wsss.device import autocast, num_workers
-from wsss.errors import Interrupted, WsssError
+from wsss.errors import Interrupted, UsageError
 from wsss.models.network import Network
 from wsss.reporting import Reporter
 from wsss.training.checkpoint import read_checkpoint, save_checkpoint
@@ -205,7 +205,7 @@ class Loop:
         means = {name: float(value) / state.since for name, value in state.sums.items()}
         speed = state.since * self.batches.batch_size / seconds
         if not math.isfinite(means["loss"]):
-            raise WsssError(
+            raise UsageError(
                 f"the loss is {means['loss']} near step {state.step} of {self.run}",
                 "start again with a lower --lr, or with --amp none",
             )
