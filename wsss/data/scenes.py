@@ -194,7 +194,6 @@ class Canvas:
 
     def __init__(self, image_HW3: Floats) -> None:
         self.image_HW3 = image_HW3
-        self.mean_colour = image_HW3.mean(axis=(0, 1))
         self.owner_HW = np.zeros(image_HW3.shape[:2], dtype=np.int64)  # 0 background, then bodies in order
         self.telling_HW = np.zeros(image_HW3.shape[:2], dtype=np.bool_)
         self.bodies: list[Body] = []
@@ -292,8 +291,8 @@ def background(rng: Generator, height: int, width: int) -> Floats:
     """A ground in two muted colours of one light: (H, W, 3) in about [0, 1]."""
     weight_HW = GROUNDS[rng.integers(len(GROUNDS))](rng, height, width)
     value = float(rng.uniform(0.35, 0.75))
-    dark_3 = colour(rng, (0.1, 0.4), (value * 0.5, value * 0.75))
-    bright_3 = 0.4 * dark_3 + 0.6 * colour(rng, (0.1, 0.35), (value, value * 1.3))
+    dark_3 = colour(rng, (0.05, 0.25), (value * 0.5, value * 0.75))
+    bright_3 = 0.4 * dark_3 + 0.6 * colour(rng, (0.05, 0.25), (value, value * 1.3))
     light_HW = 1 + 0.25 * noise(rng, height, width, (1, 1), 1)
     return mix(dark_3, bright_3, weight_HW) * light_HW[..., None]
 
@@ -346,10 +345,13 @@ def fill(points: NDArray[np.float64], height: int, width: int) -> Floats:
     return alpha_HW.astype(np.float32) / np.float32(255)
 
 
-def body_colour(rng: Generator, ground_3: Floats) -> Floats:
-    """A random colour that stands out from the ground, (3,)."""
-    drawn = [colour(rng, (0.15, 0.6), (0.3, 0.95)) for _ in range(3)]
-    return max(drawn, key=lambda colour_3: float(np.abs(colour_3 - ground_3).sum()))
+def body_colour(rng: Generator, label: int) -> Floats:
+    """Skin of an animal, vivid, of the hues of its family (two classes each), or the grey of a stone: (3,)."""
+    if label == 0:
+        return colour(rng, (0.0, 0.15), (0.25, 0.95))
+    hue = 0.12 + 0.43 * ((label - 1) // 2) + rng.uniform(-0.09, 0.09)
+    strength, light = rng.uniform((0.55, 0.7), (0.85, 1.0))
+    return np.array(colorsys.hsv_to_rgb(hue % 1.0, strength, light), dtype=np.float32)
 
 
 def wear(rng: Generator, body: Body, skin_3: Floats) -> Floats:
@@ -403,7 +405,7 @@ def make_scene(index: int, seed: int, settings: SceneSettings) -> Scene:
         tries = (place(rng, label, height, width) for _ in range(PLACEMENT_TRIES))
         body = next((body for body in tries if canvas.accepts(body)), None)
         if body is not None:
-            skin_3 = body_colour(rng, canvas.mean_colour)
+            skin_3 = body_colour(rng, label)
             canvas.paint(body, wear(rng, body, skin_3) * shade(rng, body)[..., None])
     mask_HW = canvas.mask()
     tags = tuple(int(label) - 1 for label in np.unique(mask_HW) if label > 0)
