@@ -1,6 +1,6 @@
 """Pseudo-label mIoU and coverage of every background rule: the label table of RESULTS.md.
 
-    python benchmarks/labels.py RUN --data DIR --split train --saliency DIR/Saliency --method getam --start-layer 6
+    python benchmarks/labels.py RUN --data DIR --split train --saliency DIR/Saliency --method getam --start-layer 6 --gamma 0.5 --spread 1
 
 Class scores are made and refined once; each rule then completes them as `wsss make-pseudo` would. An ignored pixel
 counts as wrong in the mIoU. Masks are opened for scoring alone.
@@ -8,6 +8,7 @@ counts as wrong in the mIoU. Masks are opened for scoring alone.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -26,19 +27,11 @@ from wsss.labels.recipe import complete, refine_to_image
 from wsss.maps.generate import MapSettings, multiscale_scores
 from wsss.training.checkpoint import load_network
 
+BANDS = ((0.25, 0.55), (0.40, 0.50), (0.50, 0.65), (0.60, 0.72), (0.66, 0.76), (0.66, 0.66), (0.70, 0.70), (0.74, 0.74))
 RULES = {
-    "power 32": LabelsSection(background="power"),
-    "power 8": LabelsSection(background="power", exponent=8),
-    "power 4": LabelsSection(background="power", exponent=4),
-    "power 2": LabelsSection(background="power", exponent=2),
-    "band 0.25-0.55": LabelsSection(background="band", low=0.25, high=0.55),
-    "band 0.30-0.45": LabelsSection(background="band", low=0.30, high=0.45),
-    "band 0.35-0.50": LabelsSection(background="band", low=0.35, high=0.50),
-    "band 0.40-0.40": LabelsSection(background="band", low=0.40, high=0.40),
-    "band 0.45-0.45": LabelsSection(background="band", low=0.45, high=0.45),
-    "band 0.40-0.50": LabelsSection(background="band", low=0.40, high=0.50),
-    "band 0.50-0.50": LabelsSection(background="band", low=0.50, high=0.50),
-    "band 0.40-0.40, no opening": LabelsSection(background="band", low=0.40, high=0.40, opening=0),
+    **{f"power {exponent}": LabelsSection(background="power", exponent=exponent) for exponent in (32, 8, 1)},
+    **{f"band {low:.2f}-{high:.2f}": LabelsSection(background="band", low=low, high=high) for low, high in BANDS},
+    "band 0.70-0.70, no opening": LabelsSection(background="band", low=0.7, high=0.7, opening=0),
 }
 
 
@@ -50,13 +43,24 @@ def main(
     method: str = "getam",
     coupling: str = "released",
     start_layer: int = 0,
+    gamma: float = 1.0,
+    spread: int = 0,
     scales: str = "224,320",
     flip: bool = True,
+    limit: Annotated[int, typer.Option(help="Label only so many images, evenly spread; 0 labels all.")] = 0,
 ) -> None:
     """Print one table."""
     network, _, path = load_network(run)
     tagged = open_data(data, split=split, classes=network.classes)
-    settings = MapSettings(method=method, coupling=coupling, start_layer=start_layer)  # type: ignore[arg-type]
+    if limit:
+        tagged = replace(tagged, records=tagged.records[:: -(-len(tagged) // limit)])
+    settings = MapSettings(
+        method=method,  # type: ignore[arg-type]
+        coupling=coupling,  # type: ignore[arg-type]
+        start_layer=start_layer,
+        gamma=gamma,
+        spread=spread,
+    )
     rows = [(name, False) for name in RULES] + ([(name, True) for name in RULES] if saliency else [])
     matrices = {row: ConfusionMatrix(len(tagged.classes) + 1) for row in rows}
     sides = tuple(int(side) for side in scales.split(","))
@@ -75,6 +79,7 @@ def main(
                 label_HW = complete(refined, present_BK[b], RULES[name], saliency_HW=saliency_HW)
                 matrices[name, salient].update(label_HW.numpy(), truth_HW)
     print(f"\n### {tagged.split}: {len(tagged)} images, {method} {coupling} from block {start_layer}, "
+          f"gamma {gamma:g}, spread {spread}, "
           f"{scales} px, flip {'on' if flip else 'off'}, PAMR, {path}\n")  # fmt: skip
     print("| rule | mIoU % | coverage % |\n|---|---|---|")
     for (name, salient), matrix in matrices.items():

@@ -28,11 +28,15 @@ score() { # score RUN NAME FLAGS...: predict val and print the figures as JSON
 
 once "$out/cls" wsss train-cls -c $preset --seed "$seed" --data "$data" --weights "$weights" -o "$out/cls"
 [ -f "$out/seeds.md" ] || python "$here/seeds.py" "$out/cls" --data "$data" --split train --split val | tee "$out/seeds.md"
-for reading in "getam 0" "getam 6" "attention-gradient 6"; do
-    set -- $reading
-    [ -f "$out/labels-$1-$2.md" ] || python "$here/labels.py" "$out/cls" --data "$data" --split train \
-        --saliency "$data/Saliency" --method "$1" --start-layer "$2" | tee "$out/labels-$1-$2.md"
-done
+while read -r method start gamma spread; do
+    [ -f "$out/labels-$method-$start-$spread.md" ] || python "$here/labels.py" "$out/cls" --data "$data" --split train \
+        --saliency "$data/Saliency" --method "$method" --start-layer "$start" --gamma "$gamma" --spread "$spread" |
+        tee "$out/labels-$method-$start-$spread.md"
+done <<READINGS
+getam 0 1 0
+getam 6 0.5 1
+attention-gradient 6 0.5 1
+READINGS
 once "$out/pseudo" wsss make-pseudo "$out/cls" -c $preset --data "$data" --split train_aug --overlays 20 -o "$out/pseudo"
 wsss evaluate "$out/pseudo" --data "$data" --split train_aug --json | tee -a "$out/figures.txt"
 

@@ -113,7 +113,7 @@ class SegmentSection(Optimisation):
     """Share of the epochs that only classify, before pseudo labels are made; end to end from scratch only."""
     lr_seg_factor: Annotated[float, Field(gt=0)] = 1.0
     """Learning rate of the segmentation phase relative to that of the classification phase."""
-    decoder_lr_factor: Annotated[float, Field(gt=0)] = 5.0
+    decoder_lr_factor: Annotated[float, Field(gt=0)] = 50.0
     """Learning rate of the fresh decoder relative to the backbone's."""
     weight_classification: Weight = 1.0
     weight_saliency: Weight = 1.0
@@ -133,10 +133,10 @@ class MapsSection(Section):
     coupling: Coupling = "released"
     start_layer: Annotated[int, Field(ge=0)] = 0
     rows: Rows = "auto"
-    gamma: Annotated[float, Field(gt=0)] = 1.0
-    """Power the maps are raised to before they are spread; below 1 it lifts weak evidence."""
-    spread: Annotated[int, Field(ge=0)] = 0
-    """Steps of spreading maps by the attention between patches; 0 leaves them as published."""
+    gamma: Annotated[float, Field(gt=0)] = 0.5
+    """Power the maps are raised to before they are spread; below 1 it lifts weak evidence, 1 is as published."""
+    spread: Annotated[int, Field(ge=0)] = 1
+    """Steps of spreading maps by the attention between patches; 0 is as published."""
     scales: Sizes = (224,)
     flip: bool = False
     batch_size: Positive = 8
@@ -147,8 +147,9 @@ class LabelsSection(Section):
 
     background: Literal["power", "band"] = "band"
     exponent: Annotated[float, Field(gt=0)] = 32.0
-    low: Share = 0.25
-    high: Share = 0.55
+    low: Share = 0.6
+    high: Share = 0.72
+    """The band suits maps that were spread; published maps peak more, and the power rule suits them."""
     saliency_threshold: Share = 0.5
     mining_quantile: Share = 0.9
     opening: Annotated[int, Field(ge=0)] = 10
