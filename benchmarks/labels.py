@@ -1,6 +1,7 @@
 """Pseudo-label mIoU and coverage of every background rule: the label table of RESULTS.md.
 
-    python benchmarks/labels.py RUN --data DIR --split train --saliency DIR/Saliency --method getam --start-layer 6 --gamma 0.5 --spread 1
+    python benchmarks/labels.py RUN --data DIR --split train --saliency DIR/Saliency \
+        --method getam --start-layer 6 --gamma 0.5 --spread 1
 
 Class scores are made and refined once; each rule then completes them as `wsss make-pseudo` would. An ignored pixel
 counts as wrong in the mIoU. Masks are opened for scoring alone.

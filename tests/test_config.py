@@ -62,7 +62,7 @@ def test_all_mistakes_are_reported_together(tmp_path: Path) -> None:
 
 
 def test_mistakes_on_the_command_line_are_not_the_files(tmp_path: Path) -> None:
-    path = written(tmp_path, "classify: {epochs: 3}\nlabels: {high: 0.3}\n")
+    path = written(tmp_path, "classify: {epochs: 3}\nlabels: {low: 0.2, high: 0.3}\n")
     for assignments, flags, said in (
         (["classify.epohcs=3"], {}, "unknown key 'classify.epohcs' (did you mean 'classify.epochs'?)"),
         (["trian.epochs=3"], {}, "unknown key 'trian'"),
