@@ -162,7 +162,7 @@ def test_other_settings_are_refused(tmp_path: Path, make: Make, tiny_config: Any
         make(tmp_path / "out", tiny_config(labels__low=0.1, maps__method="cam"))
     assert "was made with other settings" in caught.value.problem
     assert 'method (was "getam", now "cam")' in caught.value.problem
-    assert "low (was 0.6, now 0.1)" in caught.value.problem
+    assert "low (was 0.25, now 0.1)" in caught.value.problem
     assert "--overwrite" in caught.value.fix
     assert before.keys() == labels(tmp_path / "out").keys()
     make(tmp_path / "out", tiny_config(maps__batch_size=1, run__workers=1))  # decide nothing
