@@ -17,7 +17,7 @@ def demo(
         str, typer.Option("-c", "--config", help="YAML file, or the name of a preset.", metavar="FILE")
     ] = "demo",
     assignments: SetOption = None,
-    train: Annotated[int, typer.Option(min=2, help="Scenes to train on.")] = 1200,
+    train: Annotated[int, typer.Option(min=2, help="Scenes to train on.")] = 1500,
     val: Annotated[int, typer.Option(min=1, help="Unseen scenes to score.")] = 200,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="The fixed threshold of the seeds.")] = 0.05,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier demo first.")] = False,
