@@ -113,7 +113,7 @@ class SegmentSection(Optimisation):
     """Share of the epochs that only classify, before pseudo labels are made; end to end from scratch only."""
     lr_seg_factor: Annotated[float, Field(gt=0)] = 1.0
     """Learning rate of the segmentation phase relative to that of the classification phase."""
-    decoder_lr_factor: Annotated[float, Field(gt=0)] = 50.0
+    decoder_lr_factor: Annotated[float, Field(gt=0)] = 10.0
     """Learning rate of the fresh decoder relative to the backbone's."""
     weight_classification: Weight = 1.0
     weight_saliency: Weight = 1.0

@@ -2,14 +2,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from wsss.models.decoder import DPTDecoder, ProjectReadout
+from wsss.models.decoder import DPTDecoder, LinearReading, ProjectReadout
 
 EMBED_DIM = 24
 
 
-def make_decoder(*, has_class_token: bool = True, outputs: int = 3) -> DPTDecoder:
+def make_decoder(*, has_class_token: bool = True, outputs: int = 3, fresh: bool = False) -> DPTDecoder:
+    """A decoder; its scores start at zero, so the layers that make them are given weights unless ``fresh``."""
     torch.manual_seed(0)
-    return DPTDecoder(EMBED_DIM, outputs, channels=24, has_class_token=has_class_token)
+    decoder = DPTDecoder(EMBED_DIM, outputs, channels=24, has_class_token=has_class_token)
+    if not fresh:
+        for layer in (decoder.classify, decoder.coarse.patch, decoder.coarse.token):
+            if layer is not None:
+                nn.init.normal_(layer.weight, std=0.1)
+    return decoder
 
 
 def make_taps(
@@ -74,10 +80,31 @@ def test_without_a_class_token_there_is_no_readout() -> None:
     assert not list(make_decoder(has_class_token=False).readouts.parameters())
 
 
-def test_the_start_is_nearly_undecided_and_sees_the_taps() -> None:
-    scores = make_decoder().eval()(make_taps(2, 4, 4))
-    assert scores.abs().max() < 1.0
-    assert scores.std() > 1e-3
+def test_the_start_is_undecided() -> None:
+    assert not make_decoder(fresh=True)(make_taps(2, 4, 4)).any()
+
+
+def test_detail_adds_to_the_linear_reading_of_the_deepest_tap() -> None:
+    decoder = make_decoder().eval()
+    nn.init.zeros_(decoder.classify.weight)
+    taps = make_taps(2, 4, 3)
+    coarse = decoder.coarse(*taps[-1])
+    torch.testing.assert_close(decoder(taps), nn.functional.interpolate(coarse, scale_factor=8, mode="bilinear"))
+
+
+@pytest.mark.parametrize("has_class_token", [True, False])
+def test_the_linear_reading_is_two_linear_maps_of_normalised_tokens(has_class_token: bool) -> None:
+    torch.manual_seed(0)
+    reading = LinearReading(5, 3, has_class_token=has_class_token)
+    patches_BChw, token_BC = torch.randn(2, 5, 3, 4), torch.randn(2, 5) if has_class_token else None
+    for parameter in reading.parameters():
+        nn.init.normal_(parameter)
+    out = reading(patches_BChw, token_BC)
+    assert out.shape == (2, 3, 3, 4)
+    expected = reading.patch(reading.norm(patches_BChw[1, :, 2, 1]))
+    if reading.token is not None and token_BC is not None:
+        expected = expected + reading.token(reading.norm(token_BC[1]))
+    torch.testing.assert_close(out[1, :, 2, 1], expected)
 
 
 @pytest.mark.parametrize("count", [3, 5])
@@ -95,10 +122,12 @@ def test_the_names_in_a_checkpoint_stay() -> None:
         "fusions",
         "head",
         "classify",
+        "coarse",
     }
     assert {name.split(".")[3] for name in names if name.startswith("fusions.2.skip.")} <= unit
     assert {"readouts.0.project.weight", "reassemble.0.project.weight", "reassemble.3.resample.bias"} <= names
     assert {"reassemble.2.mix.weight", "reassemble.0.mix.0.weight", "fusions.0.out.bias"} <= names
     assert {"fusions.3.refine.conv2.weight", "fusions.1.attention.squeeze.weight"} <= names
+    assert {"coarse.norm.weight", "coarse.patch.weight", "coarse.token.weight"} <= names
     assert {"head.0.0.weight", "head.0.1.weight", "head.1.weight", "classify.weight"} <= names
     assert not any(name.startswith("fusions.3.skip") for name in names)

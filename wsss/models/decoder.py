@@ -1,5 +1,9 @@
 """DPT decoder: from four taps of a plain ViT to dense scores.
 
+The tokens of a trained backbone name their class almost linearly, but a fresh decoder needs thousands of steps to
+hear it. So a linear reading of the deepest tap scores the patches, and the DPT adds to it, starting from zero,
+what shallower and finer maps know.
+
 Each tap is reassembled into a map of its own scale, and the maps are fused from coarse to fine. The finer
 steps have most of the pixels and little of the meaning, so they use depthwise separable convolutions, and the
 finest fewer channels. Norms are over groups of channels of one image: images stay independent and a batch of
@@ -75,6 +79,7 @@ class DPTDecoder(nn.Module):
             nn.Dropout2d(dropout),
         )
         self.classify = nn.Conv2d(finest, num_outputs, 1)
+        self.coarse = LinearReading(embed_dim, num_outputs, has_class_token=has_class_token)
         self._initialise()
 
     def forward(self, taps: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor:
@@ -97,11 +102,12 @@ class DPTDecoder(nn.Module):
         fused = self.fusions[-1](maps[-1], None, sizes[-1])
         for index in reversed(range(NUM_TAPS - 1)):
             fused = self.fusions[index](maps[index], fused, sizes[index])
-        scores: Tensor = self.classify(self.head(fused))
-        return scores
+        detail: Tensor = self.classify(self.head(fused))
+        coarse = F.interpolate(self.coarse(*taps[-1]), size=sizes[0], mode="bilinear", align_corners=False)
+        return coarse + detail
 
     def _initialise(self) -> None:
-        """Keep the variance of the taps; residual branches small, gates near 1, scores near 0."""
+        """Keep the variance of the taps; residual branches small, gates near 1, scores and detail 0."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 is_transposed = isinstance(module, nn.ConvTranspose2d)  # its kernels tile the output
@@ -114,7 +120,28 @@ class DPTDecoder(nn.Module):
                 nn.init.constant_(module.norm2.weight, RESIDUAL_GAIN)
             elif isinstance(module, ChannelAttention):
                 nn.init.normal_(module.expand.weight, std=0.01)
-        nn.init.normal_(self.classify.weight, std=0.01)
+        nn.init.zeros_(self.classify.weight)
+
+
+class LinearReading(nn.Module):
+    """Scores of each patch: a linear map of its token plus one of the class token, both layer-normalised."""
+
+    def __init__(self, embed_dim: int, num_outputs: int, *, has_class_token: bool) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(embed_dim)
+        self.patch = nn.Linear(embed_dim, num_outputs)
+        self.token = nn.Linear(embed_dim, num_outputs, bias=False) if has_class_token else None
+        for linear in (self.patch, self.token):
+            if linear is not None:
+                nn.init.zeros_(linear.weight)
+        nn.init.zeros_(self.patch.bias)
+
+    def forward(self, patches_BChw: Tensor, token_BC: Tensor | None) -> Tensor:
+        """(B, num_outputs, h, w)."""
+        scores_BKhw: Tensor = self.patch(self.norm(patches_BChw.movedim(1, -1))).movedim(-1, 1)
+        if self.token is not None:
+            scores_BKhw = scores_BKhw + self.token(self.norm(token_BC))[:, :, None, None]
+        return scores_BKhw
 
 
 class ProjectReadout(nn.Module):
