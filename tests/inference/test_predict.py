@@ -19,7 +19,7 @@ from wsss.data.images import read_image
 from wsss.data.masks import PALETTE, read_mask
 from wsss.data.open import open_unlabelled
 from wsss.errors import UsageError
-from wsss.inference.predict import predict_masks, to_labels
+from wsss.inference.predict import Seen, predict_masks
 from wsss.labels.manifest import read_manifest
 from wsss.models.averaged import label_probabilities
 from wsss.models.network import Network
@@ -27,6 +27,10 @@ from wsss.reporting import Silent
 
 CPU = torch.device("cpu")
 ORIENTATION = 0x0112
+needs_pydensecrf = pytest.mark.skipif(
+    importlib.util.find_spec("pydensecrf") is None,
+    reason="pydensecrf is not installed: pip install 'wsss[crf]'",
+)
 
 
 @pytest.fixture
@@ -163,13 +167,65 @@ def test_a_classifier_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("pydensecrf") is None, reason="pydensecrf is not installed")
+@needs_pydensecrf
 def test_the_crf_only_sees_classes_that_were_there() -> None:
     """Class 2 is likely nowhere, so it cannot appear; a lone pixel of class 1 does not survive."""
     probabilities_CHW = torch.full((3, 20, 20), 0.1)
     probabilities_CHW[0] = 0.8
     probabilities_CHW[:, 10, 10] = torch.tensor([0.3, 0.6, 0.1])
     image_HW3 = np.full((20, 20, 3), 90, dtype=np.uint8)
-    plain_HW = to_labels(image_HW3, probabilities_CHW, crf=False)
+    plain_HW = probabilities_CHW.argmax(dim=0).byte().numpy()
     assert plain_HW.sum() == plain_HW[10, 10] == 1
-    assert not to_labels(image_HW3, probabilities_CHW, crf=True).any()
+    seen = Seen.of(probabilities_CHW, plain_HW)
+    assert seen.index_S.tolist() == [0, 1]
+    assert np.array_equal(seen.scores_SHW, probabilities_CHW[:2])
+    assert not seen.refined(image_HW3).any()
+
+
+@needs_pydensecrf
+@pytest.mark.parametrize("seen", [(0, 2), (1, 3), (0, 1, 3)])
+def test_seen_classes_keep_their_names(seen: tuple[int, ...]) -> None:
+    """Where each fills a stripe of its own colour the CRF changes nothing; the background competes unseen too."""
+    label_HW = np.repeat(np.repeat(np.array(seen, dtype=np.uint8), 8)[None], 20, axis=0)
+    probabilities_CHW = torch.full((4, *label_HW.shape), 0.02)
+    probabilities_CHW.scatter_(0, torch.from_numpy(label_HW).long()[None], 0.94)
+    image_HW3 = np.repeat((label_HW * 80)[..., None], 3, axis=2)
+    assert np.array_equal(Seen.of(probabilities_CHW, label_HW).refined(image_HW3), label_HW)
+
+
+@needs_pydensecrf
+def test_the_number_of_processes_changes_no_byte(
+    tmp_path: Path, network: Network, photos: Path, tiny_config: Any
+) -> None:
+    predict(network, photos, tmp_path / "plain", tiny_config())
+    for workers in (0, 1, 2):
+        predict(network, photos, tmp_path / str(workers), tiny_config(predict__crf=True, run__workers=workers))
+    written = [path.relative_to(tmp_path / "0") for path in (tmp_path / "0").rglob("*.*g")]
+    assert len(written) == 10
+    for name in written:
+        assert len({(tmp_path / str(workers) / name).read_bytes() for workers in (0, 1, 2)}) == 1, name
+    assert any((tmp_path / "0" / name).read_bytes() != (tmp_path / "plain" / name).read_bytes() for name in written)
+
+
+class Stopping(Silent):
+    """Presses Ctrl-C when so many images are done."""
+
+    def __init__(self, images: int) -> None:
+        self.images = images
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self.images -= count
+        if self.images == 0:
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_leaves_whole_files(tmp_path: Path, network: Network, photos: Path, tiny_config: Any) -> None:
+    records = open_unlabelled(photos)
+    with pytest.raises(KeyboardInterrupt):
+        predict_masks(
+            network, records, tmp_path / "out", tiny_config(), Stopping(2), device=CPU, checkpoint_sha256="f00d"
+        )
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+    labels = list((tmp_path / "out" / "labels").rglob("*.png"))
+    assert all((read_mask(path) <= 2).all() for path in labels)
+    assert predict(network, photos, tmp_path / "out", tiny_config())["skipped"] == len(labels) >= 2

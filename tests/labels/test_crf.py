@@ -2,13 +2,14 @@
 
 import importlib.util
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from wsss.errors import MachineError
-from wsss.labels.crf import CrfSettings, crf_labels, dense_crf
+from wsss.labels.crf import CrfSettings, crf_labels, crf_processes, dense_crf
 
 needs_pydensecrf = pytest.mark.skipif(
     importlib.util.find_spec("pydensecrf") is None,
@@ -100,6 +101,34 @@ def test_scores_of_absent_classes_count_for_nothing() -> None:
     assert np.array_equal(label_HW, np.where(object_HW, 2, 0))
 
 
+@needs_pydensecrf
+def test_a_process_gives_the_same_labels() -> None:
+    image_HW3, object_HW = object_image()
+    scores_CHW = np.insert(blurred_scores(object_HW), 1, 1.0, axis=0)
+    present_K, settings = np.array([False, True]), CrfSettings(iterations=3)
+    with crf_processes(1) as processes:
+        crf = partial(processes.call, "rectangle")
+        there_HW = crf_labels(image_HW3, scores_CHW, present_K, settings=settings, crf=crf)
+    assert there_HW.dtype == np.uint8
+    assert np.array_equal(there_HW, crf_labels(image_HW3, scores_CHW, present_K, settings=settings))
+
+
+def test_only_present_classes_travel() -> None:
+    """Background and the second class go out; rank 1 comes back as class 2."""
+    image_HW3, object_HW = object_image()
+    background_HW, score_HW = blurred_scores(object_HW)
+    seen = []
+
+    def crf(image_HW3: NDArray[np.uint8], scores_CHW: NDArray[np.float32], settings: CrfSettings) -> NDArray[np.uint8]:
+        seen.append(scores_CHW)
+        return object_HW.astype(np.uint8)
+
+    scores_CHW = np.stack([background_HW, np.ones_like(score_HW), score_HW])
+    label_HW = crf_labels(image_HW3, scores_CHW, np.array([False, True]), settings=CrfSettings(), crf=crf)
+    assert np.array_equal(seen, [[background_HW, score_HW]])
+    assert np.array_equal(label_HW, 2 * object_HW)
+
+
 def test_no_present_class_is_all_background(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
     image_HW3, object_HW = object_image()
@@ -116,3 +145,6 @@ def test_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatc
         dense_crf(image_HW3, blurred_scores(object_HW), settings=CrfSettings())
     assert caught.value.problem == "the dense CRF needs pydensecrf, which is not installed"
     assert caught.value.fix == "pip install 'wsss[crf]'"
+    with pytest.raises(MachineError, match="needs pydensecrf"):
+        crf_processes(1)
+    assert crf_processes(0).count == 0

@@ -1,11 +1,15 @@
 """`wsss predict`: masks of plain images. Tags are never used.
 
-Shape suffixes: C = K + 1 label channels, H x W pixels.
+The network segments one batch while threads draw and write earlier images, and processes run their dense CRF.
+
+Shape suffixes: C = K + 1 label channels, S of them seen in an image with the background first, H x W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +20,14 @@ from torch import Tensor
 from wsss.config import Config
 from wsss.data.masks import write_mask
 from wsss.data.records import Record
-from wsss.data.scaled import ScaledImages, load_batches
+from wsss.data.scaled import ScaledBatch, ScaledImages, load_batches
 from wsss.device import autocast, num_workers
 from wsss.evaluation.overlay import overlay, write_jpeg
-from wsss.labels.crf import CrfSettings, crf_labels
+from wsss.labels.crf import Crf, CrfSettings, crf_labels, crf_processes, crf_ranks
 from wsss.labels.manifest import forget, open_output, write_manifest
 from wsss.models.averaged import label_probabilities
 from wsss.models.network import Network
+from wsss.pool import Pool
 from wsss.reporting import Reporter
 
 
@@ -46,6 +51,7 @@ def predict_masks(
 
     Raises:
         UsageError: the network has no decoder, or the folder was made with other settings.
+        MachineError: the CRF is wanted and not installed, or its process died.
     """
     settings: dict[str, Any] = {
         "kind": "segmentation",
@@ -61,27 +67,85 @@ def predict_masks(
     todo = [record for record in records if overwrite or not (out / "labels" / f"{record.name}.png").is_file()]
     forget(out / "labels" / f"{record.name}.png" for record in todo)
     reporter.begin("masks", len(records), len(records) - len(todo))
-    network = network.to(device).eval()
+    predictor = Predictor(network.to(device).eval(), out, config, device, overlays)
     images = ScaledImages(todo, config.predict.scales, network.backbone.stride, config.maps.batch_size)
-    for batch in load_batches(images, num_workers(config.run)):
-        sizes = [(image.shape[0], image.shape[1]) for image in batch.images]
-        with autocast(config.run, device):
-            probabilities = label_probabilities(network, batch.at_scales(device), sizes, flip=config.predict.flip)
-        for record, image_HW3, probabilities_CHW in zip(batch.records, batch.images, probabilities, strict=True):
-            label_HW = to_labels(image_HW3.numpy(), probabilities_CHW, crf=config.predict.crf)
-            if overlays:
-                write_jpeg(out / "overlays" / f"{record.name}.jpg", overlay(image_HW3.numpy(), label_HW))
-            write_mask(out / "labels" / f"{record.name}.png", label_HW)
-        reporter.advance(len(batch.records))
+    crf = crf_processes(min(num_workers(config.run), len(todo)) if config.predict.crf else 0)
+    with Pool(crf.count) as pool, crf:
+        for _ in pool.run(predictor.jobs(load_batches(images, num_workers(config.run)), crf.call)):
+            reporter.advance()
     counts = {"images": len(records), "made": len(todo), "skipped": len(records) - len(todo)}
     write_manifest(out, settings, counts)
     return counts
 
 
-def to_labels(image_HW3: np.ndarray[Any, Any], probabilities_CHW: Tensor, *, crf: bool) -> np.ndarray[Any, Any]:
-    """The likeliest class of each pixel, (H, W) uint8; the CRF runs over the classes seen without it."""
-    label_HW = probabilities_CHW.argmax(dim=0).byte().cpu().numpy()
-    if not crf:
-        return label_HW
-    seen_K = np.isin(np.arange(1, probabilities_CHW.shape[0]), label_HW)
-    return crf_labels(image_HW3, probabilities_CHW.float().cpu().numpy(), seen_K, settings=CrfSettings())
+@dataclass(frozen=True, slots=True)
+class Predictor:
+    """Segments batches and writes the masks."""
+
+    network: Network
+    out: Path
+    config: Config
+    device: torch.device
+    overlays: bool
+
+    def jobs(
+        self, batches: Iterable[ScaledBatch], crf: Callable[..., np.ndarray[Any, Any]]
+    ) -> Iterator[tuple[str, Callable[[], None]]]:
+        """Class probabilities of each batch; what remains to be done for an image, by its name.
+
+        Args:
+            batches: of images.
+            crf: the name, then the arguments of a `Crf`.
+        """
+        for batch in batches:
+            sizes = [(image.shape[0], image.shape[1]) for image in batch.images]
+            with autocast(self.config.run, self.device):
+                probabilities = label_probabilities(
+                    self.network, batch.at_scales(self.device), sizes, flip=self.config.predict.flip
+                )
+            for record, image_HW3, probabilities_CHW in zip(batch.records, batch.images, probabilities, strict=True):
+                label_HW = probabilities_CHW.argmax(dim=0).byte().cpu().numpy()
+                seen = Seen.of(probabilities_CHW, label_HW) if self.config.predict.crf else None
+                finish = partial(self._finish, record, image_HW3.numpy(), label_HW, seen)
+                yield record.name, partial(finish, partial(crf, record.name))
+
+    def _finish(
+        self,
+        record: Record,
+        image_HW3: np.ndarray[Any, Any],
+        label_HW: np.ndarray[Any, Any],
+        seen: Seen | None,
+        crf: Crf,
+    ) -> None:
+        """Refine the label map where the CRF is wanted, draw it and write it."""
+        if seen is not None:
+            label_HW = seen.refined(image_HW3, crf)
+        if self.overlays:
+            write_jpeg(self.out / "overlays" / f"{record.name}.jpg", overlay(image_HW3, label_HW))
+        write_mask(self.out / "labels" / f"{record.name}.png", label_HW)  # last: its presence says that it is done
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The classes that an image seems to hold: small enough to wait for the CRF, however many classes there are.
+
+    Attributes:
+        index_S: uint8, their class indices.
+        scores_SHW: their probabilities, in [0, 1].
+    """
+
+    index_S: np.ndarray[Any, Any]
+    scores_SHW: np.ndarray[Any, Any]
+
+    @classmethod
+    def of(cls, probabilities_CHW: Tensor, label_HW: np.ndarray[Any, Any]) -> Seen:
+        """Those of the label map and the background, from the probabilities of all classes on any device."""
+        index_S = np.union1d(np.zeros(1, dtype=np.uint8), label_HW)
+        return cls(index_S, probabilities_CHW[index_S.tolist()].float().cpu().numpy())
+
+    def refined(self, image_HW3: np.ndarray[Any, Any], crf: Crf = crf_ranks) -> np.ndarray[Any, Any]:
+        """Label map of the dense CRF over these classes, (H, W) uint8."""
+        every_K = np.ones(len(self.index_S) - 1, dtype=np.bool_)
+        rank_HW = crf_labels(image_HW3, self.scores_SHW, every_K, settings=CrfSettings(), crf=crf)
+        refined_HW: np.ndarray[Any, Any] = self.index_S[rank_HW]
+        return refined_HW

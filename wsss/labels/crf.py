@@ -1,17 +1,19 @@
 """Fully connected conditional random field: class probabilities that follow colour and position.
 
 After "Efficient inference in fully connected CRFs with Gaussian edge potentials" (Kraehenbuehl and Koltun,
-NIPS 2011), through the optional package pydensecrf. It holds the interpreter lock: use processes, no threads.
+NIPS 2011), through the optional package pydensecrf. It holds the interpreter lock: `crf_processes`, no threads.
 
 Shape suffixes: C classes with the background first, K foreground classes, H rows, W columns, 3 channels RGB.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsss.errors import MachineError
+from wsss.pool import Processes
 
 MIN_PROBABILITY = 1e-5
 """Smallest probability of a class: no pixel is so sure that its neighbours cannot change its mind."""
@@ -86,12 +88,50 @@ def dense_crf(
     return refined.reshape(classes, rows, columns)
 
 
+Crf = Callable[[NDArray[np.uint8], NDArray[np.float32], CrfSettings], NDArray[np.uint8]]
+"""`crf_ranks`, or a function that has it run elsewhere."""
+
+
+def crf_ranks(
+    image_HW3: NDArray[np.uint8], scores_CHW: NDArray[np.float32], settings: CrfSettings
+) -> NDArray[np.uint8]:
+    """The likeliest of the given classes at each pixel after the dense CRF: (H, W) uint8, 0 is the first.
+
+    Args:
+        image_HW3: RGB, 0 to 255.
+        scores_CHW: in [0, 1]; they need not sum to 1.
+        settings: of the pairwise terms.
+
+    Raises:
+        MachineError: pydensecrf is not installed.
+    """
+    scores_CHW = np.maximum(scores_CHW, MIN_PROBABILITY)
+    probabilities_CHW = scores_CHW / scores_CHW.sum(axis=0, keepdims=True)
+    refined_CHW = dense_crf(image_HW3, probabilities_CHW, settings=settings)
+    rank_HW: NDArray[np.uint8] = refined_CHW.argmax(axis=0).astype(np.uint8)
+    return rank_HW
+
+
+def crf_processes(
+    count: int,
+) -> Processes[[NDArray[np.uint8], NDArray[np.float32], CrfSettings], NDArray[np.uint8]]:
+    """So many processes that run `crf_ranks`; with 0 it runs where it is called.
+
+    Raises:
+        MachineError: pydensecrf is not installed.
+    """
+    if count:
+        require_crf()
+    return Processes(crf_ranks, count)
+
+
 def crf_labels(
     image_HW3: NDArray[np.uint8],
     scores_CHW: NDArray[np.float32],
     present_K: NDArray[np.bool_],
     *,
     settings: CrfSettings,
+    crf: Crf = crf_ranks,
 ) -> NDArray[np.uint8]:
     """Label map of the dense CRF over the background and the present classes alone.
 
@@ -102,6 +142,7 @@ def crf_labels(
         scores_CHW: background score, then the K class scores, in [0, 1]; they need not sum to 1.
         present_K: bool, the image-level labels.
         settings: of the pairwise terms.
+        crf: where it runs.
 
     Returns:
         (H, W) uint8 class indices; all background, without running anything, where no class is present.
@@ -112,8 +153,5 @@ def crf_labels(
     index_C = np.flatnonzero(np.concatenate(([True], present_K))).astype(np.uint8)
     if len(index_C) == 1:
         return np.zeros(scores_CHW.shape[1:], dtype=np.uint8)
-    scores_CHW = np.maximum(scores_CHW[index_C], MIN_PROBABILITY)
-    probabilities_CHW = scores_CHW / scores_CHW.sum(axis=0, keepdims=True)
-    best_HW = dense_crf(image_HW3, probabilities_CHW, settings=settings).argmax(axis=0)
-    label_HW: NDArray[np.uint8] = index_C[best_HW]
+    label_HW: NDArray[np.uint8] = index_C[crf(image_HW3, scores_CHW[index_C], settings)]
     return label_HW
