@@ -1,0 +1,325 @@
+"""Time of `class_maps` against the plain forward and against the usual ways: the speed tables of RESULTS.md.
+
+    python benchmarks/maps.py --device cpu
+    python benchmarks/maps.py --backbone vit_tiny_patch16_224 --sides 64 --images 4 --batch 2 --rounds 1  # seconds
+    python benchmarks/maps.py --profile
+
+Weights are random. So are the images, which are square; their numbers of tags have VOC's shares (1.56 an image, at most
+6), and batches are formed by number of tags, as `wsss.data.scaled` forms them. Rivals take turns in one process; a cell
+is the median (smallest-largest) ratio over the rounds.
+
+The other ways are slow, so they see fewer images, and `class_maps` the same ones:
+
+- materialised: for each (image, class) one forward and one backward through softmax(q k^T) v with every N x N matrix
+  and its gradient kept, parameter gradients included, as the usual code has it, then GETAM's formula. Only the class
+  token's row is multiplied, which favours it. Its maps are checked to be ours.
+- the grad-CAM of two packages, on the same tokens as our `gradcam`, which is far less work than GETAM: only the last
+  block's backward is needed. They are given whole batches: pytorch-grad-cam one call a round of tags, torchcam one
+  forward for all rounds. Neither is a dependency: `pip install grad-cam 'torchcam>=0.5'` before the benchmark.
+
+Shape suffixes: B images, C channels, K classes, A heads, N tokens, h x w patch grid, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import torch
+import typer
+from measuring import machine, ratio_cell, table, take_turns
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.profiler import ProfilerActivity, profile
+
+from wsss.config import Method
+from wsss.device import pick_device
+from wsss.maps.generate import class_maps, one_class_an_image
+from wsss.maps.methods import released_coupling
+from wsss.models.network import Network, build_network
+
+CLASSES = tuple(f"class {k}" for k in range(20))
+TAG_SHARES = (0.62, 0.25, 0.09, 0.03, 0.007, 0.003)
+"""Of images with 1, 2, ... 6 tags: 1.56 an image."""
+
+COST_TARGETS = ("3.0", "1.9")
+SPEED_TARGETS = ("10", "15")
+"""For all blocks and for the last half."""
+
+TOLERANCE = 1e-4
+CHECKED = 4
+"""Images whose maps are compared."""
+
+
+class Batch(NamedTuple):
+    """Images in [0, 1] and their tags, on one device."""
+
+    images_B3HW: Tensor
+    present_BK: Tensor
+
+
+def random_network(backbone: str, device: torch.device) -> Network:
+    """A classifier of 20 classes with random weights."""
+    torch.manual_seed(0)
+    return build_network(backbone, CLASSES, decoder=False).eval().to(device)
+
+
+def tag_counts(images: int) -> list[int]:
+    """Numbers of tags with VOC's shares, as near as so many images can have them, smallest first."""
+    quantiles = (np.arange(images) + 0.5) / images
+    counts: list[int] = (np.searchsorted(np.cumsum(TAG_SHARES), quantiles) + 1).tolist()
+    return counts
+
+
+def random_batches(counts: Sequence[int], side: int, batch: int, device: torch.device) -> list[Batch]:
+    """Square images with so many tags each, in this order."""
+    generator = torch.Generator().manual_seed(0)
+    batches = []
+    for first in range(0, len(counts), batch):
+        chunk = torch.tensor(counts[first : first + batch])
+        order_BK = torch.rand(len(chunk), len(CLASSES), generator=generator).argsort(dim=1)
+        images_B3HW = torch.rand(len(chunk), 3, side, side, generator=generator)
+        batches.append(Batch(images_B3HW.to(device), (order_BK < chunk[:, None]).to(device)))
+    return batches
+
+
+def plain_forward(network: Network, batches: Sequence[Batch]) -> None:
+    """Logits without a graph."""
+    with torch.no_grad():
+        for batch in batches:
+            network.classify(batch.images_B3HW)
+
+
+def our_maps(
+    network: Network, batches: Sequence[Batch], *, start_layer: int = 0, method: Method = "getam"
+) -> list[Tensor]:
+    """(B, K, h, w) of each batch."""
+    return [class_maps(network, *batch, method=method, start_layer=start_layer)[1] for batch in batches]
+
+
+class MaterialisedAttention(TorchFunctionMode):
+    """Attention as softmax(q k^T) v; every matrix is kept and, after a backward, its gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attentions: list[Tensor] = []
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        query_BAND, key_BAND, value_BAND = args[:3]
+        scaled_BAND = query_BAND * query_BAND.shape[-1] ** -0.5
+        attention_BANN = (scaled_BAND @ key_BAND.transpose(-2, -1)).softmax(dim=-1)
+        attention_BANN.retain_grad()
+        self.attentions.append(attention_BANN)
+        return attention_BANN @ value_BAND
+
+
+def materialised_maps(network: Network, batches: Sequence[Batch], *, start_layer: int = 0) -> list[Tensor]:
+    """(B, K, h, w) of each batch, from one forward and one backward an (image, class)."""
+    return [_materialised_batch(network, *batch, start_layer) for batch in batches]
+
+
+def _materialised_batch(network: Network, images_B3HW: Tensor, present_BK: Tensor, start_layer: int) -> Tensor:
+    prefix = network.backbone.num_prefix_tokens
+    grid = grid_of(network, images_B3HW)
+    maps_BKhw = torch.zeros(*present_BK.shape, *grid, device=images_B3HW.device)
+    for b, k in present_BK.nonzero().tolist():
+        network.zero_grad()
+        with MaterialisedAttention() as explicit:
+            logit = network.classify(images_B3HW[b : b + 1])[0, k]
+        logit.backward()  # type: ignore[no-untyped-call]
+        for attention_1ANN in explicit.attentions[start_layer:]:
+            assert attention_1ANN.grad is not None
+            rows_1A1N = attention_1ANN.detach()[:, :, :1], attention_1ANN.grad[:, :, :1]
+            maps_BKhw[b, k] += released_coupling(*rows_1A1N)[0, 0, prefix:].reshape(grid)
+    network.zero_grad()
+    return maps_BKhw
+
+
+def grid_of(network: Network, images_B3HW: Tensor) -> tuple[int, int]:
+    """(h, w)."""
+    rows, columns = network.backbone.stride
+    return -(-images_B3HW.shape[2] // rows), -(-images_B3HW.shape[3] // columns)
+
+
+class Classifier(nn.Module):
+    """The network as the packages want it: images to logits."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images_B3HW: Tensor) -> Tensor:
+        """(B, K)."""
+        return self.network.classify(images_B3HW)
+
+
+def _to_grid(prefix: int, grid: tuple[int, int], tokens_BNC: Tensor) -> Tensor:
+    return tokens_BNC[:, prefix:].transpose(1, 2).reshape(len(tokens_BNC), -1, *grid)
+
+
+def grad_cam_maps(package: Any, network: Network, batches: Sequence[Batch]) -> list[Any]:
+    """pytorch-grad-cam: for each round of tags the (b, H, W) of the b images that have one left."""
+    target_of = package.utils.model_targets.ClassifierOutputTarget
+    maps = []
+    for images_B3HW, present_BK in batches:
+        to_grid = partial(_to_grid, network.backbone.num_prefix_tokens, grid_of(network, images_B3HW))
+        layers = [network.backbone.gradcam_layer]
+        with package.GradCAM(Classifier(network), layers, reshape_transform=to_grid) as cam:
+            for chosen_BK in one_class_an_image(present_BK):
+                left_B = chosen_BK.any(dim=1)
+                targets = [target_of(k) for k in chosen_BK[left_B].int().argmax(dim=1).tolist()]
+                maps.append(cam(images_B3HW[left_B], targets))
+    network.zero_grad()
+    return maps
+
+
+def torchcam_maps(package: Any, network: Network, batches: Sequence[Batch]) -> list[Tensor]:
+    """torchcam: (B, h, w) for each round of tags; where an image has none left, of class 0."""
+    maps = []
+    for images_B3HW, present_BK in batches:
+        to_grid = partial(_to_grid, network.backbone.num_prefix_tokens, grid_of(network, images_B3HW))
+        classifier = Classifier(network)
+        with package.GradCAM(classifier, network.backbone.gradcam_layer, reshape_transform=to_grid) as cam:
+            logits_BK = classifier(images_B3HW)
+            rounds = list(one_class_an_image(present_BK))
+            for number, chosen_BK in enumerate(rounds):
+                classes = chosen_BK.int().argmax(dim=1).tolist()
+                maps += cam(classes, logits_BK, normalized=False, retain_graph=number + 1 < len(rounds))
+    return maps
+
+
+PACKAGES: dict[str, tuple[str, Callable[..., Any]]] = {
+    "grad-cam": ("pytorch_grad_cam", grad_cam_maps),
+    "torchcam": ("torchcam.methods", torchcam_maps),
+}
+
+
+def package_rivals(network: Network, batches: Sequence[Batch]) -> dict[str, Callable[[], Any]]:
+    """Those installed, by name and version; says which are not."""
+    rivals: dict[str, Callable[[], Any]] = {}
+    for name, (module, rival) in PACKAGES.items():
+        try:
+            package = importlib.import_module(module)
+        except ImportError:
+            print(f"\n{name} is not installed: no row (pip install {name})")
+        else:
+            version = importlib.metadata.version(name)
+            rivals[f"GradCAM of {name} {version}"] = partial(rival, package, network, batches)
+    return rivals
+
+
+def describe(batches: Sequence[Batch]) -> str:
+    """Number of images, tags and batches."""
+    images = sum(len(batch.present_BK) for batch in batches)
+    tags = sum(int(batch.present_BK.sum()) for batch in batches)
+    return f"{images} images with {tags} tags, batches: {len(batches)}"
+
+
+def check_equal(network: Network, batch: Batch, start_layer: int) -> float:
+    """Relative difference of our maps and the materialised ones of a few images.
+
+    Raises:
+        SystemExit: it is above the tolerance.
+    """
+    few = [Batch(batch.images_B3HW[-CHECKED:], batch.present_BK[-CHECKED:])]
+    (ours,) = our_maps(network, few, start_layer=start_layer)
+    (theirs,) = materialised_maps(network, few, start_layer=start_layer)
+    difference = float((ours - theirs).norm() / theirs.norm())
+    if not difference < TOLERANCE:
+        raise SystemExit(f"maps from block {start_layer} differ by {difference:.1e} of their norm; nothing to compare")
+    return difference
+
+
+def cost_table(network: Network, batches: Sequence[Batch], rounds: int) -> str:
+    """Our time over the plain forward's."""
+    starts = starts_of(network)
+    rivals: Mapping[str, Callable[[], Any]] = {
+        "forward": partial(plain_forward, network, batches),
+        **{name: partial(our_maps, network, batches, start_layer=start) for name, start in starts.items()},
+    }
+    times = take_turns(rivals, rounds)
+    rows = [
+        [name, ratio_cell(times[name], times["forward"]), target]
+        for name, target in zip(starts, COST_TARGETS, strict=True)
+    ]
+    return table(["class_maps", "time over the plain forward", "target, DeiT-Small"], rows)
+
+
+def rival_table(network: Network, batches: Sequence[Batch], rounds: int) -> str:
+    """Their time over ours: how many times faster ours is."""
+    starts = starts_of(network)
+    ours: dict[str, Callable[[], Any]] = {
+        name: partial(our_maps, network, batches, start_layer=start) for name, start in starts.items()
+    }
+    ours["gradcam"] = partial(our_maps, network, batches, method="gradcam")
+    theirs: dict[str, Callable[[], Any]] = {
+        "materialised, one backward an (image, class)": partial(materialised_maps, network, batches),
+        **package_rivals(network, batches),
+    }
+    differences = [check_equal(network, batches[-1], start) for start in starts.values()]
+    times = take_turns({**ours, **theirs}, rounds)
+    rows = [[name, *(ratio_cell(times[name], times[our]) for our in ours)] for name in theirs]
+    rows.append(["target for the materialised way, DeiT-Small", *SPEED_TARGETS, ""])
+    checked = f"Maps agree with the materialised ones within {max(differences):.1e} of their norm."
+    return f"{table(['time over', *ours], rows)}\n\n{checked}"
+
+
+def starts_of(network: Network) -> dict[str, int]:
+    """All blocks and the last half, by name."""
+    depth = network.backbone.depth
+    return {f"getam, blocks {start}-{depth - 1}": start for start in (0, depth // 2)}
+
+
+def profile_table(network: Network, batch: Batch) -> str:
+    """The most expensive operators of one batch, by their own time."""
+    device = batch.images_B3HW.device
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+    class_maps(network, *batch)
+    with profile(activities=activities) as profiler:
+        class_maps(network, *batch)
+    order = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    return str(profiler.key_averages().table(sort_by=order, row_limit=15))
+
+
+def main(
+    backbone: Annotated[str, typer.Option(help="A timm vision transformer.")] = "deit_small_patch16_224",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    sides: Annotated[str, typer.Option(help="Sides of the images in pixels.")] = "224,384",
+    images: Annotated[int, typer.Option(min=1, help="Images for the plain forward and class_maps.")] = 128,
+    rival_images: Annotated[int, typer.Option(help="Images for the other ways; 0 leaves them out.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 16,
+    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    profiler: Annotated[bool, typer.Option("--profile", help="Profile a batch of median tags; no ratios.")] = False,
+) -> None:
+    """Print the tables of each side."""
+    where = pick_device(device)
+    network = random_network(backbone, where)
+    print(f"{backbone}, batch {batch}, {rounds} rounds, {machine(where)}", flush=True)
+    for side in map(int, sides.split(",")):
+        batches = random_batches(tag_counts(images), side, batch, where)
+        if profiler:
+            middle = batches[len(batches) // 2]
+            print(f"\n### {side} px: {describe([middle])}\n\n{profile_table(network, middle)}", flush=True)
+            continue
+        print(f"\n### {side} px: {describe(batches)}\n\n{cost_table(network, batches, rounds)}", flush=True)
+        if rival_images:
+            some = random_batches(tag_counts(min(images, rival_images)), side, batch, where)
+            print(f"\n### {side} px: {describe(some)}", flush=True)
+            print(f"\n{rival_table(network, some, rounds)}", flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)

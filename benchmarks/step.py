@@ -1,0 +1,182 @@
+"""Images/s of training steps: how much the double backward costs over plain supervision, and the energy over both.
+
+    python benchmarks/step.py -c voc-animals-cpu
+    python benchmarks/step.py -c voc-deit-s --device cuda --batch 32 --profile
+
+A step is the losses, their backward, the clipping and the optimiser. Weights, images and tags are random; the tags an
+image has are as many as in VOC. In one round, every rival sees the same batch.
+
+Shape suffixes: B images, K classes, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Annotated, Literal
+
+import torch
+import typer
+from measuring import Times, machine, ratio_cell, table, take_turns
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
+
+from wsss.config import Config, RunSection, resolve
+from wsss.data.masks import IGNORE_INDEX
+from wsss.device import autocast, pick_device
+from wsss.models.network import Network
+from wsss.training.classify import ClassifyTask
+from wsss.training.loop import Batch, Task, make_optimizer
+from wsss.training.run import build_from
+from wsss.training.segment import SegmentTask
+
+TAG_SHARES = (0.60, 0.28, 0.09, 0.02, 0.01)
+"""Share of the images with 1, 2, ... tags: 1.56 an image."""
+
+ENERGY_WEIGHT = 1e-7
+ACTIVATIONS = {"cpu": [ProfilerActivity.CPU], "cuda": [ProfilerActivity.CPU, ProfilerActivity.CUDA]}
+TOP = 15
+"""Lines of the profile."""
+
+SUPERVISED, END_TO_END, ENERGY, CLASSIFY = "supervised", "end to end", "end to end, energy", "classification"
+TARGETS = {END_TO_END: "1.80"}
+ENERGY_TARGET = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a task each time it is called, with one batch after the other."""
+
+    task: Task
+    network: Network
+    optimizer: torch.optim.Optimizer
+    batches: Iterator[Batch]
+    run: RunSection
+    device: torch.device
+
+    def __call__(self) -> None:
+        """What the training loop does with a batch."""
+        self.network.train()
+        with autocast(self.run, self.device):
+            losses = self.task.losses(self.network, next(self.batches), 0, 1)
+            loss = torch.stack([value.float() for value in losses.values()]).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.task.section.clip_norm:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.task.section.clip_norm)
+        self.optimizer.step()
+
+
+def random_batch(batch_size: int, classes: int, side: int, device: torch.device, seed: int) -> Batch:
+    """Blurred images with grain, tags as many as in VOC, and label maps of blobs of these tags."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse_B3hw = torch.rand(batch_size, 3, 8, 8, generator=generator)
+    images_B3HW = F.interpolate(coarse_B3hw, size=(side, side), mode="bilinear", align_corners=False)
+    images_B3HW = (images_B3HW + 0.03 * torch.randn(images_B3HW.shape, generator=generator)).clamp(0, 1)
+    present_BK = torch.zeros(batch_size, classes, dtype=torch.bool)
+    counts_B = torch.multinomial(torch.tensor(TAG_SHARES), batch_size, replacement=True, generator=generator) + 1
+    labels = []
+    for b, count in enumerate(counts_B.tolist()):
+        tags = torch.randperm(classes, generator=generator)[:count]
+        present_BK[b, tags] = True
+        kinds = torch.cat([torch.tensor([0, IGNORE_INDEX]), tags + 1]).to(torch.uint8)
+        labels.append(blobs(kinds, side, generator))
+    batch = {"image": images_B3HW, "present": present_BK, "label": torch.stack(labels)}
+    return {name: value.to(device) for name, value in batch.items()}
+
+
+def blobs(kinds: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """(side, side) label map of 8 x 8 squares, each of a random kind."""
+    squares_hw = kinds[torch.randint(len(kinds), (8, 8), generator=generator)]
+    return F.interpolate(squares_hw[None, None], size=(side, side), mode="nearest")[0, 0]
+
+
+def make_step(
+    task: Literal["classify", "supervised", "end to end"],
+    config: Config,
+    batches: list[Batch],
+    device: torch.device,
+) -> Step:
+    """A task over these batches, with a fresh network and optimiser."""
+    classes = [f"class-{k}" for k in range(batches[0]["present"].shape[1])]
+    network = build_from(config, classes, decoder=task != "classify").to(device)
+    chosen: Task = ClassifyTask(config, None, device)
+    if task != "classify":
+        chosen = SegmentTask(config, None, device, from_disk=task == "supervised", started=True)
+    return Step(chosen, network, make_optimizer(chosen, network), cycle(batches), config.run, device)
+
+
+def with_energy(config: Config, weight: float) -> Config:
+    """The same with another weight of the dense energy."""
+    return config.model_copy(update={"segment": config.segment.model_copy(update={"weight_energy": weight})})
+
+
+def make_rivals(config: Config, batches: list[Batch], device: torch.device) -> dict[str, Step]:
+    """The four steps."""
+    plain = with_energy(config, 0.0)
+    energy = with_energy(config, config.segment.weight_energy or ENERGY_WEIGHT)
+    return {
+        SUPERVISED: make_step("supervised", plain, batches, device),
+        END_TO_END: make_step("end to end", plain, batches, device),
+        ENERGY: make_step("end to end", energy, batches, device),
+        CLASSIFY: make_step("classify", plain, batches, device),
+    }
+
+
+def share_of_energy(times: dict[str, Times]) -> str:
+    """Share of the step that the energy takes: median and range over the rounds."""
+    pairs = zip(times[END_TO_END].seconds, times[ENERGY].seconds, strict=True)
+    shares = [1 - without / whole for without, whole in pairs]
+    return f"{100 * statistics.median(shares):.0f}% ({100 * min(shares):.0f}-{100 * max(shares):.0f})"
+
+
+def print_profile(step: Step) -> None:
+    """The operators that take most of one step."""
+    step()
+    with profile(activities=ACTIVATIONS[step.device.type]) as recorded:
+        step()
+    order = f"self_{step.device.type}_time_total"
+    print(recorded.key_averages().table(sort_by=order, row_limit=TOP, max_name_column_width=50))
+
+
+def main(
+    config: Annotated[str, typer.Option("-c", "--config", help="A preset or YAML file.")] = "voc-animals-cpu",
+    assignments: Annotated[list[str] | None, typer.Option("--set")] = None,
+    batch: Annotated[int, typer.Option(help="Images a step; 0 takes that of the config.")] = 0,
+    classes: int = 20,
+    device: str = "auto",
+    rounds: int = 8,
+    profiled: Annotated[bool, typer.Option("--profile", help="Also print where the time goes.")] = False,
+) -> None:
+    """Print one table."""
+    settings = resolve(config, assignments or (), {"model.weights": "none"})
+    chosen, size = pick_device(device), batch or settings.segment.batch_size
+    batches = [random_batch(size, classes, settings.augment.size, chosen, seed) for seed in range(rounds + 1)]
+    rivals = make_rivals(settings, batches, chosen)
+    times = take_turns(rivals, rounds)
+    tags = statistics.mean(float(batch["present"].sum()) / size for batch in batches)
+    side, backbone = settings.augment.size, settings.model.backbone
+    print(f"### Steps of {config}: {backbone}, {size} images of {side} px, {tags:.2f} of {classes} classes each, "
+          f"amp {settings.run.amp} ({machine()})\n")  # fmt: skip
+    rows = [
+        [
+            name,
+            f"{size / taken.median:.1f}",
+            ratio_cell(taken, times[SUPERVISED]),
+            TARGETS.get(name, ""),
+        ]
+        for name, taken in times.items()
+    ]
+    print(table(["step", "images/s", "time / supervised", "target"], rows))
+    print(f"\nDense energy: {share_of_energy(times)} of the step, target {100 * ENERGY_TARGET:.0f}%.", flush=True)
+    if profiled:
+        for name in (END_TO_END, ENERGY):
+            print(f"\n{name}:\n")
+            print_profile(rivals[name])
+
+
+if __name__ == "__main__":
+    typer.run(main)
