@@ -46,6 +46,13 @@ def make_pseudo(
     flip: FlipOption = None,
     background: Annotated[str | None, typer.Option(help="power, or band (low, high, ignored between).")] = None,
     saliency: Annotated[Path | None, typer.Option(help="Folder of 8-bit saliency maps: extra supervision.")] = None,
+    pamr_stride: Annotated[
+        int | None, typer.Option(help="Refine at one Nth of each side: faster, coarser edges.", metavar="N")
+    ] = None,
+    decoder: Annotated[
+        bool | None,
+        typer.Option("--decoder/--no-decoder", help="Of a train-seg run: keep what maps and decoder agree on."),
+    ] = None,
     crf: CrfOption = None,
     save_scores: Annotated[bool, typer.Option("--save-scores", help="Also write small 8-bit class scores.")] = False,
     overlays: Annotated[int, typer.Option(min=0, help="Also draw so many pictures.", metavar="N")] = 0,
@@ -79,6 +86,8 @@ def make_pseudo(
             "maps.scales": numbers(scales),
             "maps.flip": flip,
             "labels.background": background,
+            "labels.pamr_stride": pamr_stride,
+            "labels.decoder": decoder,
             "labels.crf": crf,
             "run.device": device,
             "run.amp": amp,

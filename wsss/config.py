@@ -111,6 +111,9 @@ class SegmentSection(Optimisation):
 
     cls_share: Share = 0.5
     """Share of the epochs that only classify, before pseudo labels are made; end to end from scratch only."""
+    maps_share: Share = 0.3
+    """Share of the segmentation steps whose pseudo labels are made from class maps alone; later ones hear the decoder
+    too (`wsss.labels.agreement`). 1 is as published."""
     lr_seg_factor: Annotated[float, Field(gt=0)] = 1.0
     """Learning rate of the segmentation phase relative to that of the classification phase."""
     decoder_lr_factor: Annotated[float, Field(gt=0)] = 10.0
@@ -150,6 +153,12 @@ class LabelsSection(Section):
     low: Share = 0.6
     high: Share = 0.72
     """The band suits maps that were spread; published maps peak more, and the power rule suits them."""
+    decoder: bool = True
+    """`make-pseudo` from a run of train-seg: a pixel belongs to what maps and decoder agree on."""
+    softness: Annotated[float, Field(gt=0)] = 0.1
+    """Difference of class scores that changes the odds of the maps by a factor e, where the decoder is heard."""
+    confidence: Share = 0.6
+    """Joint probability of maps and decoder below which a pixel is ignored."""
     saliency_threshold: Share = 0.5
     mining_quantile: Share = 0.9
     opening: Annotated[int, Field(ge=0)] = 10
@@ -157,6 +166,8 @@ class LabelsSection(Section):
     """Images of a larger area than this squared are refined at that area, to bound time and memory."""
     pamr_iterations: Annotated[int, Field(ge=0)] = 10
     pamr_dilations: Sizes = (1, 2, 4, 8, 12, 24)
+    pamr_stride: Positive = 1
+    """Refine at one Nth of each side: less time and memory, coarser edges."""
     crf: bool = False
 
     @model_validator(mode="after")

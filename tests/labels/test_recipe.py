@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from wsss.config import LabelsSection
 from wsss.data.masks import IGNORE_INDEX
 from wsss.labels.completion import BackgroundBand, PowerBackground
 from wsss.labels.pamr import pamr
-from wsss.labels.recipe import background_rule, complete, refine, refine_to_image, working_size
+from wsss.labels.recipe import background_rule, complete, refine, refine_to_image, strided, working_size
 from wsss.maps.scores import normalise_scores
 
 PLAIN = LabelsSection(pamr_iterations=0, opening=0)
@@ -96,6 +97,50 @@ def test_images_larger_than_the_working_area() -> None:
     assert torch.corrcoef(torch.stack([whole[0].flatten(), coarse[0].flatten()]))[0, 1] > 0.8
 
 
+@pytest.mark.parametrize(
+    ("stride", "expected"), [(1, (1, 2, 4, 8, 12, 24)), (2, (1, 1, 2, 4, 6, 12)), (4, (1, 1, 1, 2, 3, 6))]
+)
+def test_dilations_reach_as_far_at_any_stride(stride: int, expected: tuple[int, ...]) -> None:
+    dilations = LabelsSection().pamr_dilations
+    assert strided(dilations, stride) == expected
+    reach = [sum((d * step) ** 2 for d in rings) for rings, step in ((dilations, 1), (expected, stride))]
+    assert reach[1] == pytest.approx(reach[0], rel=0.04)
+
+
+def test_a_stride_refines_the_small_image() -> None:
+    torch.manual_seed(2)
+    images_B3HW, scores_BKHW = torch.rand(2, 3, 12, 15), torch.rand(2, 2, 12, 15)
+    present_BK = torch.tensor([[True, False], [True, True]])
+    images_B3hw, scores_BKhw = (
+        F.interpolate(maps, size=(6, 8), mode="bilinear", align_corners=False, antialias=True)
+        for maps in (images_B3HW, scores_BKHW)
+    )
+    small_BKhw = pamr(images_B3hw, scores_BKhw, present_BK, iterations=3, dilations=(1, 2))
+    expected = normalise_scores(F.interpolate(small_BKhw, size=(12, 15), mode="bilinear"), present_BK)
+    section = LabelsSection(pamr_iterations=3, pamr_dilations=(2, 4), pamr_stride=2)
+    refined_BKHW = refine(images_B3HW, scores_BKHW, present_BK, section)
+    torch.testing.assert_close(refined_BKHW, expected)
+    assert refined_BKHW.amax(dim=(2, 3)).tolist() == [[1, 0], [1, 1]]
+
+
+@pytest.mark.parametrize("size", [(64, 96), (37, 53)])
+def test_a_stride_stays_near_the_whole(size: tuple[int, int]) -> None:
+    torch.manual_seed(3)
+    image_3HW, present_K = picture(64, 96)[:, : size[0], : size[1]], torch.tensor([True, False])
+    scores_Khw = torch.rand(2, 8, 12)
+    whole = refine_to_image(image_3HW, scores_Khw, present_K, LabelsSection(pamr_dilations=(2, 4)))
+    coarse = refine_to_image(image_3HW, scores_Khw, present_K, LabelsSection(pamr_dilations=(2, 4), pamr_stride=2))
+    assert coarse.shape == (2, *size)
+    assert not torch.equal(whole, coarse)
+    assert torch.corrcoef(torch.stack([whole[0].flatten(), coarse[0].flatten()]))[0, 1] > 0.8
+
+
+def test_a_stride_beyond_the_image_leaves_one_pixel() -> None:
+    scores_Khw, present_K = torch.rand(1, 2, 2), torch.tensor([True])
+    refined = refine_to_image(picture(8, 16), scores_Khw, present_K, LabelsSection(pamr_stride=100))
+    torch.testing.assert_close(refined, torch.ones(1, 8, 16))
+
+
 def red_square(size: int = 40) -> tuple[Tensor, Tensor, Tensor]:
     """An image, where its square lies, and scores that are too wide for it."""
     torch.manual_seed(0)
@@ -111,7 +156,7 @@ def red_square(size: int = 40) -> tuple[Tensor, Tensor, Tensor]:
 
 @needs_pydensecrf
 @pytest.mark.parametrize("background", ["power", "band"])
-def test_the_crf_follows_the_edges(background: str) -> None:
+def test_the_crf_follows_the_edges(background: Literal["power", "band"]) -> None:
     image_3HW, inside_HW, scores_KHW = red_square()
     section = LabelsSection(background=background, exponent=1.0, low=0.2, high=0.4, opening=0)
     label_HW = complete(scores_KHW, torch.tensor([True, False]), section, image_3HW=image_3HW)
@@ -131,7 +176,7 @@ def test_the_crf_of_a_band_is_unsure_between_its_ends() -> None:
     for low, high, expected in ((0.1, 0.2, 1), (0.1, 0.9, IGNORE_INDEX), (0.8, 0.9, 0)):
         section = LabelsSection(low=low, high=high, opening=0)
         label_HW = complete(scores_KHW, present_K, section, image_3HW=image_3HW)
-        assert label_HW.unique().tolist() == [expected]
+        assert set(label_HW.flatten().tolist()) == {expected}
 
 
 @needs_pydensecrf
@@ -139,3 +184,29 @@ def test_the_crf_without_a_tag_is_background() -> None:
     label_HW = complete(torch.zeros(2, 8, 9), torch.zeros(2, dtype=torch.bool), PLAIN, image_3HW=torch.rand(3, 8, 9))
     assert label_HW.shape == (8, 9)
     assert not label_HW.any()
+
+
+def test_with_an_opinion_maps_and_decoder_must_agree() -> None:
+    section = PLAIN.model_copy(update={"low": 0.4, "high": 0.6, "softness": 0.1, "confidence": 0.6})
+    scores_KHW = torch.tensor([[[0.9, 0.9, 0.1]]])
+    opinion_CHW = torch.tensor([[[0.1, 0.98, 0.9]], [[0.9, 0.02, 0.1]]])
+    label_HW = complete(scores_KHW, torch.tensor([True]), section, opinion_CHW=opinion_CHW)
+    assert label_HW.tolist() == [[1, IGNORE_INDEX, 0]]
+
+
+def test_the_crf_hears_the_agreement() -> None:
+    """It is given the joint probabilities: background and the one present class."""
+    seen: list[Any] = []
+
+    def crf(image_HW3: Any, scores_CHW: Any, settings: Any) -> Any:
+        seen.append(scores_CHW)
+        return scores_CHW.argmax(axis=0).astype("uint8")
+
+    scores_KHW = torch.tensor([[[0.9, 0.1]]])
+    opinion_CHW = torch.tensor([[[0.1, 0.9]], [[0.9, 0.1]]])
+    label_HW = complete(
+        scores_KHW, torch.tensor([True]), PLAIN, opinion_CHW=opinion_CHW, image_3HW=torch.zeros(3, 1, 2), crf=crf
+    )
+    assert label_HW.tolist() == [[1, 0]]
+    assert seen[0].shape == (2, 1, 2)
+    assert seen[0].sum(axis=0) == pytest.approx(1.0)

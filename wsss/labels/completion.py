@@ -46,6 +46,10 @@ class BackgroundBand:
     low: float = 0.25
     high: float = 0.55
 
+    def score(self, best_HW: Tensor) -> Tensor:
+        """Background score: the middle of the band everywhere."""
+        return torch.full_like(best_HW, (self.low + self.high) / 2)
+
     def label(self, best_HW: Tensor, class_HW: Tensor) -> Tensor:
         """The class index, IGNORE_INDEX or 0: (H, W) uint8."""
         label_HW = class_HW.masked_fill(~(best_HW > self.high), IGNORE_INDEX)

@@ -1,12 +1,17 @@
 """`wsss make-pseudo`: pseudo labels of a tagged set, on disk.
 
+The network and the refinement of one batch run while threads complete and write earlier images, and processes their
+dense CRF.
+
 Shape suffixes: B images, K classes, C present classes, H x W pixels, h x w patch grid.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +26,13 @@ from wsss.data.scaled import ScaledBatch, ScaledImages, load_batches
 from wsss.device import autocast, num_workers
 from wsss.errors import DataError
 from wsss.evaluation.overlay import contact_sheet, overlay, write_jpeg
+from wsss.labels.crf import Crf, crf_processes
 from wsss.labels.manifest import forget, open_output, write_manifest
 from wsss.labels.recipe import complete, refine_to_image
 from wsss.maps.generate import MapSettings, multiscale_scores
+from wsss.models.averaged import label_probabilities
 from wsss.models.network import Network
+from wsss.pool import Pool
 from wsss.reporting import Reporter
 
 READERS = 4
@@ -65,6 +73,7 @@ def make_pseudo_labels(
     Raises:
         UsageError: the folder was made with other settings, or holds something else.
         DataError: a saliency map is missing or has another size than its image.
+        MachineError: the CRF is wanted and not installed, or its process died.
     """
     wanted = wanted or Wanted()
     settings = settings_of(network, tagged, config, checkpoint_sha256)
@@ -76,9 +85,10 @@ def make_pseudo_labels(
     maker = Maker(network.to(device).eval(), tagged, out, config, device, wanted, pictured)
     reporter.begin("pseudo labels", len(tagged), len(tagged) - len(todo))
     images = ScaledImages(todo, config.maps.scales, network.backbone.stride, config.maps.batch_size)
-    for batch in load_batches(images, num_workers(config.run)):
-        maker.make(batch)
-        reporter.advance(len(batch.records))
+    crf = crf_processes(min(num_workers(config.run), len(todo)) if config.labels.crf else 0)
+    with Pool(crf.count) as pool, crf:
+        for _ in pool.run(maker.jobs(load_batches(images, num_workers(config.run)), crf.call)):
+            reporter.advance()
     counts = {"images": len(tagged), **count_pixels(out, tagged)}
     write_manifest(out, settings, counts)
     return {"made": len(todo), "skipped": len(tagged) - len(todo), **counts}
@@ -105,6 +115,7 @@ def settings_of(network: Network, tagged: TaggedSet, config: Config, checkpoint_
         "checkpoint_sha256": checkpoint_sha256,
         **maps,
         **config.labels.model_dump(mode="json"),
+        "decoder": network.decoder is not None and config.labels.decoder,
         "saliency": config.data.saliency is not None,
         "amp": config.run.amp,
     }
@@ -131,8 +142,29 @@ class Maker:
         self.wanted = wanted
         self.pictured = pictured
 
-    def make(self, batch: ScaledBatch) -> None:
-        """Class maps of the whole batch, then label, scores and picture of each image."""
+    def jobs(
+        self, batches: Iterable[ScaledBatch], crf: Callable[..., np.ndarray[Any, Any]]
+    ) -> Iterator[tuple[str, Callable[[], None]]]:
+        """Class maps of each batch; what remains to be done for an image, by its name.
+
+        Args:
+            batches: of images.
+            crf: the name, then the arguments of a `Crf`.
+        """
+        for batch in batches:
+            scores_BKhw = self._scores(batch)
+            opinions = self._opinions(batch)
+            for record, image_HW3, scores_Khw, opinion_CHW in zip(
+                batch.records, batch.images, scores_BKhw, opinions, strict=True
+            ):
+                present_K = torch.from_numpy(self.tagged.present(record))
+                image_3HW = _in_unit_range(image_HW3.to(self.device))
+                refined_KHW = refine_to_image(image_3HW, scores_Khw, present_K.to(self.device), self.config.labels)
+                refined_RHW = refined_KHW[list(record.tags)].cpu()  # few: K would fill the memory
+                finish = partial(self._finish, record, image_HW3, scores_Khw.cpu(), refined_RHW, opinion_CHW)
+                yield record.name, partial(finish, partial(crf, record.name))
+
+    def _scores(self, batch: ScaledBatch) -> Tensor:
         present_BK = torch.from_numpy(np.stack([self.tagged.present(record) for record in batch.records]))
         present_BK = present_BK.to(self.device)
         with autocast(self.config.run, self.device):
@@ -143,30 +175,48 @@ class Maker:
                 MapSettings.of(self.config.maps),
                 flip=self.config.maps.flip,
             )
-        for record, image_HW3, scores_Khw, present_K in zip(
-            batch.records, batch.images, scores_BKhw, present_BK, strict=True
-        ):
-            image_3HW = image_HW3.to(self.device).permute(2, 0, 1).float() / 255
-            label_HW = self._label(record, image_3HW, scores_Khw, present_K)
-            self._write(record, image_HW3.numpy(), label_HW, scores_Khw)
+        return scores_BKhw
 
-    def _label(self, record: Record, image_3HW: Tensor, scores_Khw: Tensor, present_K: Tensor) -> np.ndarray[Any, Any]:
+    def _opinions(self, batch: ScaledBatch) -> list[Tensor | None]:
+        """For each image the decoder's probabilities (C, H, W), None without one."""
+        if self.network.decoder is None or not self.config.labels.decoder:
+            return [None] * len(batch.records)
+        sizes = [(image.shape[0], image.shape[1]) for image in batch.images]
+        with autocast(self.config.run, self.device):
+            probabilities = label_probabilities(
+                self.network, batch.at_scales(self.device), sizes, flip=self.config.maps.flip
+            )
+        return [opinion_CHW.cpu() for opinion_CHW in probabilities]
+
+    def _finish(
+        self,
+        record: Record,
+        image_HW3: Tensor,
+        scores_Khw: Tensor,
+        refined_RHW: Tensor,
+        opinion_CHW: Tensor | None,
+        crf: Crf,
+    ) -> None:
+        """Label, scores and picture of an image, on the CPU."""
         labels = self.config.labels
-        scores_KHW = refine_to_image(image_3HW, scores_Khw, present_K, labels)
-        saliency_HW = self._saliency(record, (image_3HW.shape[1], image_3HW.shape[2]))
+        present_K = torch.from_numpy(self.tagged.present(record))
+        refined_KHW = refined_RHW.new_zeros(len(present_K), *refined_RHW.shape[1:])
+        refined_KHW[list(record.tags)] = refined_RHW
         label_HW = complete(
-            scores_KHW,
+            refined_KHW,
             present_K,
             labels,
-            saliency_HW=saliency_HW,
-            image_3HW=image_3HW if labels.crf else None,
+            saliency_HW=self._saliency(record, (image_HW3.shape[0], image_HW3.shape[1])),
+            image_3HW=_in_unit_range(image_HW3) if labels.crf else None,
+            opinion_CHW=opinion_CHW,
+            crf=crf,
         )
-        return label_HW.cpu().numpy()
+        self._write(record, image_HW3.numpy(), label_HW.numpy(), scores_Khw)
 
     def _saliency(self, record: Record, size: tuple[int, int]) -> Tensor | None:
         if self.config.data.saliency is None:
             return None
-        return torch.from_numpy(read_saliency(self.config.data.saliency, record, size)).to(self.device).float() / 255
+        return torch.from_numpy(read_saliency(self.config.data.saliency, record, size)).float() / 255
 
     def _write(
         self,
@@ -182,6 +232,11 @@ class Maker:
             tiles = [(names, image_HW3), ("pseudo label", overlay(image_HW3, label_HW))]
             write_jpeg(self.out / "overlays" / f"{record.name}.jpg", contact_sheet(tiles, 2, image_HW3.shape[1]))
         write_mask(_label_path(self.out, record), label_HW)  # last: its presence says that the image is done
+
+
+def _in_unit_range(image_HW3: Tensor) -> Tensor:
+    """(3, H, W) float32 in [0, 1] from 8 bits."""
+    return image_HW3.permute(2, 0, 1).float() / 255
 
 
 def write_scores(path: Path, scores_Khw: Tensor, tags: tuple[int, ...], size: tuple[int, ...]) -> None:

@@ -91,12 +91,20 @@ class SegmentTask:
             logits_BK = network.readout(features)
         scores_BCHW = network.decode(features, (images_B3HW.shape[2], images_B3HW.shape[3]))
         maps_BKhw = recorder.maps(features, logits_BK, present_BK, keep_graph=True)
-        label_BHW = self.pseudo_labels(network, features, maps_BKhw, batch)
+        opinion_BCHW = scores_BCHW.detach().float().softmax(dim=1) if self._hears_decoder(step, total) else None
+        label_BHW = self.pseudo_labels(network, features, maps_BKhw, batch, opinion_BCHW)
         return self._terms(logits_BK, scores_BCHW, label_BHW, batch)
 
     @torch.no_grad()
-    def pseudo_labels(self, network: Network, features: Features, maps_BKhw: Tensor, batch: Batch) -> Tensor:
-        """Pseudo labels (B, H, W) uint8 of a batch, from its class maps."""
+    def pseudo_labels(
+        self,
+        network: Network,
+        features: Features,
+        maps_BKhw: Tensor,
+        batch: Batch,
+        opinion_BCHW: Tensor | None = None,
+    ) -> Tensor:
+        """Pseudo labels (B, H, W) uint8 of a batch, from its class maps and, where given, the decoder's opinion."""
         images_B3HW, present_BK = batch["image"], batch["present"]
         scores_BKhw = normalise_scores(maps_BKhw, present_BK)
         scores_BKHW = network.to_image(scores_BKhw, features.grid, (images_B3HW.shape[2], images_B3HW.shape[3]))
@@ -108,6 +116,7 @@ class SegmentTask:
                 present_K,
                 self.config.labels,
                 saliency_HW=None if saliency_BHW is None else saliency_BHW[i],
+                opinion_CHW=None if opinion_BCHW is None else opinion_BCHW[i],
             )
             for i, (scores_KHW, present_K) in enumerate(zip(refined_BKHW, present_BK, strict=True))
         ]
@@ -122,6 +131,10 @@ class SegmentTask:
 
     def _classifies(self, step: int, total: int) -> bool:
         return step < round(self.cls_share * total)
+
+    def _hears_decoder(self, step: int, total: int) -> bool:
+        began = round(self.cls_share * total)
+        return step - began >= self.section.maps_share * (total - began)
 
     def _terms(self, logits_BK: Tensor, scores_BCHW: Tensor, label_BHW: Tensor, batch: Batch) -> dict[str, Tensor]:
         section = self.section
