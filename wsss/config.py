@@ -67,7 +67,7 @@ class RunSection(Section):
     device: str = "auto"
     amp: Literal["none", "bf16", "fp16"] = "none"
     workers: Annotated[int, Field(ge=0)] | None = None
-    """Loader processes; None takes one a core but one, at most 8."""
+    """Loader processes, and as many for the dense CRF; None takes one a core but one, at most 8."""
 
 
 class AugmentSection(Section):

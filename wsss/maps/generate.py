@@ -28,6 +28,9 @@ from wsss.maps.tape import AttentionTape
 from wsss.models.backbone import Features
 from wsss.models.network import Network
 
+BY_BACKWARD = {*BY_GRADIENT, "gradcam"}
+"""Methods that ask for a backward a class."""
+
 HALF_SCALE = 1024.0
 """Under fp16 the logit is multiplied by this for the backward, so that small gradients do not vanish."""
 
@@ -213,8 +216,25 @@ def class_maps(
 def read_maps(
     network: Network, images_B3HW: Tensor, present_BK: Tensor, settings: MapSettings
 ) -> tuple[Tensor, Tensor]:
-    """``class_maps`` with its settings in one piece."""
+    """``class_maps`` with its settings in one piece.
+
+    A backward costs as much for one class in the batch as for one of every image, so images with equally many classes
+    share their passes and none waits for another's.
+    """
     present_BK = present_BK.to(images_B3HW.device)
+    count_B = present_BK.sum(dim=1)
+    groups = [(count_B == count).nonzero().flatten() for count in count_B.unique()]
+    if settings.method not in BY_BACKWARD or len(groups) < 2:
+        return _read_together(network, images_B3HW, present_BK, settings)
+    read = [_read_together(network, images_B3HW[index], present_BK[index], settings) for index in groups]
+    order_B = torch.cat(groups).argsort()
+    logits_BK, maps_BKhw = (torch.cat(parts)[order_B] for parts in zip(*read, strict=True))
+    return logits_BK, maps_BKhw
+
+
+def _read_together(
+    network: Network, images_B3HW: Tensor, present_BK: Tensor, settings: MapSettings
+) -> tuple[Tensor, Tensor]:
     with frozen(network), torch.enable_grad():
         with Recorder(network, settings) as recorder:
             features = network.features(images_B3HW)
