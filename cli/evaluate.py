@@ -20,6 +20,10 @@ def evaluate(
         typer.Option("--scores", help="Score the seeds of saved class scores: fixed threshold and oracle."),
     ] = False,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="The fixed threshold of the seeds.")] = 0.07,
+    errors: Annotated[
+        bool,
+        typer.Option("--errors", help="Sort the lost pixels of label maps by kind of error: missed, bleeding, ..."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Score predictions: mIoU, IoU of each class, pixel accuracy, coverage.
@@ -28,9 +32,15 @@ def evaluate(
     """
     from wsss.cli.terminal import Terminal, console
     from wsss.data.open import open_data
+    from wsss.errors import UsageError
     from wsss.evaluation.evaluate import evaluate_labels, evaluate_scores
     from wsss.evaluation.report import Report, ScoreReport, print_report
 
+    if scores and errors:
+        raise UsageError(
+            "--errors sorts the pixels of label maps, --scores cuts seeds at many thresholds: choose one",
+            f"wsss evaluate {predictions} --data {data} --errors",
+        )
     tagged = open_data(data, split=split)
     report: Report | ScoreReport
     with Terminal() as terminal:
@@ -42,7 +52,7 @@ def evaluate(
         if scores:
             report = evaluate_scores(predictions, tagged, fixed_threshold=threshold, on_progress=step)
         else:
-            report = evaluate_labels(predictions, tagged, on_progress=step)
+            report = evaluate_labels(predictions, tagged, errors=errors, on_progress=step)
     print_report(report, console)
     if as_json:
         typer.echo(json.dumps(report.to_json()))

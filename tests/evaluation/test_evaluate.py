@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from wsss.data.masks import IGNORE_INDEX, write_mask
 from wsss.data.records import Record, TaggedSet
 from wsss.errors import DataError
+from wsss.evaluation.artefact import find_artefact
 from wsss.evaluation.confusion import ConfusionMatrix
-from wsss.evaluation.evaluate import evaluate_labels, evaluate_scores, find_artefact, strongest_class
+from wsss.evaluation.evaluate import evaluate_labels, evaluate_scores, strongest_class
 
 CLASSES = ("cat", "dog")
 TRUTHS = {

@@ -30,6 +30,14 @@ def as_array(values: Values) -> NDArray[Any]:
     return np.asarray(tensor.float() if tensor.is_floating_point() else tensor)
 
 
+def checked_labels(prediction: Values, truth: Values, num_classes: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """A prediction and its truth as arrays; ValueError where they do not fit, see ``ConfusionMatrix.update``."""
+    prediction, truth = _labels(prediction, "prediction"), _labels(truth, "truth")
+    _same_shape(prediction, truth)
+    _check_truth(truth, num_classes)
+    return prediction, truth
+
+
 class ConfusionMatrix:
     """Pixels of a whole data set by true class (row) and predicted class (column).
 
@@ -57,9 +65,7 @@ class ConfusionMatrix:
         Raises:
             ValueError: the shapes differ, a dtype is no integer, or the truth names an unknown class.
         """
-        prediction, truth = _labels(prediction, "prediction"), _labels(truth, "truth")
-        _same_shape(prediction, truth)
-        _check_truth(truth, self.num_classes)
+        prediction, truth = checked_labels(prediction, truth, self.num_classes)
         rows, columns = self.counts.shape
         column = prediction.astype(np.intp)
         column = np.where((column >= 0) & (column < rows), column, rows)

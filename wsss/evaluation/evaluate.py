@@ -1,8 +1,5 @@
 """Score a folder of predictions against the masks of a data set.
 
-``make-pseudo`` and ``predict`` write the same artefact: ``labels/NAME.png``, perhaps ``scores/NAME.npz``, and
-``manifest.json``. A plain folder of label maps named after the images is scored as well.
-
 Shape suffixes: C present classes, H rows, W columns of the image, h rows, w columns of the score grid.
 """
 
@@ -12,32 +9,21 @@ import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
 
 from wsss.data.masks import IGNORE_INDEX, read_mask
 from wsss.data.records import Record, TaggedSet
 from wsss.errors import DataError
+from wsss.evaluation.artefact import Manifest, find_artefact
 from wsss.evaluation.confusion import ConfusionMatrix, ThresholdSweep
-from wsss.evaluation.report import Report, ScoreReport
-
-__all__ = [
-    "Artefact",
-    "Manifest",
-    "Report",
-    "ScoreReport",
-    "ThresholdSweep",
-    "evaluate_labels",
-    "evaluate_scores",
-    "find_artefact",
-    "strongest_class",
-]
+from wsss.evaluation.errors import ErrorCounts, ErrorKind
+from wsss.evaluation.report import ErrorReport, LostPixels, Report, ScoreReport
 
 READERS = 4
 """Threads that decode files ahead of the counting; decoding releases the GIL."""
@@ -45,6 +31,7 @@ READERS = 4
 FIXED_THRESHOLD = 0.07
 """That of the published background score: (1 - t)^32 = t."""
 ORACLE_THRESHOLDS = tuple(step / 100 for step in range(101))
+BACKGROUND = "background"
 NAMES_SHOWN = 3
 
 OnProgress = Callable[[int, int], None]
@@ -54,50 +41,11 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Manifest:
-    """What predictions say of their making; None where they do not say."""
-
-    kind: str = "labels"
-    classes: tuple[str, ...] | None = None
-    method: str | None = None
-    scales: tuple[float, ...] | None = None
-    flip: bool | None = None
-    crf: bool | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Artefact:
-    """Where the label maps and the scores of a prediction lie, and how they were made."""
-
-    labels: Path
-    scores: Path
-    manifest: Manifest
-
-
-def find_artefact(predictions: Path) -> Artefact:
-    """Find label maps, scores and manifest in OUT, OUT/labels, OUT/scores or a plain folder of files.
-
-    Raises:
-        DataError: no such folder, or its manifest is unreadable.
-    """
-    if not predictions.is_dir():
-        raise DataError(f"{predictions}: no such folder of predictions", f"ls {predictions.parent}")
-    root = predictions
-    if predictions.name in ("labels", "scores") and (predictions.parent / "manifest.json").is_file():
-        root = predictions.parent
-    labels, scores = root / "labels", root / "scores"
-    return Artefact(
-        labels=labels if labels.is_dir() else root,
-        scores=scores if scores.is_dir() else root,
-        manifest=_read_manifest(root / "manifest.json"),
-    )
-
-
 def evaluate_labels(
     predictions: Path,
     tagged: TaggedSet,
     *,
+    errors: bool = False,
     allow_missing: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Report:
@@ -106,6 +54,7 @@ def evaluate_labels(
     Args:
         predictions: see ``find_artefact``.
         tagged: the split; its images without a mask are counted as unscored.
+        errors: sort the lost pixels by kind of error as well.
         allow_missing: leave images without a prediction out (the report counts them) instead of refusing.
         on_progress: told of every image.
 
@@ -117,6 +66,7 @@ def evaluate_labels(
     _check_classes(artefact.manifest, tagged, predictions)
     work = _pair(tagged, artefact.labels, ".png", allow_missing)
     matrix = ConfusionMatrix(len(tagged.classes) + 1)
+    counts = ErrorCounts(matrix.num_classes) if errors else None
 
     def read(pair: _Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         label_HW, truth_HW = read_mask(pair.prediction), _read_truth(pair.mask, tagged)
@@ -125,9 +75,12 @@ def evaluate_labels(
 
     for done, (label_HW, truth_HW) in enumerate(_read_ahead(read, work.pairs), start=1):
         matrix.update(label_HW, truth_HW)
+        if counts is not None:
+            counts.update(label_HW, truth_HW)
         if on_progress is not None:
             on_progress(done, len(work.pairs))
-    return _report(matrix, tagged, artefact.manifest, work, threshold_rule="none")
+    report = _report(matrix, tagged, artefact.manifest, work, threshold_rule="none")
+    return report if counts is None else replace(report, errors=_error_report(counts, tagged))
 
 
 def evaluate_scores(
@@ -309,17 +262,6 @@ def _check_classes(manifest: Manifest, tagged: TaggedSet, predictions: Path) -> 
         )
 
 
-def _read_manifest(path: Path) -> Manifest:
-    """Read the manifest; one that does not exist leaves every setting unknown."""
-    if not path.is_file():
-        return Manifest()
-    try:
-        return TypeAdapter(Manifest).validate_json(path.read_bytes())
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in error.errors())
-        raise DataError(f"{path}: {wrong}", f"mend {path}, or delete it to score without it") from error
-
-
 def _report(
     matrix: ConfusionMatrix, tagged: TaggedSet, manifest: Manifest, work: _Work, *, threshold_rule: str
 ) -> Report:
@@ -338,11 +280,25 @@ def _report(
         missing=work.missing,
         mean_iou=matrix.mean_iou(),
         per_class_iou={
-            name: None if np.isnan(iou) else iou
-            for name, iou in zip(("background", *tagged.classes), iou_C, strict=True)
+            name: None if np.isnan(iou) else iou for name, iou in zip((BACKGROUND, *tagged.classes), iou_C, strict=True)
         },
         pixel_accuracy=matrix.pixel_accuracy(),
         coverage=matrix.coverage(),
+    )
+
+
+def _error_report(counts: ErrorCounts, tagged: TaggedSet) -> ErrorReport:
+    def lost(pixels_E: NDArray[np.int64], share_E: NDArray[np.float64]) -> LostPixels:
+        kinds = [kind.name.lower() for kind in ErrorKind]
+        return LostPixels(
+            pixels=dict(zip(kinds, pixels_E.tolist(), strict=True)),
+            shares=dict(zip(kinds, share_E.tolist(), strict=True)),
+        )
+
+    names = (BACKGROUND, *tagged.classes)
+    return ErrorReport(
+        all_classes=lost(counts.counts.sum(axis=0), counts.shares()),
+        per_class=dict(zip(names, map(lost, counts.counts, counts.per_class()), strict=True)),
     )
 
 

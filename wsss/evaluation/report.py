@@ -17,6 +17,27 @@ UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LostPixels:
+    """Scored pixels whose class is wrong, by kind of error ("missed", "partial", ...: ``ErrorKind``).
+
+    Attributes:
+        pixels: how many.
+        shares: of the pixels lost here, in [0, 1]; NaN where none is lost.
+    """
+
+    pixels: dict[str, int]
+    shares: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ErrorReport:
+    """The kinds of error behind a score, over all classes and for each ("background" first)."""
+
+    all_classes: LostPixels
+    per_class: dict[str, LostPixels]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """The score of one folder of predictions; every share is in [0, 1].
 
@@ -35,6 +56,7 @@ class Report:
         per_class_iou: "background" first; None for a class with an empty union.
         pixel_accuracy: share of the pixels whose class is right.
         coverage: share of the pixels that the prediction gives a class; the others count as wrong.
+        errors: the lost pixels by kind of error; None where not asked for.
     """
 
     split: str
@@ -51,10 +73,14 @@ class Report:
     per_class_iou: dict[str, float | None]
     pixel_accuracy: float
     coverage: float
+    errors: ErrorReport | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for ``json.dumps``: tuples become lists, NaN becomes None."""
-        return {key: _plain(value) for key, value in asdict(self).items()}
+        """Plain values for ``json.dumps``: tuples become lists, NaN becomes None; ``errors`` where asked for."""
+        values = {key: _plain(value) for key, value in asdict(self).items()}
+        if self.errors is None:
+            del values["errors"]
+        return values
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +113,27 @@ def print_report(report: Report | ScoreReport, console: Console) -> None:
     console.print(Text(_title(first, rules), style="italic"), soft_wrap=True)
     console.print(table)
     console.print(Text(_caption(first), style="dim"), soft_wrap=True)
+    if first.errors is not None:
+        _print_errors(first.errors, 1 - first.pixel_accuracy, console)
+
+
+def _print_errors(errors: ErrorReport, lost: float, console: Console) -> None:
+    """Print which class loses how much, and to which kinds of error; ``lost`` is the share of the scored pixels."""
+    table = Table(show_edge=False, pad_edge=False)
+    table.add_column("class")
+    table.add_column("lost", justify="right")
+    for kind in errors.all_classes.shares:
+        table.add_column(kind.replace("_", "\n"), justify="right")
+    in_all = sum(errors.all_classes.pixels.values())
+    for name, row in errors.per_class.items():
+        share = sum(row.pixels.values()) / in_all if in_all else None
+        table.add_row(Text(name), *map(_percent, (share, *row.shares.values())))
+    table.add_section()
+    total = 1.0 if in_all else None
+    table.add_row("all classes", *map(_percent, (total, *errors.all_classes.shares.values())), style="bold")
+    title = f"lost pixels: {_percent(lost)} % of all; how much of that each class lost, and how, in percent"
+    console.print(Text(title, style="italic"), soft_wrap=True)
+    console.print(table)
 
 
 def _title(report: Report, rules: list[str]) -> str:

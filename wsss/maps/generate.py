@@ -223,7 +223,7 @@ def read_maps(
     """
     present_BK = present_BK.to(images_B3HW.device)
     count_B = present_BK.sum(dim=1)
-    groups = [(count_B == count).nonzero().flatten() for count in count_B.unique()]
+    groups = [(count_B == count).nonzero().flatten() for count in sorted(set(count_B.tolist()))]
     if settings.method not in BY_BACKWARD or len(groups) < 2:
         return _read_together(network, images_B3HW, present_BK, settings)
     read = [_read_together(network, images_B3HW[index], present_BK[index], settings) for index in groups]

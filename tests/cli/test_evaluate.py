@@ -1,0 +1,53 @@
+"""``wsss evaluate --errors``: the table on standard error, the counts in the JSON object."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsss.data.masks import write_mask
+
+Program = Callable[..., Any]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """One image of a bee and a fly, six pixels wide, and in ``labels`` what somebody took it for."""
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.zeros((1, 6, 3), np.uint8)).save(tmp_path / "images" / "a.png")
+    (tmp_path / "tags.csv").write_text("image,labels\na.png,bee fly\n")
+    write_mask(tmp_path / "masks" / "a.png", np.array([[0, 1, 1, 2, 2, 0]], np.uint8))
+    write_mask(tmp_path / "labels" / "a.png", np.array([[1, 1, 0, 0, 1, 0]], np.uint8))
+    return tmp_path
+
+
+def test_errors_by_kind(wsss: Program, data: Path) -> None:
+    done = wsss("evaluate", data / "labels", "--data", data, "--errors", "--json")
+    assert done.status == 0
+    errors = json.loads(done.out)["errors"]
+    pixels = {"missed": 1, "partial": 1, "wrong_class": 1, "bleeding": 1, "invented": 0, "ignored": 0}
+    assert errors["all_classes"] == {"pixels": pixels, "shares": {kind: n / 4 for kind, n in pixels.items()}}
+    fly = errors["per_class"]["fly"]
+    assert (fly["pixels"]["missed"], fly["shares"]["wrong_class"]) == (1, 0.5)
+    assert set(errors["per_class"]["background"]["shares"].values()) == {None}  # it lost nothing
+    lines = [" ".join(line.replace("│", " ").split()) for line in done.err.splitlines()]
+    assert "lost pixels: 66.67 % of all; how much of that each class lost, and how, in percent" in lines
+    assert "bee 50.00 0.00 50.00 0.00 50.00 0.00 0.00" in lines
+    assert "all classes 100.00 25.00 25.00 25.00 25.00 0.00 0.00" in lines
+
+
+def test_errors_only_where_asked_for(wsss: Program, data: Path) -> None:
+    done = wsss("evaluate", data / "labels", "--data", data, "--json")
+    assert "errors" not in json.loads(done.out)
+    assert "lost pixels" not in done.err
+
+
+def test_errors_of_many_thresholds_are_refused(wsss: Program, data: Path) -> None:
+    done = wsss("evaluate", data / "labels", "--data", data, "--errors", "--scores")
+    assert (done.status, "choose one" in done.error()[0]) == (2, True)
