@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from wsss import __version__
-from wsss.cli import config
+from wsss.cli import config, data
 from wsss.cli.backbones import backbones
 from wsss.cli.demo import demo
 from wsss.cli.evaluate import evaluate
@@ -52,6 +52,7 @@ app.command("evaluate")(evaluate)
 app.command("demo")(demo)
 app.command("backbones")(backbones)
 app.add_typer(config.app, name="config")
+app.add_typer(data.app, name="data")
 
 
 def _print_version(wanted: bool) -> None:

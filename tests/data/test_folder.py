@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wsss.data.findings import Place
 from wsss.data.folder import image_name, label_separator, read_tag_file
 from wsss.data.open import list_splits, open_data
 from wsss.errors import DataError, UsageError
@@ -198,7 +199,7 @@ def test_a_table_without_any_label_has_no_classes(tmp_path: Path) -> None:
     ],
 )
 def test_image_names(image: str, name: tuple[str, str]) -> None:
-    assert image_name(image, "here", prefix="images") == name
+    assert image_name(image, Place(Path("here")), prefix="images") == name
 
 
 def test_images_without_tags_are_counted(folder_root: Path, write_photo: Callable[..., Path]) -> None:

@@ -10,12 +10,12 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from wsss.data.findings import BadData, Finding, Note, Place, refuse
 from wsss.data.images import list_images, split_suffix
-from wsss.errors import DataError
 
 TAG_FILES = ("tags.csv", "tags.json")
 COLUMNS = ("image", "labels", "split")
@@ -31,11 +31,12 @@ NOT_IMAGES = ("masks", "Saliency")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ListedImage:
-    """One image of a split, its labels still words."""
+    """One image of a split, its labels still words; ``place`` is where they come from."""
 
     name: str
     image: Path
     labels: tuple[str, ...]
+    place: Place
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +65,7 @@ class Row:
     image: str
     labels: str | list[str]
     split: str
-    where: str
+    place: Place
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +76,7 @@ class TagLine:
     suffix: str
     labels: tuple[str, ...]
     split: str
-    where: str
+    place: Place
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,23 +90,22 @@ class TagFile:
         """Names of the splits, in order of appearance."""
         return tuple(dict.fromkeys(line.split for line in self.lines.values()))
 
-    def classes(self) -> tuple[str, ...]:
+    def classes(self, note: Note = refuse) -> tuple[str, ...]:
         """All labels, sorted.
 
         Raises:
-            DataError: there is none, or one looks like several that were not separated.
+            DataError: there is none; or, unless ``note`` goes on, one looks like several that were not separated.
         """
         names = {label for line in self.lines.values() for label in line.labels}
         if not names:
-            raise DataError(f"{self.path}: no image has a label", f"fill in the labels of {self.path}")
+            raise BadData.at("tags-none", self.path, "no image has a label", f"fill in the labels of {self.path}")
         for name in sorted(names):
             words = name.split()
             if len(words) > 1 and names.issuperset(words):
-                where = next(line.where for line in self.lines.values() if name in line.labels)
-                raise DataError(
-                    f"{where}: '{name}' may be one class or {len(words)}, as other images have {words}",
-                    "separate labels by ';' in every line, or list every class in classes.txt",
-                )
+                place = next(line.place for line in self.lines.values() if name in line.labels)
+                what = f"'{name}' may be one class or {len(words)}, as other images have {words}"
+                fix = "separate labels by ';' in every line, or list every class in classes.txt"
+                note(BadData.at("tag-ambiguous", place, what, fix))
         return tuple(sorted(names))
 
 
@@ -119,12 +119,14 @@ def image_folder(root: Path) -> Path:
     return root / "images" if (root / "images").is_dir() else root
 
 
-def open_tag_file(root: Path, path: Path, known: Collection[str] = ()) -> TagFile:
+def open_tag_file(root: Path, path: Path, known: Collection[str] = (), *, note: Note = refuse) -> TagFile:
     """Read the table of a folder data set; image paths may start with ``images/`` or below it."""
-    return read_tag_file(path, prefix="images" if image_folder(root) != root else "", known=known)
+    return read_tag_file(path, prefix="images" if image_folder(root) != root else "", known=known, note=note)
 
 
-def read_folder(root: Path, table: TagFile, split: str, names: tuple[str, ...] | None = None) -> Listing:
+def read_folder(
+    root: Path, table: TagFile, split: str, names: tuple[str, ...] | None = None, *, note: Note = refuse
+) -> Listing:
     """List one split of a folder data set.
 
     Args:
@@ -132,26 +134,37 @@ def read_folder(root: Path, table: TagFile, split: str, names: tuple[str, ...] |
         table: its tags.
         split: one of ``table.splits()``.
         names: class names, where they are told; else all labels of the table, sorted.
+        note: told of faults; where it goes on, missing images are left out.
 
     Raises:
         DataError: images on disk without a line, or listed images that are missing.
     """
     base = image_folder(root)
-    files = list_images(base, skip=NOT_IMAGES if base == root else ())
+    files = folder_images(root, note=note)
     untagged = [name for name in files if name not in table.lines]
     if untagged:
-        raise untagged_images(untagged, table.path)
+        note(untagged_images(untagged, table.path))
     lines = [line for line in table.lines.values() if line.split == split]
-    missing = [line.name + line.suffix for line in lines if not matches(line, files.get(line.name))]
+    missing = {line.name + line.suffix: line.place for line in lines if not matches(line, files.get(line.name))}
     if missing:
-        raise missing_images(missing, table.path, base)
+        note(missing_images(missing, table.path, base))
     return Listing(
         split=split,
-        images=tuple(ListedImage(name=line.name, image=base / files[line.name], labels=line.labels) for line in lines),
-        classes=names or table.classes(),
+        images=tuple(
+            ListedImage(name=line.name, image=base / files[line.name], labels=line.labels, place=line.place)
+            for line in lines
+            if line.name + line.suffix not in missing
+        ),
+        classes=names or table.classes(note),
         source=table.path,
         mask_folder=root / "masks" if (root / "masks").is_dir() else None,
     )
+
+
+def folder_images(root: Path, *, note: Note = refuse) -> dict[str, str]:
+    """Every image of a folder data set, as ``list_images`` gives them below ``image_folder(root)``."""
+    base = image_folder(root)
+    return list_images(base, skip=NOT_IMAGES if base == root else (), note=note)
 
 
 def matches(line: TagLine, file: str | None) -> bool:
@@ -159,33 +172,48 @@ def matches(line: TagLine, file: str | None) -> bool:
     return file is not None and file.lower().endswith(line.suffix.lower())
 
 
-def read_tag_file(path: Path, *, prefix: str = "", known: Collection[str] = ()) -> TagFile:
+def read_tag_file(path: Path, *, prefix: str = "", known: Collection[str] = (), note: Note = refuse) -> TagFile:
     """Read a table of tags.
 
     Args:
         path: CSV with a header ``image,labels`` and perhaps ``split``, or JSON: image to list of labels.
         prefix: folder that image paths may start with; taken off.
         known: class names; labels that are exactly one of them are never taken apart.
+        note: told of faulty lines; where it goes on, they are left out.
 
     Raises:
         DataError: it is missing, not UTF-8, not such a table, or lists an image twice or outside the folder.
     """
-    rows = read_json(path) if path.suffix.lower() == ".json" else read_csv(path)
+    rows = read_json(path, note) if path.suffix.lower() == ".json" else read_csv(path, note)
     separate = label_separator((row.labels for row in rows if isinstance(row.labels, str)), known)
     lines: dict[str, TagLine] = {}
     for row in rows:
-        name, suffix = image_name(row.image, row.where, prefix)
-        if name in lines:
-            raise DataError(
-                f"{row.where}: '{row.image}' is listed before, at {lines[name].where}",
-                f"keep one line for each image in {path}, with all its labels",
-            )
-        labels = separate(row.labels) if isinstance(row.labels, str) else map(str.strip, row.labels)
-        kept = tuple(dict.fromkeys(label for label in labels if label))
-        lines[name] = TagLine(name=name, suffix=suffix, labels=kept, split=row.split, where=row.where)
+        try:
+            line = read_row(row, prefix, separate)
+        except BadData as error:
+            note(error)
+            continue
+        if line.name in lines:
+            what = f"'{row.image}' is listed before, at {lines[line.name].place}"
+            fix = f"keep one line for each image in {path}, with all its labels"
+            note(BadData.at("image-twice", row.place, what, fix))
+            continue
+        lines[line.name] = line
     if not lines:
-        raise DataError(f"{path}: it lists no image", f"add one line for each image to {path}")
+        raise BadData.at("table-empty", path, "it lists no image", f"add one line for each image to {path}")
     return TagFile(path=path, lines=lines)
+
+
+def read_row(row: Row, prefix: str, separate: Callable[[str], list[str]]) -> TagLine:
+    """A row with its image's name and its labels taken apart, each once.
+
+    Raises:
+        DataError: the path of the image leaves the folder.
+    """
+    name, suffix = image_name(row.image, row.place, prefix)
+    labels = separate(row.labels) if isinstance(row.labels, str) else map(str.strip, row.labels)
+    kept = tuple(dict.fromkeys(label for label in labels if label))
+    return TagLine(name=name, suffix=suffix, labels=kept, split=row.split, place=row.place)
 
 
 def label_separator(fields: Iterable[str], known: Collection[str]) -> Callable[[str], list[str]]:
@@ -200,7 +228,7 @@ def label_separator(fields: Iterable[str], known: Collection[str]) -> Callable[[
     return separate
 
 
-def image_name(image: str, where: str, prefix: str = "") -> tuple[str, str]:
+def image_name(image: str, place: Place, prefix: str = "") -> tuple[str, str]:
     """Name and suffix of an image given by its path below the image folder.
 
     Raises:
@@ -208,32 +236,41 @@ def image_name(image: str, where: str, prefix: str = "") -> tuple[str, str]:
     """
     path = PurePosixPath(image.strip().replace("\\", "/"))
     if not path.parts or path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:/", str(path)):
-        raise DataError(
-            f"{where}: '{image}' leaves the data folder or names nothing",
-            "give every image by its path below the data folder, such as street/0001.jpg",
-        )
+        what = f"'{image}' leaves the data folder or names nothing"
+        fix = "give every image by its path below the data folder, such as street/0001.jpg"
+        raise BadData.at("path-outside", place, what, fix)
     parts = path.parts[1:] if len(path.parts) > 1 and path.parts[0] == prefix else path.parts
     return split_suffix("/".join(parts))
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 text, with or without byte-order mark.
+    """A UTF-8 text, with or without byte-order mark; every line ends in a line feed.
 
     Raises:
         DataError: it is missing or in another encoding.
     """
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: not UTF-8 text (byte 0x{error.object[error.start]:02x} at position {error.start})",
-            f"save it as UTF-8: iconv -f WINDOWS-1252 -t UTF-8 {path} > {path.stem}.utf8{path.suffix}",
-        ) from error
+        place = f"byte 0x{error.object[error.start]:02x} at position {error.start}"
+        raise other_encoding(path, content, place) from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})", f"ls -l {path}") from error
+        raise BadData.at("text-unreadable", path, f"cannot be read ({error.strerror})", f"ls -l {path}") from error
+    if "\0" in text:  # UTF-16 of plain letters would pass as UTF-8
+        raise other_encoding(path, content, f"a zero byte at position {content.index(0)}")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_csv(path: Path) -> list[Row]:
+def other_encoding(path: Path, content: bytes, why: str) -> BadData:
+    """A text that is not UTF-8, and the command that makes it so."""
+    wide = content[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in content
+    source = "UTF-16" if wide else "WINDOWS-1252"
+    fix = f"save it as UTF-8: iconv -f {source} -t UTF-8 {path} > {path.stem}.utf8{path.suffix}"
+    return BadData.at("text-encoding", path, f"not UTF-8 text ({why})", fix)
+
+
+def read_csv(path: Path, note: Note = refuse) -> list[Row]:
     """Rows of a table with the columns image, labels and perhaps split."""
     text = read_text(path)
     header, delimiter = read_header(path, text.split("\n", 1)[0])
@@ -241,23 +278,32 @@ def read_csv(path: Path) -> list[Row]:
     rows = []
     try:
         for fields in list_rows(table):
-            where = f"{path} line {table.line_num}"
-            if len(fields) != len(header):
-                raise DataError(
-                    f"{where}: {len(fields)} fields, but the header has {len(header)} ({', '.join(header)})",
-                    "separate the labels of an image by ';', or put them in double quotes",
-                )
-            cell = dict(zip(header, fields, strict=True))
-            split = cell.get("split", ONLY_SPLIT).strip()
-            if not split:
-                raise DataError(f"{where}: no split for '{cell['image']}'", f"fill in its split in {path}")
-            rows.append(Row(image=cell["image"], labels=cell["labels"], split=split, where=where))
+            try:
+                rows.append(read_fields(header, fields, Place(path, table.line_num)))
+            except BadData as error:
+                note(error)
     except csv.Error as error:
-        raise DataError(
-            f"{path} line {table.line_num}: not CSV ({error})",
-            "close every double quote in that line, right before the next comma",
-        ) from error
+        place, fix = Place(path, table.line_num), "close every double quote in that line, right before the next comma"
+        raise BadData.at("table-format", place, f"not CSV ({error})", fix) from error
     return rows
+
+
+def read_fields(header: list[str], fields: list[str], place: Place) -> Row:
+    """One line of a table.
+
+    Raises:
+        DataError: it has too many or too few fields, or no split.
+    """
+    if len(fields) != len(header):
+        what = f"{len(fields)} fields, but the header has {len(header)} ({', '.join(header)})"
+        fix = "separate the labels of an image by ';', or put them in double quotes"
+        raise BadData.at("table-fields", place, what, fix)
+    cell = dict(zip(header, fields, strict=True))
+    split = cell.get("split", ONLY_SPLIT).strip()
+    if not split:
+        what, fix = f"no split for '{cell['image']}'", f"fill in its split in {place.path}"
+        raise BadData.at("table-split", place, what, fix)
+    return Row(image=cell["image"], labels=cell["labels"], split=split, place=place)
 
 
 def list_rows(table: Iterable[list[str]]) -> Iterable[list[str]]:
@@ -273,42 +319,44 @@ def read_header(path: Path, line: str) -> tuple[list[str], str]:
         header = [field.strip().strip('"').lower() for field in line.split(delimiter)]
         if sorted(header) in (sorted(COLUMNS), sorted(COLUMNS[:2])):
             return header, delimiter
-    raise DataError(
-        f"{path} line 1: the header must be 'image,labels' or 'image,labels,split', got '{line.strip()}'",
-        f"begin {path} with the line image,labels",
-    )
+    what = f"the header must be 'image,labels' or 'image,labels,split', got '{line.strip()}'"
+    raise BadData.at("table-header", Place(path, 1), what, f"begin {path} with the line image,labels")
 
 
-def read_json(path: Path) -> list[Row]:
+def read_json(path: Path, note: Note = refuse) -> list[Row]:
     """Rows of a JSON object: image to list of labels."""
     try:
         pairs = json.loads(read_text(path), object_pairs_hook=tuple)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON ({error})", f"python -m json.tool {path}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadData.at("table-format", path, f"not JSON ({error})", f"python -m json.tool {path}") from error
     shape = f'write {path} like {{"street/0001": ["cat", "dog"], "street/0002": []}}'
     if not isinstance(pairs, tuple):  # what the hook makes of an object; an array stays a list
-        raise DataError(f"{path}: expected one object, image to list of labels", shape)
+        raise BadData.at("table-format", path, "expected one object, image to list of labels", shape)
+    rows = []
     for image, labels in pairs:
-        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-            raise DataError(f"{path}: '{image}' must have a list of labels, got {labels!r}", shape)
-    return [
-        Row(image=image, labels=labels, split=ONLY_SPLIT, where=f"{path} entry '{image}'") for image, labels in pairs
-    ]
+        if isinstance(labels, list) and all(isinstance(label, str) for label in labels):
+            rows.append(Row(image=image, labels=labels, split=ONLY_SPLIT, place=Place(path, entry=image)))
+        else:
+            what = f"'{image}' must have a list of labels, got {labels!r}"
+            note(BadData.at("table-fields", path, what, shape))
+    return rows
 
 
-def untagged_images(names: list[str], source: Path) -> DataError:
+def untagged_images(names: list[str], source: Path) -> BadData:
     """Images whose classes nobody has told."""
-    return DataError(
+    return BadData(
         f"{source}: no tags for {len(names)} images ({first_few(names)})",
         "give each of them a line (an empty label field means none of the classes), or move them away",
+        [Finding("image-untagged", Place(source), f"no tags for {name}") for name in names],
     )
 
 
-def missing_images(names: list[str], source: Path, folder: Path) -> DataError:
-    """Images that a list names and the disk lacks."""
-    return DataError(
-        f"{source}: {len(names)} listed images are not in {folder} ({first_few(names)})",
+def missing_images(names: Mapping[str, Place], source: Path, folder: Path) -> BadData:
+    """Images that a list names, each at its place, and the disk lacks."""
+    return BadData(
+        f"{source}: {len(names)} listed images are not in {folder} ({first_few(list(names))})",
         f"put them there, or take their lines out of {source}",
+        [Finding("image-missing", place, f"{name} is not in {folder}") for name, place in names.items()],
     )
 
 

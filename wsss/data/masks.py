@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsss.errors import DataError
+from wsss.data.findings import BadData
+from wsss.data.images import UnreadableImage, opened, stored_mode
 
 IGNORE_INDEX = 255
 """Class index of a pixel that teaches nothing and is left out of the ground truth."""
@@ -38,15 +39,33 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
         DataError: the file is no such image.
     """
     try:
-        with Image.open(path) as image:
-            if image.mode not in ("P", "L"):
-                raise DataError(
-                    f"{path}: a mask must be a palette or grey PNG of class indices, got mode {image.mode}",
-                    "save the class indices as an 8-bit palette PNG",
-                )
-            return np.array(image, dtype=np.uint8)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: unreadable mask ({error})", f"replace or delete {path}") from error
+        with opened(path, path) as image:
+            form = mask_form(image)
+            label_HW = None if form is not None else np.array(image, dtype=np.uint8)
+    except UnreadableImage as error:
+        what = f"unreadable mask ({error.reason})"
+        raise BadData.at("mask-unreadable", path, what, f"replace or delete {path}") from error
+    if label_HW is None:
+        what = f"a mask must be a palette or grey PNG of class indices, got {form}"
+        raise BadData.at("mask-format", path, what, "save the class indices as an 8-bit palette PNG")
+    return label_HW
+
+
+def mask_form(image: Image.Image) -> str | None:
+    """What an opened image is if not a mask: its pixel values would be no class indices. None for a mask."""
+    if image.format != "PNG":
+        return f"a {image.format} file"
+    if image.mode not in ("P", "L"):
+        return f"mode {image.mode}"
+    if image.mode == "L" and stored_mode(image) != "L":  # fewer bits, whose values Pillow stretches
+        return f"grey of raw mode {stored_mode(image)}"
+    return None
+
+
+def unknown_indices(label_HW: NDArray[np.uint8], num_classes: int) -> list[int]:
+    """Class indices of a mask beyond the classes, sorted; to be ignored is none of them."""
+    counts = np.bincount(label_HW.ravel(), minlength=IGNORE_INDEX + 1)
+    return [int(index) for index in np.flatnonzero(counts) if num_classes < index != IGNORE_INDEX]
 
 
 def write_mask(path: Path, label_HW: NDArray[np.uint8]) -> None:

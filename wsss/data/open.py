@@ -7,8 +7,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
+from wsss.data.findings import BadData, Finding, Note, refuse
 from wsss.data.folder import (
     TAG_FILES,
+    ListedImage,
     Listing,
     TagFile,
     find_tag_file,
@@ -41,6 +43,7 @@ def open_data(
     tags: Path | None = None,
     tags_from: TagsFrom = "auto",
     classes: Sequence[str] | None = None,
+    note: Note = refuse,
 ) -> TaggedSet:
     """Open one split of a data folder (data/README.md shows the layouts).
 
@@ -51,6 +54,7 @@ def open_data(
         tags: tags.csv or tags.json elsewhere than at the root.
         tags_from: "auto" takes the table, else the XML annotations; "masks" must be asked for.
         classes: names a checkpoint knows; tags get their indices from these.
+        note: told of faults; where it goes on, what is at fault is left out.
 
     Raises:
         UsageError: the split is unknown, or the arguments contradict each other.
@@ -60,27 +64,29 @@ def open_data(
     if tags is not None and tags_from in ("xml", "masks"):
         raise UsageError(f"tags from {tags} and from {tags_from} at once", "leave out one of the two")
     kind = find_layout(root, layout, tags)
-    own, given = read_classes(root / CLASS_FILE), tuple(classes or ()) or None
+    own, given = read_classes(root / CLASS_FILE, note), tuple(classes or ()) or None
     names = own if tags_from == "masks" else own or given  # a mask's indices never follow a checkpoint
     if kind == "voc":
         name = choose_split(root, split, tuple(voc_splits(root)))
-        listing = read_voc(root, name, source=tags_from, table=tags, names=names)
+        listing = read_voc(root, name, source=tags_from, table=tags, names=names, note=note)
     else:
-        table = folder_table(root, tags, tags_from, names)
-        listing = read_folder(root, table, choose_split(root, split, table.splits()), names)
+        table = folder_table(root, tags, tags_from, names, note)
+        listing = read_folder(root, table, choose_split(root, split, table.splits()), names, note=note)
     if own and given and listing.mask_folder and own != given[: len(own)]:
         raise order_differs(root, own, given)
-    known = checked_classes(given or listing.classes, listing.source)
+    known = checked_classes(given or listing.classes, listing.source, note)
     return TaggedSet(
         root=root,
         split=listing.split,
         classes=known,
-        records=index_tags(listing, known, root / CLASS_FILE),
+        records=index_tags(listing, known, root / CLASS_FILE, note),
         mask_folder=listing.mask_folder,
     )
 
 
-def list_splits(root: Path, layout: Layout = "auto", tags: Path | None = None) -> tuple[str, ...]:
+def list_splits(
+    root: Path, layout: Layout = "auto", tags: Path | None = None, *, note: Note = refuse
+) -> tuple[str, ...]:
     """Names of the splits of a data folder.
 
     Raises:
@@ -89,7 +95,7 @@ def list_splits(root: Path, layout: Layout = "auto", tags: Path | None = None) -
     root = Path(root)
     if find_layout(root, layout, tags) == "voc":
         return tuple(voc_splits(root))
-    return folder_table(root, tags).splits()
+    return folder_table(root, tags, note=note).splits()
 
 
 def open_unlabelled(path: Path) -> tuple[Record, ...]:
@@ -138,7 +144,11 @@ def find_layout(root: Path, layout: Layout, tags: Path | None) -> Literal["voc",
 
 
 def folder_table(
-    root: Path, tags: Path | None, tags_from: TagsFrom = "auto", names: Sequence[str] | None = None
+    root: Path,
+    tags: Path | None,
+    tags_from: TagsFrom = "auto",
+    names: Sequence[str] | None = None,
+    note: Note = refuse,
 ) -> TagFile:
     """The table of a folder data set."""
     if tags_from in ("xml", "masks"):
@@ -147,7 +157,7 @@ def folder_table(
             "take the tags from the file",
         )
     path = tags or find_tag_file(root) or root / TAG_FILES[0]
-    return open_tag_file(root, path, known=names or ())
+    return open_tag_file(root, path, known=names or (), note=note)
 
 
 def choose_split(root: Path, split: str | None, splits: tuple[str, ...]) -> str:
@@ -164,50 +174,67 @@ def choose_split(root: Path, split: str | None, splits: tuple[str, ...]) -> str:
     )
 
 
-def read_classes(path: Path) -> tuple[str, ...] | None:
+def read_classes(path: Path, note: Note = refuse) -> tuple[str, ...] | None:
     """Class names, one a line; None where there is no such file."""
     if not path.is_file():
         return None
     names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
-    return checked_classes(names, path)
+    return checked_classes(names, path, note)
 
 
-def checked_classes(names: tuple[str, ...], source: Path) -> tuple[str, ...]:
+def checked_classes(names: tuple[str, ...], source: Path, note: Note = refuse) -> tuple[str, ...]:
     """The class names, if label maps can hold them.
 
     Raises:
-        DataError: there are none, too many, one is there twice, or the background is among them.
+        DataError: there are none or too many; or, unless ``note`` goes on, one is there twice, or the background is.
     """
-    twice = first_few(sorted({name for name in names if names.count(name) > 1}))
+    twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise DataError(f"{source}: class names listed twice ({twice})", f"keep each name once in {source}")
+        what, fix = f"class names listed twice ({first_few(twice)})", f"keep each name once in {source}"
+        note(BadData.at("class-twice", source, what, fix))
     if any(name.lower() == "background" for name in names):
-        raise DataError(
-            f"{source}: 'background' is a class there, but it always has index 0 and is never listed",
-            f"take it out of {source}",
-        )
+        what = "'background' is a class there, but it always has index 0 and is never listed"
+        note(BadData.at("class-background", source, what, f"take it out of {source}"))
     if not 1 <= len(names) <= MAX_CLASSES:
-        raise DataError(f"{source}: {len(names)} classes; label maps hold 1 to {MAX_CLASSES}", f"correct {source}")
+        what = f"{len(names)} classes; label maps hold 1 to {MAX_CLASSES}"
+        raise BadData.at("class-count", source, what, f"correct {source}")
     return names
 
 
-def index_tags(listing: Listing, classes: tuple[str, ...], class_file: Path) -> tuple[Record, ...]:
-    """Records with class indices for labels.
+def index_tags(listing: Listing, classes: tuple[str, ...], class_file: Path, note: Note = refuse) -> tuple[Record, ...]:
+    """Records with class indices for labels; without their unknown labels where ``note`` goes on.
 
     Raises:
         DataError: labels that are no class; each is named, with the nearest class.
     """
     index = {name: k for k, name in enumerate(classes)}
-    unknown = {label: image for image in listing.images for label in image.labels if label not in index}
-    if unknown:
-        named = [f"'{label}'{nearest(label, classes)} of {unknown[label].name}" for label in sorted(unknown)]
-        raise DataError(
-            f"{listing.source}: unknown tags: {first_few(named, 5)}; the classes are {first_few([*classes], 20)}",
-            f"correct the tags, or list every class in {class_file} (a model keeps those it was trained on)",
-        )
+    strange = [(label, image) for image in listing.images for label in image.labels if label not in index]
+    if strange:
+        note(unknown_tags(strange, classes, listing.source, class_file))
     return tuple(
-        Record(name=image.name, image=image.image, tags=tuple(sorted(index[label] for label in image.labels)))
+        Record(
+            name=image.name,
+            image=image.image,
+            tags=tuple(sorted(index[label] for label in image.labels if label in index)),
+        )
         for image in listing.images
+    )
+
+
+def unknown_tags(
+    strange: list[tuple[str, ListedImage]], classes: tuple[str, ...], source: Path, class_file: Path
+) -> BadData:
+    """Labels that are no class, each with an image that has it."""
+    unknown = dict(strange)
+    meant = {label: f"'{label}'{nearest(label, classes)}" for label in unknown}
+    named = [f"{meant[label]} of {unknown[label].name}" for label in sorted(unknown)]
+    return BadData(
+        f"{source}: unknown tags: {first_few(named, 5)}; the classes are {first_few([*classes], 20)}",
+        f"correct the tags, or list every class in {class_file} (a model keeps those it was trained on)",
+        [
+            Finding("tag-unknown", image.place, f"unknown tag {meant[label]} of {image.name}")
+            for label, image in strange
+        ],
     )
 
 

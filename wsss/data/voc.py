@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from wsss.data.findings import BadData, Note, Place, refuse
 from wsss.data.folder import (
     TAG_FILES,
     ListedImage,
@@ -21,13 +22,14 @@ from wsss.data.folder import (
     untagged_images,
 )
 from wsss.data.images import list_images
-from wsss.data.masks import IGNORE_INDEX, read_mask
-from wsss.errors import DataError
+from wsss.data.masks import IGNORE_INDEX, read_mask, unknown_indices
 
 TagSource = Literal["file", "xml", "masks"]
 Names = tuple[str, ...] | None
-Told = tuple[Mapping[str, tuple[str, ...] | None], tuple[str, ...], Path]
-"""Labels by image name (None where nobody tells them), the class names, and who told."""
+Labels = tuple[str, ...] | None
+"""Words, or None where nobody tells them."""
+Told = tuple[Mapping[str, tuple[Labels, Place]], tuple[str, ...], Path]
+"""Labels and where they stand by image name, the class names, and who told."""
 
 VOC_CLASSES = (
     "aeroplane",
@@ -68,14 +70,12 @@ def is_voc(root: Path) -> bool:
 def voc_splits(root: Path) -> dict[str, Path]:
     """Split lists by name, sorted. Lists of one class (``cat_train.txt`` in Main) are left out."""
     for name in LIST_FOLDERS:
-        lists = sorted((root / "ImageSets" / name).glob("*.txt"))
+        lists = sorted(path for path in (root / "ImageSets" / name).glob("*.txt") if path.is_file())
         splits = {path.stem: path for path in lists if not is_class_list(path)}
         if splits:
             return splits
-    raise DataError(
-        f"{root / 'ImageSets'}: no split list in Segmentation or Main",
-        f"write one image name a line to {root / 'ImageSets' / 'Segmentation' / 'train.txt'}",
-    )
+    fix = f"write one image name a line to {root / 'ImageSets' / 'Segmentation' / 'train.txt'}"
+    raise BadData.at("split-missing", root / "ImageSets", "no split list in Segmentation or Main", fix)
 
 
 def is_class_list(path: Path) -> bool:
@@ -97,6 +97,7 @@ def read_voc(
     source: TagSource | Literal["auto"] = "auto",
     table: Path | None = None,
     names: tuple[str, ...] | None = None,
+    note: Note = refuse,
 ) -> Listing:
     """List one split.
 
@@ -106,6 +107,7 @@ def read_voc(
         source: where tags come from; "auto" is the table, else the XML annotations, and never the masks.
         table: tags.csv or tags.json elsewhere than at the root.
         names: class names of the data set, where its classes.txt tells them.
+        note: told of faults; where it goes on, the images at fault are left out.
 
     Raises:
         DataError: listed images are missing or have no tags.
@@ -113,16 +115,18 @@ def read_voc(
     table = table or find_tag_file(root)
     if source == "auto":
         source = "xml" if table is None and (root / "Annotations").is_dir() else "file"
-    files = list_images(root / IMAGES)
-    listed = read_split(voc_splits(root)[split], files)
-    tags, classes, told_by = TAG_READERS[source](root, listed, table, names)
-    untagged = [name for name in listed if tags.get(name) is None]
+    files = list_images(root / IMAGES, note=note)
+    listed = read_split(voc_splits(root)[split], files, note)
+    tags, classes, told_by = TAG_READERS[source](root, listed, table, names, note)
+    untagged = [name for name in listed if name not in tags or tags[name][0] is None]
     if untagged:
-        raise untagged_images(untagged, told_by)
+        note(untagged_images(untagged, told_by))
     return Listing(
         split=split,
         images=tuple(
-            ListedImage(name=name, image=root / IMAGES / files[name], labels=tags[name] or ()) for name in listed
+            ListedImage(name=name, image=root / IMAGES / files[name], labels=tags[name][0] or (), place=tags[name][1])
+            for name in listed
+            if name in tags
         ),
         classes=classes,
         source=told_by,
@@ -130,7 +134,7 @@ def read_voc(
     )
 
 
-def read_split(path: Path, files: Mapping[str, str]) -> list[str]:
+def read_split(path: Path, files: Mapping[str, str], note: Note = refuse) -> list[str]:
     """Image names of a split list, in its order.
 
     A line is a name, or fields of which the first is one: ``2007_000032`` or
@@ -139,59 +143,78 @@ def read_split(path: Path, files: Mapping[str, str]) -> list[str]:
     Raises:
         DataError: it is empty, names an image twice, or one that is missing or outside JPEGImages.
     """
-    names: dict[str, int] = {}
-    missing = []
+    names: dict[str, Place] = {}
+    missing = {}
     for number, line in enumerate(read_text(path).splitlines(), start=1):
-        if not line.strip():
+        whole, place = line.strip(), Place(path, number)
+        if not whole:
             continue
-        whole = line.strip()
         image = whole if whole in files else whole.split()[0].removeprefix("/JPEGImages/")
-        name, _ = image_name(image, f"{path} line {number}", prefix=IMAGES)
+        try:
+            name, _ = image_name(image, place, prefix=IMAGES)
+        except BadData as error:
+            note(error)
+            continue
         if name in names:
-            raise DataError(
-                f"{path} line {number}: '{name}' is listed before, at line {names[name]}",
-                f"keep one line for each image: sort -u {path}",
-            )
-        names[name] = number
-        if name not in files:
-            missing.append(name)
+            what, fix = f"'{name}' is listed before, at line {names[name].line}", f"sort -u {path}"
+            note(BadData.at("image-twice", place, what, f"keep one line for each image: {fix}"))
+        elif name not in files:
+            missing[name] = place
+        names.setdefault(name, place)
     if not names:
-        raise DataError(f"{path}: the split is empty", f"write one image name a line to {path}")
+        raise BadData.at("split-empty", path, "the split is empty", f"write one image name a line to {path}")
     if missing:
-        raise missing_images(missing, path, path.parents[2] / IMAGES)
-    return list(names)
+        note(missing_images(missing, path, path.parents[2] / IMAGES))
+    return [name for name in names if name not in missing]
 
 
-def tags_from_file(root: Path, listed: list[str], table: Path | None, names: Names) -> Told:
+def tags_from_file(root: Path, listed: list[str], table: Path | None, names: Names, note: Note) -> Told:
     """Tags from a table; without classes.txt the classes are all its labels, sorted."""
     if table is None:
-        raise DataError(
-            f"{root}: no tags: looked for {', '.join(TAG_FILES)} and Annotations",
-            f"write {root / 'tags.csv'} with the header image,labels and a line for each image",
-        )
-    tag_file = read_tag_file(table, prefix=IMAGES, known=names or ())
-    tags = {name: line.labels for name, line in tag_file.lines.items()}
-    return tags, names or tag_file.classes(), table
+        what = f"no tags: looked for {', '.join(TAG_FILES)} and Annotations"
+        raise BadData.at("image-untagged", root, what, write_a_table(root))
+    tag_file = read_tag_file(table, prefix=IMAGES, known=names or (), note=note)
+    tags = {name: (line.labels, line.place) for name, line in tag_file.lines.items()}
+    return tags, names or tag_file.classes(note), table
 
 
-def tags_from_xml(root: Path, listed: list[str], table: Path | None, names: Names) -> Told:
+def tags_from_xml(root: Path, listed: list[str], table: Path | None, names: Names, note: Note) -> Told:
     """Tags from the objects of the XML annotations, those marked difficult too."""
     folder = root / "Annotations"
-    return {name: xml_labels(folder / f"{name}.xml") for name in listed}, names or VOC_CLASSES, folder
+    files = {name: folder / f"{name}.xml" for name in listed}
+    return told_by_files(xml_labels, files, note), names or VOC_CLASSES, folder
 
 
-def tags_from_masks(root: Path, listed: list[str], table: Path | None, names: Names) -> Told:
+def tags_from_masks(root: Path, listed: list[str], table: Path | None, names: Names, note: Note) -> Told:
     """Tags from the class indices of the masks: only where the user asks for it."""
     classes, folder = names or VOC_CLASSES, mask_folder(root)
     if folder is None:
-        raise DataError(
-            f"{root}: tags were asked from the masks, but there is no {' or '.join(MASK_FOLDERS)}",
-            f"write {root / 'tags.csv'} with the header image,labels and a line for each image",
-        )
-    return {name: mask_labels(folder / f"{name}.png", classes) for name in listed}, classes, folder
+        what = f"tags were asked from the masks, but there is no {' or '.join(MASK_FOLDERS)}"
+        raise BadData.at("image-untagged", root, what, write_a_table(root))
+    files = {name: folder / f"{name}.png" for name in listed}
+    return told_by_files(lambda path: mask_labels(path, classes), files, note), classes, folder
 
 
-TAG_READERS: dict[TagSource, Callable[[Path, list[str], Path | None, Names], Told]] = {
+def told_by_files(
+    read: Callable[[Path], Labels], files: Mapping[str, Path], note: Note
+) -> dict[str, tuple[Labels, Place]]:
+    """Labels by image name, each from a file of its own; a faulty file tells of none."""
+    told: dict[str, tuple[Labels, Place]] = {}
+    for name, path in files.items():
+        told[name] = ((), Place(path))
+        try:
+            told[name] = (read(path), Place(path))
+        except BadData as error:
+            note(error)
+    return told
+
+
+def write_a_table(root: Path) -> str:
+    """How to tell tags where nothing does."""
+    return f"write {root / 'tags.csv'} with the header image,labels and a line for each image"
+
+
+TAG_READERS: dict[TagSource, Callable[[Path, list[str], Path | None, Names, Note], Told]] = {
     "file": tags_from_file,
     "xml": tags_from_xml,
     "masks": tags_from_masks,
@@ -216,12 +239,20 @@ def xml_labels(path: Path) -> tuple[str, ...] | None:
         content = path.read_bytes()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise bad_annotation(path, error.strerror) from error
     try:
         tree = ElementTree.fromstring(content, parser=ElementTree.XMLParser(target=PlainTree()))
-    except (ElementTree.ParseError, ValueError) as error:
-        raise DataError(f"{path}: unreadable annotation ({error})", f"replace or delete {path}") from error
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last: an encoding nobody knows
+        raise bad_annotation(path, error) from error
     labels = [(thing.findtext("name") or "").strip() for thing in tree.iterfind("object")]
     return tuple(dict.fromkeys(label for label in labels if label))
+
+
+def bad_annotation(path: Path, reason: object) -> BadData:
+    """An annotation that tells nothing."""
+    what = f"unreadable annotation ({reason})"
+    return BadData.at("annotation-unreadable", path, what, f"replace or delete {path}")
 
 
 def mask_labels(path: Path, classes: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -232,11 +263,10 @@ def mask_labels(path: Path, classes: tuple[str, ...]) -> tuple[str, ...] | None:
     """
     if not path.is_file():
         return None
-    counts = np.bincount(read_mask(path).ravel(), minlength=IGNORE_INDEX + 1)
-    found = [int(index) for index in np.flatnonzero(counts) if index not in (0, IGNORE_INDEX)]
-    if found and found[-1] > len(classes):
-        raise DataError(
-            f"{path}: class index {found[-1]}, but there are {len(classes)} classes",
-            f"list every class, one a line, in {path.parents[1] / 'classes.txt'}",
-        )
-    return tuple(classes[index - 1] for index in found)
+    label_HW = read_mask(path)
+    unknown = unknown_indices(label_HW, len(classes))
+    if unknown:
+        what = f"class index {unknown[-1]}, but there are {len(classes)} classes"
+        fix = f"list every class, one a line, in {path.parents[1] / 'classes.txt'}"
+        raise BadData.at("mask-class", path, what, fix)
+    return tuple(classes[index - 1] for index in np.unique(label_HW).tolist() if index not in (0, IGNORE_INDEX))

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from wsss.config import Config
+from wsss.data.layers import NO_SALIENCY, check_layers
 from wsss.data.masks import IGNORE_INDEX, read_mask, write_mask
 from wsss.data.records import Record, TaggedSet
 from wsss.data.scaled import ScaledBatch, ScaledImages, load_batches
@@ -76,6 +77,8 @@ def make_pseudo_labels(
         MachineError: the CRF is wanted and not installed, or its process died.
     """
     wanted = wanted or Wanted()
+    if config.data.saliency is not None:
+        check_layers(config.data.saliency, tagged, "saliency map", NO_SALIENCY)
     settings = settings_of(network, tagged, config, checkpoint_sha256)
     open_output(out, settings, config, overwrite=wanted.overwrite)
     todo = [record for record in tagged.records if wanted.overwrite or not _is_done(out, record, wanted)]

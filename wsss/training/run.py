@@ -47,6 +47,8 @@ def open_split(
     tagged, bad = keep_readable(tagged, limit=data.bad_limit, on_progress=lambda done: reporter.advance())
     for message in bad:
         reporter.say(f"skipped {message}")
+    if bad:
+        reporter.say(f"{len(bad)} of {len(bad) + len(tagged)} images of {tagged.split} skipped")
     return tagged
 
 

@@ -8,10 +8,10 @@ import torch
 
 from wsss.config import Config
 from wsss.data.augment import TrainingImages
-from wsss.data.images import image_size
+from wsss.data.layers import NO_SALIENCY, check_layers
 from wsss.data.records import TaggedSet
 from wsss.device import pick_device
-from wsss.errors import DataError, UsageError
+from wsss.errors import UsageError
 from wsss.models.network import Network
 from wsss.reporting import Reporter
 from wsss.training.checkpoint import find_checkpoint, load_network, network_from, read_checkpoint
@@ -74,9 +74,7 @@ def train_segmenter(
     if labels is not None:
         labels = find_labels(labels, train)
     elif config.data.saliency is not None:
-        check_layers(
-            config.data.saliency, train, "saliency map", "leave --saliency out, or choose a split that has maps"
-        )
+        check_layers(config.data.saliency, train, "saliency map", NO_SALIENCY)
     network = build_from(config, train.classes, decoder=True)
     if start is not None:
         network.backbone.load_state_dict(start.backbone.state_dict())
@@ -106,27 +104,6 @@ def find_labels(folder: Path, train: TaggedSet) -> Path:
     fix = f"wsss make-pseudo RUN --data {train.root} --split {train.split} -o {folder}"
     check_layers(inner, train, "label map", fix)
     return inner
-
-
-def check_layers(folder: Path, train: TaggedSet, what: str, fix: str) -> None:
-    """Refuse a folder of PNGs before long work, by their headers alone.
-
-    Raises:
-        DataError: some image of the set has none, or one of another size.
-    """
-    missing, other_size = [], []
-    for record in train.records:
-        path = folder / f"{record.name}.png"
-        if not path.is_file():
-            missing.append(record.name)
-        elif image_size(path) != image_size(record.image):
-            other_size.append(record.name)
-    for names, problem in ((missing, f"no {what}"), (other_size, f"a {what} of another size")):
-        if names:
-            shown = f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
-            raise DataError(
-                f"{folder}: {len(names)} of {len(train)} images of {train.split} have {problem} ({shown})", fix
-            )
 
 
 def _take_up(run: Path, reporter: Reporter) -> tuple[Network, Config, torch.device, TaggedSet, TaggedSet | None]:

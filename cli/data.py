@@ -1,0 +1,96 @@
+"""``wsss data``: look after data sets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wsss.cli.options import JsonOption, TagsFromOption, TagsOption
+
+if TYPE_CHECKING:
+    from wsss.data.inspect import Inspection
+
+FIRST = 3
+"""Offenders of a kind that are shown; the list has all."""
+
+app = typer.Typer(help="Look after data sets.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    pass
+
+
+@app.command()
+def check(
+    data: Annotated[Path, typer.Argument(help="Data folder; see data/README.md.", metavar="DIR")],
+    split: Annotated[str | None, typer.Option(help="Check this split; all of them unless given.")] = None,
+    tags: TagsOption = None,
+    tags_from: TagsFromOption = None,
+    saliency: Annotated[Path | None, typer.Option(help="Folder of saliency maps to check.", metavar="DIR")] = None,
+    masks: Annotated[bool, typer.Option("--masks/--no-masks", help="Check the masks, if there are any.")] = True,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="CSV file to write with every finding.", metavar="LIST")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find what training would refuse, skip or misread: broken images, wrong tables, masks that do not fit.
+
+    Errors are refused or skipped, warnings are worth a look. Exit status 3 where there are errors. With -o the path of
+    the list is printed on standard output.
+    """
+    from wsss.cli.terminal import Terminal
+    from wsss.config import resolve
+    from wsss.data.inspect import inspect_data, write_list
+    from wsss.errors import DataError
+
+    flags = {"data.root": data, "data.tags": tags, "data.tags_from": tags_from, "data.saliency": saliency}
+    section = resolve(None, (), flags).data
+    with Terminal() as terminal:
+        inspection = inspect_data(
+            data,
+            terminal,
+            split=split,
+            tags=section.tags,
+            tags_from=section.tags_from,
+            saliency=section.saliency,
+            masks=masks,
+        )
+    _print(inspection)
+    if output is not None:
+        write_list(output, inspection.findings)
+    if as_json:
+        typer.echo(json.dumps(inspection.to_json()))
+    elif output is not None:
+        typer.echo(output)
+    errors = inspection.count("error")
+    if errors:
+        fix = f"mend or remove what {output} lists" if output else f"wsss data check {data} -o LIST.csv  # lists all"
+        raise DataError(f"{data}: {errors} {'error' if errors == 1 else 'errors'} in the data set", fix)
+
+
+def _print(inspection: Inspection) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from wsss.cli.terminal import console
+
+    table = Table(show_edge=False)
+    for heading, justify in (("", "left"), ("kind", "left"), ("count", "right")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for kind, count in inspection.counts().items():
+        offenders = [finding for finding in inspection.findings if finding.kind == kind]
+        table.add_row(offenders[0].severity, kind, str(count))
+        for finding in offenders[:FIRST]:
+            console.print(Text(f"{finding.severity} {kind}: {finding.where}: {finding.what}"), soft_wrap=True)
+        if count > FIRST:
+            console.print(Text(f"... and {count - FIRST} more of {kind}", style="dim"), soft_wrap=True)
+    if inspection.findings:
+        console.print(table)
+    splits = ", ".join(f"{name} {count}" for name, count in inspection.splits.items())
+    figures = f"{inspection.images} images examined ({splits}): "
+    figures += f"{inspection.count('error')} errors, {inspection.count('warning')} warnings"
+    console.print(Text(figures), soft_wrap=True)

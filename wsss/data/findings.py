@@ -1,0 +1,146 @@
+"""What can be wrong with a data set, and errors that carry it.
+
+The readers hand every fault to a ``Note``. Training takes ``refuse``, which raises the first; ``wsss data check`` takes
+one that collects, so that both find the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from wsss.errors import DataError
+
+Severity = Literal["error", "warning"]
+
+KINDS: dict[str, Severity] = {
+    # text files: tables, class names, split lists
+    "text-unreadable": "error",
+    "text-encoding": "error",
+    "table-header": "error",
+    "table-format": "error",
+    "table-empty": "error",
+    "table-fields": "error",
+    "table-split": "error",
+    "path-outside": "error",
+    "annotation-unreadable": "error",
+    # splits, tags and classes
+    "split-missing": "error",
+    "split-empty": "error",
+    "image-twice": "error",
+    "image-missing": "error",
+    "image-untagged": "error",
+    "name-twice": "error",
+    "tags-none": "error",
+    "tag-ambiguous": "error",
+    "tag-unknown": "error",
+    "class-twice": "error",
+    "class-background": "error",
+    "class-count": "error",
+    "class-alike": "warning",
+    "class-unused": "warning",
+    "file-ignored": "warning",
+    # images
+    "image-irregular": "error",
+    "image-empty": "error",
+    "image-unknown": "error",
+    "image-huge": "error",
+    "image-truncated": "error",
+    "image-broken": "error",
+    "image-undecodable": "error",
+    "image-turned": "error",
+    "image-suffix": "warning",
+    "image-16-bit": "warning",
+    "image-cmyk": "warning",
+    "image-alpha": "warning",
+    "image-animated": "warning",
+    "image-small": "warning",
+    "image-narrow": "warning",
+    "image-copy": "warning",
+    # masks, for scoring
+    "mask-unreadable": "error",
+    "mask-format": "error",
+    "mask-size": "error",
+    "mask-class": "error",
+    "mask-missing": "warning",
+    # saliency maps
+    "saliency-missing": "error",
+    "saliency-unreadable": "error",
+    "saliency-format": "error",
+    "saliency-size": "error",
+}
+"""How bad each kind is: a training refuses or skips an error and takes a warning as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A file, perhaps a line of it (from 1) or an entry of a JSON object."""
+
+    path: Path
+    line: int | None = None
+    entry: str | None = None
+
+    def __str__(self) -> str:
+        if self.line is not None:
+            return f"{self.path} line {self.line}"
+        return str(self.path) if self.entry is None else f"{self.path} entry '{self.entry}'"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fault.
+
+    Attributes:
+        kind: a key of ``KINDS``.
+        place: where it is.
+        what: what is wrong there.
+    """
+
+    kind: str
+    place: Place
+    what: str
+
+    @property
+    def severity(self) -> Severity:
+        """Whether training refuses or skips it, or takes it."""
+        return KINDS[self.kind]
+
+    @property
+    def where(self) -> str:
+        """The path, and after a colon the line where there is one."""
+        return str(self.place.path) if self.place.line is None else f"{self.place.path}:{self.place.line}"
+
+    def as_row(self) -> dict[str, str]:
+        """Plain values for a table or for JSON."""
+        return {"severity": self.severity, "kind": self.kind, "where": self.where, "what": self.what}
+
+
+class BadData(DataError):
+    """An error that knows each of the faults it sums up.
+
+    Args:
+        problem: see ``WsssError``.
+        fix: see ``WsssError``.
+        findings: the faults, all of them, where ``problem`` names a few.
+    """
+
+    def __init__(self, problem: str, fix: str, findings: Iterable[Finding]) -> None:
+        super().__init__(problem, fix)
+        self.findings = tuple(findings)
+
+    @classmethod
+    def at(cls, kind: str, place: Place | Path, what: str, fix: str) -> BadData:
+        """One fault at one place."""
+        place = place if isinstance(place, Place) else Place(place)
+        return cls(f"{place}: {what}", fix, [Finding(kind, place, what)])
+
+
+Note = Callable[[BadData], None]
+"""Told of a fault; where it returns, the reader leaves out what is wrong and goes on."""
+
+
+def refuse(error: BadData) -> None:
+    """The ``Note`` that goes on with nothing."""
+    raise error

@@ -1,0 +1,32 @@
+"""Folders that lie over a data set: one PNG for each image, of its size (label maps, saliency maps)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wsss.data.images import image_size
+from wsss.data.records import TaggedSet
+from wsss.errors import DataError
+
+NO_SALIENCY = "leave --saliency out, or choose a split that has maps"
+
+
+def check_layers(folder: Path, tagged: TaggedSet, what: str, fix: str) -> None:
+    """Refuse a folder of PNGs before long work, by their headers alone.
+
+    Raises:
+        DataError: some image of the set has none, or one of another size.
+    """
+    missing, other_size = [], []
+    for record in tagged.records:
+        path = folder / f"{record.name}.png"
+        if not path.is_file():
+            missing.append(record.name)
+        elif image_size(path) != image_size(record.image):
+            other_size.append(record.name)
+    for names, problem in ((missing, f"no {what}"), (other_size, f"a {what} of another size")):
+        if names:
+            shown = f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+            raise DataError(
+                f"{folder}: {len(names)} of {len(tagged)} images of {tagged.split} have {problem} ({shown})", fix
+            )
