@@ -3,7 +3,7 @@
 #
 #     WSSS_VOC_ANIMALS=/data/voc-animals WSSS_WEIGHTS=/data/weights benchmarks/voc_animals.sh OUT [SEED]
 #
-# About three hours on two cores. What is in OUT already is kept, so a stopped run goes on.
+# About four hours on two cores. What is in OUT already is kept, so a stopped run goes on.
 set -euo pipefail
 out=${1:?"usage: benchmarks/voc_animals.sh OUT [SEED]"}
 seed=${2:-0}
@@ -19,6 +19,12 @@ once() { # once FOLDER COMMAND...: run it unless the folder holds a finished res
     if [ -f "$folder/.done" ]; then echo "kept: $folder" >&2; else "$@" && touch "$folder/.done"; fi
 }
 
+table() { # table FILE COMMAND...: its output, whole or not at all
+    local file=$1
+    shift
+    [ -f "$file" ] || { "$@" | tee "$file.part" && mv "$file.part" "$file"; }
+}
+
 score() { # score RUN NAME FLAGS...: predict val and print the figures as JSON
     local run=$1 name=$2
     shift 2
@@ -27,11 +33,10 @@ score() { # score RUN NAME FLAGS...: predict val and print the figures as JSON
 }
 
 once "$out/cls" wsss train-cls -c $preset --seed "$seed" --data "$data" --weights "$weights" -o "$out/cls"
-[ -f "$out/seeds.md" ] || python "$here/seeds.py" "$out/cls" --data "$data" --split train --split val | tee "$out/seeds.md"
+table "$out/seeds.md" python "$here/seeds.py" "$out/cls" --data "$data" --split train --split val
 while read -r method start gamma spread; do
-    [ -f "$out/labels-$method-$start-$spread.md" ] || python "$here/labels.py" "$out/cls" --data "$data" --split train \
-        --saliency "$data/Saliency" --method "$method" --start-layer "$start" --gamma "$gamma" --spread "$spread" |
-        tee "$out/labels-$method-$start-$spread.md"
+    table "$out/labels-$method-$start-$spread.md" python "$here/labels.py" "$out/cls" --data "$data" --split train \
+        --saliency "$data/Saliency" --method "$method" --start-layer "$start" --gamma "$gamma" --spread "$spread"
 done <<READINGS
 getam 0 1 0
 getam 6 0.5 1
@@ -41,10 +46,13 @@ once "$out/pseudo" wsss make-pseudo "$out/cls" -c $preset --data "$data" --split
 wsss evaluate "$out/pseudo" --data "$data" --split train_aug --json | tee -a "$out/figures.txt"
 
 once "$out/seg" wsss train-seg -c $preset --seed "$seed" --data "$data" --init "$out/cls" -o "$out/seg"
+once "$out/seg-maps" wsss train-seg -c $preset --seed "$seed" --data "$data" --init "$out/cls" --set segment.maps_share=1 -o "$out/seg-maps"
 once "$out/seg-disk" wsss train-seg -c $preset --seed "$seed" --data "$data" --init "$out/cls" --labels "$out/pseudo" -o "$out/seg-disk"
 once "$out/ceiling" wsss train-seg -c $preset --seed "$seed" --data "$data" --init "$out/cls" \
     --labels "$data/SegmentationClass" -o "$out/ceiling"
-for run in seg seg-disk ceiling; do
+once "$out/pseudo-agreed" wsss make-pseudo "$out/seg" -c $preset --data "$data" --split train -o "$out/pseudo-agreed"
+echo "pseudo-agreed $(wsss evaluate "$out/pseudo-agreed" --data "$data" --split train --json)" | tee -a "$out/figures.txt"
+for run in seg seg-maps seg-disk ceiling; do
     score "$out/$run" "$run-224" --scales 224 --no-flip
     score "$out/$run" "$run-224-320-flip" --scales 224,320 --flip
 done
