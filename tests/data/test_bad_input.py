@@ -543,8 +543,9 @@ def test_training_and_scoring_say_the_same(row: Row, tmp_path: Path) -> None:
     read_all(tagged)
     if row.outcome == "skipped":
         assert [record.name for record in tagged.records] == ["b", "c", "d"]
-        (remark,) = remarks.said
+        remark, count = remarks.said
         assert remark.startswith("skipped a: ")
+        assert count == f"1 of 4 images of {tagged.split} skipped"
         assert re.search(row.what, remark)
         return
     assert (len(tagged), remarks.said) == (4, [])
