@@ -50,8 +50,11 @@ once "$out/seg-maps" wsss train-seg -c $preset --seed "$seed" --data "$data" --i
 once "$out/seg-disk" wsss train-seg -c $preset --seed "$seed" --data "$data" --init "$out/cls" --labels "$out/pseudo" -o "$out/seg-disk"
 once "$out/ceiling" wsss train-seg -c $preset --seed "$seed" --data "$data" --init "$out/cls" \
     --labels "$data/SegmentationClass" -o "$out/ceiling"
-once "$out/pseudo-agreed" wsss make-pseudo "$out/seg" -c $preset --data "$data" --split train -o "$out/pseudo-agreed"
-echo "pseudo-agreed $(wsss evaluate "$out/pseudo-agreed" --data "$data" --split train --json)" | tee -a "$out/figures.txt"
+for split in train val; do
+    agreed="$out/pseudo-agreed-$split"
+    once "$agreed" wsss make-pseudo "$out/seg" -c $preset --data "$data" --split $split -o "$agreed"
+    echo "agreed-$split $(wsss evaluate "$agreed" --data "$data" --split $split --json)" | tee -a "$out/figures.txt"
+done
 for run in seg seg-maps seg-disk ceiling; do
     score "$out/$run" "$run-224" --scales 224 --no-flip
     score "$out/$run" "$run-224-320-flip" --scales 224,320 --flip

@@ -157,14 +157,14 @@ class Maker:
         for batch in batches:
             scores_BKhw = self._scores(batch)
             opinions = self._opinions(batch)
-            for record, image_HW3, scores_Khw, opinion_CHW in zip(
+            for record, image_HW3, scores_Khw, opinion in zip(
                 batch.records, batch.images, scores_BKhw, opinions, strict=True
             ):
                 present_K = torch.from_numpy(self.tagged.present(record))
                 image_3HW = _in_unit_range(image_HW3.to(self.device))
                 refined_KHW = refine_to_image(image_3HW, scores_Khw, present_K.to(self.device), self.config.labels)
                 refined_RHW = refined_KHW[list(record.tags)].cpu()  # few: K would fill the memory
-                finish = partial(self._finish, record, image_HW3, scores_Khw.cpu(), refined_RHW, opinion_CHW)
+                finish = partial(self._finish, record, image_HW3, scores_Khw.cpu(), refined_RHW, opinion)
                 yield record.name, partial(finish, partial(crf, record.name))
 
     def _scores(self, batch: ScaledBatch) -> Tensor:
@@ -181,7 +181,7 @@ class Maker:
         return scores_BKhw
 
     def _opinions(self, batch: ScaledBatch) -> list[Tensor | None]:
-        """For each image the decoder's probabilities (C, H, W), None without one."""
+        """For each image the decoder's probabilities of the background and the present classes; None without one."""
         if self.network.decoder is None or not self.config.labels.decoder:
             return [None] * len(batch.records)
         sizes = [(image.shape[0], image.shape[1]) for image in batch.images]
@@ -189,7 +189,10 @@ class Maker:
             probabilities = label_probabilities(
                 self.network, batch.at_scales(self.device), sizes, flip=self.config.maps.flip
             )
-        return [opinion_CHW.cpu() for opinion_CHW in probabilities]
+        return [
+            opinion_CHW[[0, *(tag + 1 for tag in record.tags)]].cpu()
+            for record, opinion_CHW in zip(batch.records, probabilities, strict=True)
+        ]
 
     def _finish(
         self,
@@ -197,21 +200,20 @@ class Maker:
         image_HW3: Tensor,
         scores_Khw: Tensor,
         refined_RHW: Tensor,
-        opinion_CHW: Tensor | None,
+        opinion: Tensor | None,
         crf: Crf,
     ) -> None:
         """Label, scores and picture of an image, on the CPU."""
         labels = self.config.labels
         present_K = torch.from_numpy(self.tagged.present(record))
-        refined_KHW = refined_RHW.new_zeros(len(present_K), *refined_RHW.shape[1:])
-        refined_KHW[list(record.tags)] = refined_RHW
+        tags, classes = list(record.tags), len(present_K)
         label_HW = complete(
-            refined_KHW,
+            _among(refined_RHW, tags, classes),
             present_K,
             labels,
             saliency_HW=self._saliency(record, (image_HW3.shape[0], image_HW3.shape[1])),
             image_3HW=_in_unit_range(image_HW3) if labels.crf else None,
-            opinion_CHW=opinion_CHW,
+            opinion_CHW=None if opinion is None else _among(opinion, [0, *(tag + 1 for tag in tags)], classes + 1),
             crf=crf,
         )
         self._write(record, image_HW3.numpy(), label_HW.numpy(), scores_Khw)
@@ -235,6 +237,13 @@ class Maker:
             tiles = [(names, image_HW3), ("pseudo label", overlay(image_HW3, label_HW))]
             write_jpeg(self.out / "overlays" / f"{record.name}.jpg", contact_sheet(tiles, 2, image_HW3.shape[1]))
         write_mask(_label_path(self.out, record), label_HW)  # last: its presence says that the image is done
+
+
+def _among(maps: Tensor, channels: list[int], count: int) -> Tensor:
+    """Some channels in their places among ``count``; the others are 0."""
+    every = maps.new_zeros(count, *maps.shape[1:])
+    every[channels] = maps
+    return every
 
 
 def _in_unit_range(image_HW3: Tensor) -> Tensor:
