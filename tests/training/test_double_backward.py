@@ -206,3 +206,27 @@ def test_weights_of_the_terms(tiny_config: Any, small_network: Callable[..., Net
     ratios = {name: (other[name] / one[name]).item() for name in one}
     expected = {"segmentation": 1.0, "classification": 2.0, "energy": 4.0, "saliency": 3.0}
     assert ratios == pytest.approx(expected, rel=1e-4)
+
+
+def test_labels_hear_the_teacher_and_not_the_student(
+    tiny_config: Any, small_network: Callable[..., Network], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, teacher, batch = sharp(small_network()), sharp(small_network()), make_batch()
+    with torch.no_grad():
+        for parameter in teacher.decoder.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    task = SegmentTask(tiny_config(segment__maps_share=0.5), None, CPU, from_disk=False, started=True)
+    heard: list[Tensor | None] = []
+    plain = task.pseudo_labels
+    monkeypatch.setattr(task, "pseudo_labels", lambda *given: heard.append(given[-1]) or plain(*given))
+    network.train()
+    teacher.eval()
+    for step in (4, 5):
+        task.losses(network, batch, step, 10, teacher)
+    before, after = heard
+    assert before is None
+    assert after is not None
+    mirrored = batch["image"].flip(3)
+    with torch.no_grad():
+        expected = (teacher(batch["image"])[1].softmax(1) + teacher(mirrored)[1].flip(3).softmax(1)) / 2
+    torch.testing.assert_close(after, expected)

@@ -24,6 +24,7 @@ from wsss.data.records import TaggedSet
 from wsss.errors import DataError, MachineError, UsageError, WsssError
 from wsss.reporting import Silent
 from wsss.training import loop
+from wsss.training.average import decay_after
 from wsss.training.classify import ClassifyTask
 from wsss.training.loop import Loop, make_optimizer, schedule
 from wsss.training.run import build_from, check_free
@@ -162,11 +163,16 @@ def test_the_moving_average_by_hand(tmp_path: Path, tiny_config: Any, tagged: Ta
     plain.__class__ = Watched
     plain.train()
     expected, *rest = plain.seen
-    for weight in rest:
-        expected = 0.75 * expected + 0.25 * weight
-    assert len(rest) == 2
+    second, third = rest
+    expected = 2 / 11 * expected + 9 / 11 * second
+    expected = 3 / 12 * expected + 9 / 12 * third
     torch.testing.assert_close(plain.shown.readout.head.weight, expected)
     assert not torch.equal(plain.shown.readout.head.weight, plain.network.readout.head.weight)
+
+
+def test_the_average_remembers_longer_as_it_ages() -> None:
+    assert [decay_after(steps, 0.99) for steps in (1, 8, 90, 890, 10**6)] == [2 / 11, 0.5, 0.91, 0.99, 0.99]
+    assert decay_after(90, 0.75) == 0.75
 
 
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])

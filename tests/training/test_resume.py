@@ -50,11 +50,11 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, task: type, step: int, how: Stop) -
     """Let something happen inside a step, once."""
     plain, done = task.losses, []
 
-    def losses(self: Any, network: Any, batch: Any, at: int, total: int) -> dict[str, Tensor]:
+    def losses(self: Any, network: Any, batch: Any, at: int, total: int, teacher: Any) -> dict[str, Tensor]:
         if at == step and not done:
             done.append(True)
             how()
-        terms: dict[str, Tensor] = plain(self, network, batch, at, total)
+        terms: dict[str, Tensor] = plain(self, network, batch, at, total, teacher)
         return terms
 
     monkeypatch.setattr(task, "losses", losses)

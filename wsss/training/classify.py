@@ -40,7 +40,9 @@ class ClassifyTask:
         """Warm-up and decay over the whole run."""
         return schedule(self.section, step, total)
 
-    def losses(self, network: Network, batch: Batch, step: int, total: int) -> dict[str, Tensor]:
+    def losses(
+        self, network: Network, batch: Batch, step: int, total: int, teacher: Network | None = None
+    ) -> dict[str, Tensor]:
         """The classification loss."""
         return {"classification": classification_loss(network.classify(batch["image"]), batch["present"])}
 

@@ -19,7 +19,6 @@ from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from wsss.config import Config, Optimisation
 from wsss.data.augment import StepBatches, TrainingImages, mix
@@ -28,6 +27,7 @@ from wsss.device import autocast, num_workers
 from wsss.errors import Interrupted, UsageError
 from wsss.models.network import Network
 from wsss.reporting import Reporter
+from wsss.training.average import averaged
 from wsss.training.checkpoint import read_checkpoint, save_checkpoint
 
 LOG_EVERY = 10
@@ -52,8 +52,10 @@ class Task(Protocol):
     def lr_factor(self, step: int, total: int) -> float:
         """Learning rate at a step relative to the group's own."""
 
-    def losses(self, network: Network, batch: Batch, step: int, total: int) -> dict[str, Tensor]:
-        """Weighted loss terms; their sum is minimised."""
+    def losses(
+        self, network: Network, batch: Batch, step: int, total: int, teacher: Network | None = None
+    ) -> dict[str, Tensor]:
+        """Weighted loss terms; their sum is minimised. The teacher is the moving average, where one is kept."""
 
     def validate(self, network: Network) -> dict[str, float]:
         """Figures on the validation split; empty where there is none."""
@@ -96,8 +98,7 @@ class Loop:
         self.optimizer = make_optimizer(task, network)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.run.amp == "fp16")
         decay = task.section.ema
-        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        self.ema = AveragedModel(network, multi_avg_fn=average) if decay else None
+        self.ema = averaged(network, decay) if decay else None
         self.batches = StepBatches(len(images), task.section.batch_size, 0, 0, config.run.seed)
         self.total = self.batches.steps_per_epoch * task.section.epochs
 
@@ -184,7 +185,8 @@ class Loop:
         batch["image"] = batch["image"].float() / 255
         self.network.train()
         with autocast(self.config.run, self.device):
-            losses = self.task.losses(self.network, batch, state.step, self.total)
+            teacher = None if self.ema is None else self.shown
+            losses = self.task.losses(self.network, batch, state.step, self.total, teacher)
             loss = torch.stack([value.float() for value in losses.values()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
