@@ -226,7 +226,5 @@ def test_labels_hear_the_teacher_and_not_the_student(
     before, after = heard
     assert before is None
     assert after is not None
-    mirrored = batch["image"].flip(3)
-    with torch.no_grad():
-        expected = (teacher(batch["image"])[1].softmax(1) + teacher(mirrored)[1].flip(3).softmax(1)) / 2
-    torch.testing.assert_close(after, expected)
+    assert not after.requires_grad
+    torch.testing.assert_close(after, teacher(batch["image"])[1].softmax(dim=1).detach())

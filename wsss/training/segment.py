@@ -81,7 +81,11 @@ class SegmentTask:
     def losses(
         self, network: Network, batch: Batch, step: int, total: int, teacher: Network | None = None
     ) -> dict[str, Tensor]:
-        """Weighted loss terms of one step; the decoder that pseudo labels hear is the teacher's where there is one."""
+        """Weighted loss terms of one step.
+
+        The decoder that pseudo labels hear is the teacher's where there is one: an average of many steps errs less than
+        the last of them and confirms its errors less (Mean Teacher, Tarvainen and Valpola 2017).
+        """
         if self._classifies(step, total):
             return {"classification": classification_loss(network.classify(batch["image"]), batch["present"])}
         if self.from_disk:
@@ -95,7 +99,9 @@ class SegmentTask:
         maps_BKhw = recorder.maps(features, logits_BK, present_BK, keep_graph=True)
         opinion_BCHW = None
         if self._hears_decoder(step, total):
-            opinion_BCHW = softened(scores_BCHW) if teacher is None else taught(teacher, images_B3HW)
+            with torch.no_grad():
+                heard_BCHW = scores_BCHW if teacher is None else teacher(images_B3HW)[1]
+                opinion_BCHW = heard_BCHW.float().softmax(dim=1)
         label_BHW = self.pseudo_labels(network, features, maps_BKhw, batch, opinion_BCHW)
         return self._terms(logits_BK, scores_BCHW, label_BHW, batch)
 
@@ -157,21 +163,6 @@ class SegmentTask:
         if "saliency" in batch and section.weight_saliency:
             terms["saliency"] = section.weight_saliency * saliency_loss(scores_BCHW, batch["saliency"].float() / 255)
         return terms
-
-
-def softened(scores_BCHW: Tensor) -> Tensor:
-    """Probabilities of label scores, without a graph."""
-    return scores_BCHW.detach().float().softmax(dim=1)
-
-
-def taught(teacher: Network, images_B3HW: Tensor) -> Tensor:
-    """What the moving average of the weights says of images and of their mirror images (B, C, H, W).
-
-    After Mean Teacher (Tarvainen and Valpola 2017): an average of many steps errs less than the last of them, and
-    confirms the errors of the last one less.
-    """
-    size = (images_B3HW.shape[2], images_B3HW.shape[3])
-    return torch.stack(label_probabilities(teacher, [images_B3HW], [size] * len(images_B3HW), flip=True))
 
 
 def score_split(network: Network, tagged: TaggedSet, config: Config, device: torch.device) -> ConfusionMatrix:
