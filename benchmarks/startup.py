@@ -1,42 +1,100 @@
-"""Seconds until the program answers: help, version, and the mask of one image.
+"""Seconds until the program answers: help, version and the mask of one image, and what the mask's time consists of.
 
     python benchmarks/startup.py
+    python benchmarks/startup.py --backbone deit_tiny_patch16_224 --rounds 3
 
-The mask is made by a tiny network with random weights, so that its time is what every prediction pays first.
+Weights are random. The first table times commands from outside; the second runs the parts of ``wsss predict`` in a
+fresh interpreter with a clock between them. torch does not import torch._dynamo, its compiler; torchvision does, for
+an operator that nobody here uses, and timm imports torchvision.
 """
 
 from __future__ import annotations
 
+import json
+import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Annotated
 
 import numpy as np
 import typer
-from measuring import machine, table, take_turns
+from measuring import Times, machine, table, take_turns
 
 from wsss.config import Config, resolve
 from wsss.evaluation.overlay import write_jpeg
 from wsss.training.checkpoint import save_checkpoint
 from wsss.training.run import build_from
 
-TINY = {
-    "model.backbone": "deit_tiny_patch16_224",
-    "model.weights": "none",
-    "model.vit": {"embed_dim": 24, "depth": 4, "num_heads": 3, "img_size": 64},
-    "model.decoder_channels": 16,
-    "augment.size": 64,
-}
+CLASSES = tuple(f"class {k}" for k in range(20))
 TARGETS = {"wsss --help": "0.50"}
 
+PARTS = {
+    "import torch": "import torch",
+    "import torch._dynamo": "import torch._dynamo",
+    "import torchvision": "import torchvision",
+    "import timm": "import timm",
+    "import wsss": """
+from pathlib import Path
+from wsss.config import Config, resolve
+from wsss.data.check import keep_readable_records
+from wsss.data.open import open_unlabelled
+from wsss.data.scaled import ScaledImages, load_batches
+from wsss.device import num_workers
+from wsss.evaluation.overlay import overlay, write_jpeg
+from wsss.inference.predict import predict_masks
+from wsss.models.averaged import label_probabilities
+from wsss.training.checkpoint import file_hash, network_from, read_checkpoint
+from wsss.cli.terminal import Terminal
+from wsss.data.masks import write_mask
+gc.enable()
+gc.freeze()
+""",
+    "read the checkpoint": "content = read_checkpoint(Path(run, 'last.pt')); file_hash(Path(run, 'last.pt'))",
+    "build the network": "network, config = network_from(content, Path(run))",
+    "read the image": """
+records, _ = keep_readable_records(open_unlabelled(Path(image)))
+images = ScaledImages(records, (config.augment.size,), network.backbone.stride, 8)
+batch = next(load_batches(images, num_workers(config.run)))
+""",
+    "network": """
+size = batch.images[0].shape[:2]
+(probabilities,) = label_probabilities(network, batch.at_scales(torch.device('cpu')), [size])
+label = probabilities.argmax(dim=0).byte().numpy()
+""",
+    "draw and write": """
+write_jpeg(Path(out, 'overlay.jpg'), overlay(batch.images[0].numpy(), label))
+write_mask(Path(out, 'mask.png'), label)
+""",
+}
+"""What ``wsss predict`` does one after the other: statements by their name in the table."""
 
-def write_run(run: Path) -> None:
-    """A run folder with the checkpoint of a tiny network."""
+INTERPRETER = "start and leave Python"
+TORCH = ("import torch", "import torch._dynamo")
+WITH_COMPILER = "both imports of torch"
+
+CLOCK = """
+import gc, json, sys, time
+parts, names = json.loads(sys.argv[1]), {"gc": gc, **json.loads(sys.argv[2])}
+seconds = {}
+gc.disable()
+for part, statements in parts.items():
+    began = time.perf_counter()
+    exec(statements, names)
+    seconds[part] = time.perf_counter() - began
+print(json.dumps(seconds))
+"""
+"""Runs them with a clock between them; the garbage collector rests as in ``wsss.cli.importing``."""
+
+
+def write_run(run: Path, backbone: str) -> None:
+    """A run folder with the checkpoint of a network with random weights."""
     run.mkdir()
-    config: Config = resolve(None, (), TINY)
-    save_checkpoint(run / "last.pt", build_from(config, ("cat", "dog"), decoder=True), config)
+    config: Config = resolve(None, (), {"model.backbone": backbone, "model.weights": "none"})
+    save_checkpoint(run / "last.pt", build_from(config, CLASSES, decoder=True), config)
 
 
 def write_image(path: Path) -> None:
@@ -54,6 +112,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
         "wsss --help": [*program, "--help"],
         "wsss --version": [*program, "--version"],
         "python -c 'import torch'": [python, "-c", "import torch"],
+        "python -c 'import timm'": [python, "-c", "import timm"],
         "wsss predict, one image": [*program, "predict", *files, "--device", "cpu", "--overwrite"],
     }
 
@@ -67,14 +126,8 @@ def rival(command: list[str]) -> Callable[[], None]:
     return run
 
 
-def main(rounds: int = 5) -> None:
-    """Print one table."""
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        write_run(folder / "run")
-        write_image(folder / "image.jpg")
-        times = take_turns({what: rival(command) for what, command in commands(folder).items()}, rounds)
-    print(f"### Startup, median of {rounds} ({machine()})\n")
+def command_table(times: dict[str, Times]) -> str:
+    """Seconds of each command."""
     rows = [
         [
             f"`{what}`",
@@ -84,7 +137,43 @@ def main(rounds: int = 5) -> None:
         ]
         for what, taken in times.items()
     ]
-    print(table(["command", "seconds", "range", "target"], rows))
+    return table(["command", "seconds", "range", "target"], rows)
+
+
+def time_parts(folder: Path) -> dict[str, float]:
+    """Seconds of each part in a fresh interpreter."""
+    names = {"run": str(folder / "run"), "image": str(folder / "image.jpg"), "out": str(folder)}
+    command = [sys.executable, "-c", CLOCK, json.dumps(PARTS), json.dumps(names)]
+    began = time.perf_counter()
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    whole = time.perf_counter() - began
+    seconds: dict[str, float] = json.loads(done.stdout)
+    return {**seconds, INTERPRETER: whole - sum(seconds.values())}
+
+
+def part_table(found: list[dict[str, float]]) -> str:
+    """Seconds and share of each part, medians over the rounds."""
+    rows = []
+    for part in (*found[0], WITH_COMPILER):
+        members = TORCH if part == WITH_COMPILER else (part,)
+        seconds = [sum(times[member] for member in members) for times in found]
+        shares = [taken / sum(times.values()) for taken, times in zip(seconds, found, strict=True)]
+        rows.append([part, f"{statistics.median(seconds):.2f}", f"{100 * statistics.median(shares):.0f}"])
+    return table(["part of wsss predict", "seconds", "share %"], rows)
+
+
+def main(
+    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    backbone: Annotated[str, typer.Option(help="A timm vision transformer.")] = "deit_small_patch16_224",
+) -> None:
+    """Print two tables."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        write_run(folder / "run", backbone)
+        write_image(folder / "image.jpg")
+        times = take_turns({what: rival(command) for what, command in commands(folder).items()}, rounds)
+        found = [time_parts(folder) for _ in range(rounds)]
+    print(f"### Startup, {backbone}, median of {rounds} ({machine()})\n\n{command_table(times)}\n\n{part_table(found)}")
 
 
 if __name__ == "__main__":
