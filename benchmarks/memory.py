@@ -3,6 +3,7 @@
     python benchmarks/memory.py --device cpu
     python benchmarks/memory.py --sides 1024 --limit-gib 16
     python benchmarks/memory.py --images 1000  # does memory grow over many images?
+    python benchmarks/memory.py --images 1000 --backbone deit_tiny_patch16_224 --sides 64  # the same in minutes
 
 A cell is what one call adds at its peak: to the resident size of a fresh process on a CPU, to the allocated memory on a
 GPU. Weights are random; there is one image, with one tag.
@@ -120,13 +121,13 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     sides: Annotated[str, typer.Option(help="Sides of the images in pixels.")] = "224,384,512,768,1024,1536",
     limit_gib: Annotated[float, typer.Option(help="Skip the materialised way above this estimate.")] = 8.0,
-    images: Annotated[int, typer.Option(help="Instead of the table: memory over so many images of 224 px.")] = 0,
+    images: Annotated[int, typer.Option(help="Instead of the table: memory over so many of the first side.")] = 0,
 ) -> None:
     """Print one table."""
     where = pick_device(device)
     print(f"{backbone}, {machine(where)}", flush=True)
     if images:
-        print_growth(backbone, images, 224, where)
+        print_growth(backbone, images, int(sides.split(",")[0]), where)
         return
     rows = [side_row(backbone, int(side), where, limit_gib) for side in sides.split(",")]
     header = ["side, px", "forward + backward, MiB", "class_maps, MiB", "ratio", "materialised, MiB", "over class_maps"]

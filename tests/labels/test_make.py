@@ -20,12 +20,13 @@ from wsss.data.images import read_image
 from wsss.data.masks import IGNORE_INDEX, read_mask, write_mask
 from wsss.data.open import open_data
 from wsss.data.records import TaggedSet
-from wsss.data.scaled import ScaledImages
+from wsss.data.scaled import ScaledImages, load_batches
 from wsss.errors import DataError, UsageError
 from wsss.labels.make import Wanted, make_pseudo_labels
 from wsss.labels.manifest import read_manifest
 from wsss.labels.recipe import complete, refine_to_image
 from wsss.maps.generate import MapSettings, multiscale_scores
+from wsss.models.averaged import label_probabilities
 from wsss.models.network import Network
 from wsss.reporting import Reporter, Silent
 
@@ -267,7 +268,7 @@ def test_images_larger_than_the_working_area(tmp_path: Path, make: Make, tagged:
 def test_saliency(tmp_path: Path, make: Make, tagged: TaggedSet, tiny_config: Any) -> None:
     """The left half stands out: the right one is background but for what is mined there."""
     for record in tagged.records:
-        saliency_HW = np.zeros(read_image(record.image).shape[:2], dtype=np.uint8)
+        saliency_HW = np.zeros_like(read_image(record.image)[..., 0])
         saliency_HW[:, : saliency_HW.shape[1] // 2] = 255
         write_mask(tmp_path / "saliency" / f"{record.name}.png", saliency_HW)
     config = tiny_config(data__saliency=tmp_path / "saliency", labels__mining_quantile=1.0)
@@ -406,9 +407,9 @@ def test_a_run_with_a_decoder_is_heard(
     tmp_path: Path, small_network: Callable[..., Network], tagged: TaggedSet, tiny_config: Any
 ) -> None:
     network = small_network()
-    torch.nn.init.constant_(network.require_decoder().classify.bias, 0.0)
-    with torch.no_grad():
-        network.require_decoder().classify.bias[0] = 20.0  # sure of the background everywhere
+    bias = network.require_decoder().classify.bias
+    assert bias is not None
+    bias.data = torch.tensor([20.0, 0.0, 0.0])  # sure of the background everywhere
 
     def run(out: str, **changes: Any) -> Path:
         config = tiny_config(**changes)
@@ -421,3 +422,31 @@ def test_a_run_with_a_decoder_is_heard(
     assert any(((label_HW > 0) & (label_HW < IGNORE_INDEX)).any() for label_HW in labels(alone).values())
     assert read_manifest(heard)["decoder"] is True
     assert read_manifest(alone)["decoder"] is False
+
+
+def test_maps_and_decoder_share_their_passes(
+    tmp_path: Path, small_network: Callable[..., Network], tagged: TaggedSet, tiny_config: Any
+) -> None:
+    """As often through the backbone as without a decoder, and the labels of two passes apart."""
+    network = small_network()
+    torch.nn.init.normal_(network.require_decoder().classify.weight, std=1.0)
+    passes: list[None] = []
+    network.backbone.register_forward_hook(lambda *_: passes.append(None))
+
+    def run(out: str, config: Config) -> int:
+        passes.clear()
+        make_pseudo_labels(network, tagged, tmp_path / out, config, Silent(), device=CPU, checkpoint_sha256="f00d")
+        return len(passes)
+
+    config = tiny_config(maps__flip=True, maps__start_layer=2)
+    assert run("heard", config) == run("alone", tiny_config(maps__flip=True, labels__decoder=False)) > 0
+    written = labels(tmp_path / "heard")
+    for batch in load_batches(ScaledImages(tagged.records, [48], network.backbone.stride, 1), 0):
+        (record,), (image_HW3,) = batch.records, batch.images
+        image_3HW, present_K = image_HW3.permute(2, 0, 1).float() / 255, torch.from_numpy(tagged.present(record))
+        reading = MapSettings.of(config.maps)
+        _, scores_BKhw = multiscale_scores(network, batch.at_scales(CPU), present_K[None], reading, flip=True)
+        (opinion_CHW,) = label_probabilities(network, batch.at_scales(CPU), [written[record.name].shape], flip=True)
+        scores_KHW = refine_to_image(image_3HW, scores_BKhw[0], present_K, config.labels)
+        expected_HW = complete(scores_KHW, present_K, config.labels, opinion_CHW=opinion_CHW).numpy()
+        assert (written[record.name] != expected_HW).mean() < 0.002

@@ -1,6 +1,7 @@
 """Spreading by attention: by hand, against the N x N matrix, and its laws."""
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from wsss.maps.affinity import spread
 from wsss.maps.generate import class_maps
@@ -23,6 +24,16 @@ def test_equals_the_explicit_matrix() -> None:
     torch.testing.assert_close(spread(maps, attentions, 2, 1), once, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(spread(maps, attentions, 2, 2), twice, rtol=1e-5, atol=1e-6)
     assert torch.equal(spread(maps, attentions, 2, 0), maps)
+
+
+def test_more_maps_than_channels_a_head_and_always_the_fused_kernel() -> None:
+    torch.manual_seed(2)
+    attentions = [random_attention(2, 3, 9)]  # 6 channels a head
+    maps = torch.rand(2, 14, 8)
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # without the math one, which makes the matrix
+        together = spread(maps, attentions, 1)
+    alone = torch.cat([spread(maps[:, k : k + 1], attentions, 1) for k in range(14)], dim=1)
+    torch.testing.assert_close(together, alone)
 
 
 def test_two_patches_by_hand() -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from wsss.config import Coupling
 from wsss.maps.generate import class_maps
 from wsss.models.backbone import Backbone
 from wsss.models.network import Network
@@ -12,14 +13,17 @@ from wsss.models.readout import READOUTS
 CLASSES = ("a", "b", "c", "d", "e")
 
 
-def small_network(prefix: int, readout: str, *, depth: int = 4, patch: int = 8) -> Network:
+NAMES = {
+    0: "vit_base_patch16_siglip_gap_224",
+    1: "deit_tiny_patch16_224",
+    2: "deit_tiny_distilled_patch16_224",
+    5: "vit_small_patch14_reg4_dinov2",
+}
+
+
+def small_network(prefix: int, readout: str, *, depth: int = 4, patch: int = 8, name: str = "") -> Network:
     """A real timm transformer, small, with 0, 1, 2 or 5 prefix tokens and sharpened attention."""
-    name = {
-        0: "vit_base_patch16_siglip_gap_224",
-        1: "deit_tiny_patch16_224",
-        2: "deit_tiny_distilled_patch16_224",
-        5: "vit_small_patch14_reg4_dinov2",
-    }[prefix]
+    name = name or NAMES[prefix]
     torch.manual_seed(prefix)
     overrides = {"depth": depth, "embed_dim": 24, "num_heads": 3, "patch_size": patch, "img_size": 4 * patch}
     backbone = Backbone(name, overrides=overrides)
@@ -88,7 +92,7 @@ PRESENT = torch.tensor(
         (5, "pool", "pool"),
     ],
 )
-def test_getam_equals_the_explicit_loop(prefix: int, readout: str, fed: str, start: int, coupling: str) -> None:
+def test_getam_equals_the_explicit_loop(prefix: int, readout: str, fed: str, start: int, coupling: Coupling) -> None:
     network = small_network(prefix, readout)
     assert network.backbone.num_prefix_tokens == prefix
     images = torch.rand(4, 3, 24, 44)  # 3 x 6 patches, the last column padded
@@ -96,6 +100,14 @@ def test_getam_equals_the_explicit_loop(prefix: int, readout: str, fed: str, sta
     expected = explicit_maps(network, images, PRESENT, coupling, start, fed)
     assert expected.abs().sum() > 0
     assert relative_error(maps, expected) < 1e-5
+
+
+def test_rotary_positions_and_swiglu() -> None:
+    network = small_network(1, "project", name="eva02_tiny_patch14_224")
+    images = torch.rand(4, 3, 24, 40)
+    for start in (0, 2):
+        _, maps = class_maps(network, images, PRESENT, start_layer=start)
+        assert relative_error(maps, explicit_maps(network, images, PRESENT, "released", start, "token")) < 1e-5
 
 
 def test_attention_gradient_equals_the_explicit_loop() -> None:
@@ -129,7 +141,7 @@ def test_hybrid_backbone() -> None:
 
 
 @pytest.mark.parametrize("coupling", ["released", "paper"])
-def test_autocast_stays_within_its_precision(coupling: str) -> None:
+def test_autocast_stays_within_its_precision(coupling: Coupling) -> None:
     network = small_network(1, "project")
     images = torch.rand(4, 3, 24, 40)
     _, full = class_maps(network, images, PRESENT, coupling=coupling)

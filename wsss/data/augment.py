@@ -20,6 +20,7 @@ from torchvision.transforms import v2
 
 from wsss.config import AugmentSection
 from wsss.data.images import read_image
+from wsss.data.loading import reading
 from wsss.data.masks import IGNORE_INDEX, read_mask
 from wsss.data.records import Record, TaggedSet
 from wsss.errors import DataError
@@ -68,6 +69,7 @@ class TrainingImages(Dataset[dict[str, Tensor]]):
         """Image (3, S, S) uint8, present (K,) bool and, where asked for, label (S, S) and saliency (S, S) uint8."""
         epoch, index = key
         record = self.tagged.records[index]
+        reading(record.name)
         image = tv_tensors.Image(torch.from_numpy(read_image(record.image)).permute(2, 0, 1))
         layers = {"image": image}
         for name, folder in (("label", self.labels), ("saliency", self.saliency)):
@@ -76,7 +78,7 @@ class TrainingImages(Dataset[dict[str, Tensor]]):
         if self.labels is not None:
             _check_classes(layers["label"], len(self.tagged.classes), self.labels / f"{record.name}.png")
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mix(self.seed, epoch, index))
+            torch.default_generator.manual_seed(mix(self.seed, epoch, index))  # the CPU's alone
             layers = self.place(layers)
             layers["image"] = self.colour(layers["image"])
         sample = {name: layer.as_subclass(torch.Tensor).contiguous() for name, layer in layers.items()}

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
 
 from wsss.data.images import image_size, read_image
-from wsss.data.loading import read_ahead
+from wsss.data.loading import read_ahead, reading
 from wsss.data.records import Record
 
 
@@ -64,7 +64,7 @@ class ScaledImages(Dataset[ScaledBatch]):
     def __getitem__(self, index: int) -> ScaledBatch:
         """One batch."""
         records = self.batches[index]
-        images = [torch.from_numpy(read_image(record.image)) for record in records]
+        images = [_read(record) for record in records]
         scaled = [
             torch.stack(
                 [resize(image, scaled_size(image.shape[0], image.shape[1], side, self.stride)) for image in images]
@@ -74,9 +74,14 @@ class ScaledImages(Dataset[ScaledBatch]):
         return ScaledBatch(records, images, scaled)
 
 
+def _read(record: Record) -> Tensor:
+    reading(record.name)
+    return torch.from_numpy(read_image(record.image))
+
+
 def load_batches(dataset: ScaledImages, workers: int) -> Iterator[ScaledBatch]:
-    """Read batches ahead of their use, in order."""
-    return read_ahead(dataset, workers)
+    """Read batches ahead of their use, in order; nothing runs ahead of the only one, so it needs no process."""
+    return read_ahead(dataset, max(0, min(workers, len(dataset) - 1)))
 
 
 def scaled_size(height: int, width: int, side: int, stride: tuple[int, int]) -> tuple[int, int]:

@@ -3,9 +3,9 @@
 The attention from patch to patch, averaged over heads and summed over blocks, is an affinity: patches attend to those
 of their own object (TS-CAM, Gao et al. 2021; MCTformer, Xu et al. 2022). One step replaces the evidence of a patch by
 the mean over the patches it attends to. That is attention with the maps as its values, so the fused kernel does it and
-no N x N matrix is made.
+no N x N matrix is made. The kernel wants values as wide as keys, so maps fill up what they lack with zeros.
 
-Shape suffixes: B images, K classes, A heads, N tokens (P prefix tokens first), M patch tokens.
+Shape suffixes: B images, K maps of each, A heads, N tokens (P prefix tokens first), M patch tokens, D channels a head.
 """
 
 from __future__ import annotations
@@ -35,16 +35,20 @@ def spread(maps_BKM: Tensor, attentions: Sequence[Attention], num_prefix_tokens:
     maps_BKM = maps_BKM.float()
     for _ in range(steps):
         ones_B1M = maps_BKM.new_ones(maps_BKM.shape[0], 1, maps_BKM.shape[2])
-        values_BKN = F.pad(torch.cat([maps_BKM, ones_B1M], dim=1), (num_prefix_tokens, 0))
-        carried_BKM = torch.stack([_carry(attention, values_BKN) for attention in attentions]).sum(dim=0)
-        carried_BKM = carried_BKM[:, :, num_prefix_tokens:]
+        values_BNK = F.pad(torch.cat([maps_BKM, ones_B1M], dim=1), (num_prefix_tokens, 0)).transpose(1, 2)
+        carried_BNK = torch.stack([_carry(attention, values_BNK) for attention in attentions]).sum(dim=0)
+        carried_BKM = carried_BNK[:, num_prefix_tokens:].transpose(1, 2)
         maps_BKM = carried_BKM[:, :-1] / carried_BKM[:, -1:]
     return maps_BKM
 
 
-def _carry(attention: Attention, values_BKN: Tensor) -> Tensor:
-    """One block's attention, averaged over heads, applied to values: (B, K, N)."""
+def _carry(attention: Attention, values_BNK: Tensor) -> Tensor:
+    """One block's attention, averaged over heads, applied to values: (B, N, K)."""
     query, key = attention.query_BAND.detach().float(), attention.key_BAND.detach().float()
-    values_BANK = values_BKN.transpose(1, 2)[:, None].expand(-1, query.shape[1], -1, -1)
-    carried_BANK = F.scaled_dot_product_attention(query, key, values_BANK, scale=attention.scale)
-    return carried_BANK.mean(dim=1).transpose(1, 2)
+    carried = []
+    for values_BND in torch.split(values_BNK, query.shape[-1], dim=-1):
+        missing = query.shape[-1] - values_BND.shape[-1]
+        values_BAND = F.pad(values_BND, (0, missing)).contiguous()[:, None].expand_as(query)
+        carried_BAND = F.scaled_dot_product_attention(query, key, values_BAND, scale=attention.scale)
+        carried.append(carried_BAND.mean(dim=1)[..., : values_BND.shape[-1]])
+    return torch.cat(carried, dim=-1)

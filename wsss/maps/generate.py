@@ -1,15 +1,16 @@
 """Class maps of a batch: one forward, then one backward for the r-th present class of every image.
 
 Images do not influence each other, so the logit of one class of each image may share a backward: the number of
-backwards is the largest number of tags in the batch. Gradients are taken with respect to the recorded attention
-outputs alone; no parameter gradient is computed.
+backwards is the largest number of tags among images that pass together. Gradients are taken with respect to the
+recorded attention outputs alone; no parameter gradient is computed.
 
-Shape suffixes: B images, K classes, H x W pixels, h x w patch grid, N tokens.
+Shape suffixes: B images, C = K + 1 label channels, K classes, R the largest number of tags, H x W pixels, h x w patch
+grid, N tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from types import TracebackType
@@ -25,11 +26,21 @@ from wsss.maps.affinity import spread
 from wsss.maps.methods import BY_GRADIENT, CLASS_AGNOSTIC, Reading, gradcam
 from wsss.maps.scores import normalise_scores
 from wsss.maps.tape import AttentionTape
+from wsss.models.averaged import LabelProbabilities, passes
 from wsss.models.backbone import Features
 from wsss.models.network import Network
 
 BY_BACKWARD = {*BY_GRADIENT, "gradcam"}
 """Methods that ask for a backward a class."""
+
+BY_ROWS = {"getam", "attention-gradient"}
+"""Those that read the gradient of no other rows of attention than the explaining ones."""
+
+PASS_OVERHEAD = {"cpu": 50.0}
+"""A pass of a batch of any size takes as long as so many more patches would add to it."""
+
+OTHER_OVERHEAD = 4096.0
+"""The same on other devices: fewer patches leave a GPU idle."""
 
 HALF_SCALE = 1024.0
 """Under fp16 the logit is multiplied by this for the backward, so that small gradients do not vanish."""
@@ -70,7 +81,7 @@ class Recorder:
             )
         self.network = network
         self.settings = settings
-        self.tape = AttentionTape(settings.start_layer)
+        self.tape = AttentionTape(settings.start_layer, below=settings.spread > 0)
         self._stack = ExitStack()
         self._tokens_BNC: Tensor | None = None
 
@@ -78,6 +89,9 @@ class Recorder:
         if self.settings.method == "gradcam":
             handle = self.network.backbone.gradcam_layer.register_forward_hook(self._keep_tokens)
             self._stack.callback(handle.remove)
+        if self.settings.method in BY_ROWS and self._fed == "token":
+            block = self.network.backbone.vit.blocks[self.settings.start_layer]
+            self._stack.callback(block.register_forward_hook(self.tape.narrow_start).remove)
         self._stack.enter_context(self.tape)
         return self
 
@@ -99,48 +113,55 @@ class Recorder:
             present_BK: bool, the image-level labels.
             keep_graph: whether another backward follows through the same pass.
         """
+        rounds = list(one_class_an_image(present_BK))
+        maps_BKhw = logits_BK.new_zeros((*logits_BK.shape, *features.grid), dtype=torch.float32)
+        if rounds:
+            ranked_BRhw = self._spread(self._ranked(features, logits_BK, rounds, keep_graph))
+            for chosen_BK, map_Bhw in zip(rounds, ranked_BRhw.unbind(dim=1), strict=True):
+                maps_BKhw += chosen_BK[:, :, None, None] * map_Bhw[:, None]
+        return maps_BKhw
+
+    def _ranked(self, features: Features, logits_BK: Tensor, rounds: list[Tensor], keep_graph: bool) -> Tensor:
+        """(B, R, h, w): the map of each image's r-th class; where it has none, anything finite."""
         method = self.settings.method
         if method == "cam":
             maps_BKhw = self.network.readout.cam(features).detach().float().relu()
-        elif method in CLASS_AGNOSTIC:
+            return torch.einsum("rbk,bkhw->brhw", torch.stack(rounds).float(), maps_BKhw)
+        if method in CLASS_AGNOSTIC:
             row_BN = CLASS_AGNOSTIC[method](self._reading())
-            maps_BKhw = self._on_grid(row_BN, features.grid)[:, None].expand(-1, logits_BK.shape[1], -1, -1)
-        else:
-            maps_BKhw = self._by_gradient(features.grid, logits_BK, present_BK, keep_graph)
-        return self._spread(maps_BKhw) * present_BK[:, :, None, None]
+            return self._on_grid(row_BN, features.grid)[:, None].expand(-1, len(rounds), -1, -1)
+        return self._by_gradient(features.grid, logits_BK, rounds, keep_graph)
 
-    def _spread(self, maps_BKhw: Tensor) -> Tensor:
+    def _spread(self, maps_BRhw: Tensor) -> Tensor:
         settings = self.settings
         if settings.gamma != 1:
-            maps_BKhw = maps_BKhw.clamp_min(0) ** settings.gamma
+            maps_BRhw = maps_BRhw.clamp_min(0) ** settings.gamma
         if settings.spread == 0:
-            return maps_BKhw
+            return maps_BRhw
         prefix = self.network.backbone.num_prefix_tokens
-        spread_BKM = spread(maps_BKhw.flatten(2), self.tape.attentions, prefix, settings.spread)
-        return spread_BKM.reshape(maps_BKhw.shape)
+        return spread(maps_BRhw.flatten(2), self.tape.attentions, prefix, settings.spread).reshape(maps_BRhw.shape)
+
+    @property
+    def _fed(self) -> Literal["token", "pool", "both"]:
+        return self.network.readout.fed if self.settings.rows == "auto" else self.settings.rows
 
     def _reading(self) -> Reading:
-        fed: Literal["token", "pool", "both"] = (
-            self.network.readout.fed if self.settings.rows == "auto" else self.settings.rows
-        )
         return Reading(
-            attentions=self.tape.attentions[self.settings.start_layer :],
+            attentions=self.tape.from_start,
             num_prefix_tokens=self.network.backbone.num_prefix_tokens,
-            fed=fed,
+            fed=self._fed,
             coupling=self.settings.coupling,
         )
 
-    def _by_gradient(self, grid: tuple[int, int], logits_BK: Tensor, present_BK: Tensor, keep_graph: bool) -> Tensor:
+    def _by_gradient(self, grid: tuple[int, int], logits_BK: Tensor, rounds: list[Tensor], keep_graph: bool) -> Tensor:
         reading = self._reading()
         scale = HALF_SCALE if logits_BK.dtype == torch.float16 else 1.0
-        maps_BKhw = logits_BK.new_zeros((*logits_BK.shape, *grid), dtype=torch.float32)
-        rounds = list(one_class_an_image(present_BK))
+        maps = []
         for number, chosen_BK in enumerate(rounds):
             score = (logits_BK * chosen_BK).sum() * scale
             retain = keep_graph or number + 1 < len(rounds)
-            map_Bhw = self._on_grid(self._row(reading, score, scale, retain), grid)
-            maps_BKhw += chosen_BK[:, :, None, None] * map_Bhw[:, None]
-        return maps_BKhw
+            maps.append(self._on_grid(self._row(reading, score, scale, retain), grid))
+        return torch.stack(maps, dim=1)
 
     def _row(self, reading: Reading, score: Tensor, scale: float, retain: bool) -> Tensor:
         if self.settings.method == "gradcam":
@@ -216,31 +237,104 @@ def class_maps(
 def read_maps(
     network: Network, images_B3HW: Tensor, present_BK: Tensor, settings: MapSettings
 ) -> tuple[Tensor, Tensor]:
-    """``class_maps`` with its settings in one piece.
-
-    A backward costs as much for one class in the batch as for one of every image, so images with equally many classes
-    share their passes and none waits for another's.
-    """
-    present_BK = present_BK.to(images_B3HW.device)
-    count_B = present_BK.sum(dim=1)
-    groups = [(count_B == count).nonzero().flatten() for count in sorted(set(count_B.tolist()))]
-    if settings.method not in BY_BACKWARD or len(groups) < 2:
-        return _read_together(network, images_B3HW, present_BK, settings)
-    read = [_read_together(network, images_B3HW[index], present_BK[index], settings) for index in groups]
-    order_B = torch.cat(groups).argsort()
-    logits_BK, maps_BKhw = (torch.cat(parts)[order_B] for parts in zip(*read, strict=True))
+    """``class_maps`` with its settings in one piece."""
+    with frozen(network), torch.enable_grad():
+        _, logits_BK, maps_BKhw = forward_with_maps(network, images_B3HW, present_BK, settings)
     return logits_BK, maps_BKhw
 
 
-def _read_together(
-    network: Network, images_B3HW: Tensor, present_BK: Tensor, settings: MapSettings
-) -> tuple[Tensor, Tensor]:
-    with frozen(network), torch.enable_grad():
+def forward_with_maps(
+    network: Network,
+    images_B3HW: Tensor,
+    present_BK: Tensor,
+    settings: MapSettings,
+    *,
+    taps: bool = False,
+    keep_graph: bool = False,
+) -> tuple[Features, Tensor, Tensor]:
+    """One forward of the network and the class maps read from it.
+
+    A backward costs as much for one image of the batch as for all, so images of equally many classes share their
+    passes and none waits for another's.
+
+    Args:
+        network: its parameters may ask for gradients.
+        images_B3HW: in [0, 1].
+        present_BK: bool.
+        settings: how to read a class.
+        taps: whether features bring what the decoder reads.
+        keep_graph: whether a loss will go backwards through features and logits.
+
+    Returns:
+        features, logits (B, K) and maps (B, K, h, w) float32; maps are detached, the others unless ``keep_graph``.
+    """
+    present_BK = present_BK.to(images_B3HW.device)
+    groups = _groups(network, images_B3HW, present_BK) if settings.method in BY_BACKWARD else []
+    read = []
+    for index in groups if len(groups) > 1 else [slice(None)]:
         with Recorder(network, settings) as recorder:
-            features = network.features(images_B3HW)
+            features = network.features(images_B3HW[index], taps=taps)
             logits_BK = network.readout(features)
-        maps_BKhw = recorder.maps(features, logits_BK, present_BK)
-    return logits_BK.detach(), maps_BKhw
+        maps_BKhw = recorder.maps(features, logits_BK, present_BK[index], keep_graph=keep_graph)
+        if not keep_graph:
+            features, logits_BK = _merged([features], _detached), logits_BK.detach()
+        read.append((features, logits_BK, maps_BKhw))
+    if len(read) == 1:
+        return read[0]
+    order_B = torch.cat(groups).argsort()
+    return (
+        _merged([features for features, _, _ in read], lambda parts: torch.cat(parts)[order_B]),
+        torch.cat([logits_BK for _, logits_BK, _ in read])[order_B],
+        torch.cat([maps_BKhw for _, _, maps_BKhw in read])[order_B],
+    )
+
+
+def _detached(parts: list[Tensor]) -> Tensor:
+    (part,) = parts
+    return part.detach()
+
+
+def _merged(parts: Sequence[Features], merge: Callable[[list[Tensor]], Tensor]) -> Features:
+    """Features of images that passed apart, each tensor merged from those of the parts."""
+
+    def of(tensors: Sequence[Tensor | None]) -> Tensor | None:
+        there = [tensor for tensor in tensors if tensor is not None]
+        return merge(there) if there else None
+
+    return Features(
+        patches_BNC=merge([part.patches_BNC for part in parts]),
+        class_BC=of([part.class_BC for part in parts]),
+        grid=parts[0].grid,
+        taps=[
+            (merge([patches for patches, _ in tap]), of([token for _, token in tap]))
+            for tap in zip(*(part.taps for part in parts), strict=True)
+        ],
+    )
+
+
+def tag_groups(count_B: Sequence[int], overhead: float) -> list[list[int]]:
+    """Images that should pass together, by number of tags: the cheapest cuts of the images in that order.
+
+    A group of n images with at most t tags costs (1 + t) (n + ``overhead``): a forward and t backwards, each of which
+    takes as long as so many more images would add.
+    """
+    order = sorted(range(len(count_B)), key=count_B.__getitem__)
+    cheapest: list[tuple[float, list[list[int]]]] = [(0.0, [])]
+    for end in range(1, len(order) + 1):
+        times = 1 + count_B[order[end - 1]]
+        costs = [cost + times * (end - start + overhead) for start, (cost, _) in enumerate(cheapest)]
+        start = min(range(end), key=costs.__getitem__)
+        cheapest.append((costs[start], [*cheapest[start][1], order[start:end]]))
+    return cheapest[-1][1]
+
+
+def _groups(network: Network, images_B3HW: Tensor, present_BK: Tensor) -> list[Tensor]:
+    """Indices of the images of each group."""
+    rows, columns = network.backbone.stride
+    patches = (images_B3HW.shape[2] / rows) * (images_B3HW.shape[3] / columns)
+    overhead = PASS_OVERHEAD.get(images_B3HW.device.type, OTHER_OVERHEAD) / patches
+    groups = tag_groups(present_BK.sum(dim=1).tolist(), overhead)
+    return [torch.tensor(group, device=present_BK.device) for group in groups]
 
 
 def multiscale_scores(
@@ -250,6 +344,7 @@ def multiscale_scores(
     settings: MapSettings,
     *,
     flip: bool = False,
+    opinion: LabelProbabilities | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Class scores averaged over scales and flips, on the finest scale's grid.
 
@@ -261,24 +356,33 @@ def multiscale_scores(
         present_BK: bool.
         settings: how to read a class.
         flip: also read the mirrored images.
+        opinion: hears what the decoder says in the same passes.
 
     Returns:
         logits (B, K), averaged, and scores (B, K, h, w) in [0, 1].
     """
-    passes = [(images, mirrored) for images in images_by_scale for mirrored in ((False, True) if flip else (False,))]
+    present_BK = present_BK.to(images_by_scale[0].device)
+    grid = finest_grid(network, images_by_scale)
+    logits, scores = [], []
+    for images, mirrored in passes(images_by_scale, flip=flip):
+        with frozen(network), torch.enable_grad():
+            features, logits_BK, maps_BKhw = forward_with_maps(
+                network, images, present_BK, settings, taps=opinion is not None
+            )
+        if opinion is not None:
+            with torch.no_grad():
+                scores_BCHW = network.decode(features, (images.shape[2], images.shape[3]))
+            opinion.add(scores_BCHW, mirrored=mirrored)
+        scores_BKhw = normalise_scores(maps_BKhw.flip(3) if mirrored else maps_BKhw, present_BK)
+        if scores_BKhw.shape[-2:] != grid:
+            scores_BKhw = F.interpolate(scores_BKhw, size=grid, mode="bilinear", align_corners=False)
+        logits.append(logits_BK)
+        scores.append(scores_BKhw)
+    return torch.stack(logits).mean(dim=0), normalise_scores(torch.stack(scores).sum(dim=0), present_BK)
+
+
+def finest_grid(network: Network, images_by_scale: Sequence[Tensor]) -> tuple[int, int]:
+    """(h, w) of the scale with most pixels."""
     finest = max(images_by_scale, key=lambda images: images.shape[2] * images.shape[3])
     rows, columns = network.backbone.stride
-    grid = (-(-finest.shape[2] // rows), -(-finest.shape[3] // columns))
-    logits_sum: Tensor | None = None
-    scores_sum: Tensor | None = None
-    for images, mirrored in passes:
-        logits_BK, maps_BKhw = read_maps(network, images.flip(3) if mirrored else images, present_BK, settings)
-        scores = normalise_scores(maps_BKhw.flip(3) if mirrored else maps_BKhw, present_BK.to(maps_BKhw.device))
-        if scores.shape[-2:] != grid:
-            scores = F.interpolate(scores, size=grid, mode="bilinear", align_corners=False)
-        logits_sum = logits_BK if logits_sum is None else logits_sum + logits_BK
-        scores_sum = scores if scores_sum is None else scores_sum + scores
-    assert logits_sum is not None
-    assert scores_sum is not None
-    scores_BKhw = normalise_scores(scores_sum, present_BK.to(scores_sum.device))
-    return logits_sum / len(passes), scores_BKhw
+    return -(-finest.shape[2] // rows), -(-finest.shape[3] // columns)

@@ -21,7 +21,7 @@ from wsss.data.scaled import ScaledImages, load_batches
 from wsss.device import autocast, num_workers
 from wsss.evaluation.confusion import ConfusionMatrix
 from wsss.labels.recipe import complete, refine
-from wsss.maps.generate import MapSettings, Recorder
+from wsss.maps.generate import MapSettings, forward_with_maps
 from wsss.maps.scores import normalise_scores
 from wsss.models.averaged import label_probabilities
 from wsss.models.backbone import Features
@@ -92,11 +92,10 @@ class SegmentTask:
             logits_BK, scores_BCHW = network(batch["image"])
             return self._terms(logits_BK, scores_BCHW, batch["label"], batch)
         images_B3HW, present_BK = batch["image"], batch["present"]
-        with Recorder(network, self.settings) as recorder:
-            features = network.features(images_B3HW, taps=True)
-            logits_BK = network.readout(features)
+        features, logits_BK, maps_BKhw = forward_with_maps(
+            network, images_B3HW, present_BK, self.settings, taps=True, keep_graph=True
+        )
         scores_BCHW = network.decode(features, (images_B3HW.shape[2], images_B3HW.shape[3]))
-        maps_BKhw = recorder.maps(features, logits_BK, present_BK, keep_graph=True)
         opinion_BCHW = None
         if self._hears_decoder(step, total):
             with torch.no_grad():

@@ -1,0 +1,55 @@
+"""Batches of images for inference: equal shapes, every image once, each as it would be alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import get_worker_info
+
+from wsss.data.open import open_data
+from wsss.data.records import TaggedSet
+from wsss.data.scaled import ScaledBatch, ScaledImages, load_batches
+
+SCALES = (48, 72)
+STRIDE = (8, 8)
+
+
+@pytest.fixture
+def tagged(scenes: Path) -> TaggedSet:
+    """Scenes of two shapes."""
+    return open_data(scenes, split="train")
+
+
+def images(tagged: TaggedSet, batch_size: int) -> ScaledImages:
+    return ScaledImages(tagged.records, SCALES, STRIDE, batch_size)
+
+
+@pytest.mark.parametrize("batch_size", [2, 5, 100])
+def test_mixed_shapes_are_batched_as_if_each_image_were_alone(tagged: TaggedSet, batch_size: int) -> None:
+    """Nothing is padded: exactly equal, and every image once."""
+    alone = {batch.records[0].name: batch for batch in load_batches(images(tagged, 1), 0)}
+    assert {tuple(batch.scaled[0].shape) for batch in alone.values()} == {(1, 3, 40, 56), (1, 3, 56, 40)}
+    seen = []
+    for batch in load_batches(images(tagged, batch_size), 0):
+        assert len(batch.records) <= batch_size
+        for i, record in enumerate(batch.records):
+            seen.append(record.name)
+            assert torch.equal(batch.images[i], alone[record.name].images[0])
+            for together, single in zip(batch.scaled, alone[record.name].scaled, strict=True):
+                assert torch.equal(together[i], single[0])
+    assert sorted(seen) == sorted(record.name for record in tagged.records)
+
+
+class Told(ScaledImages):
+    """Says whether a worker read it, in place of the images."""
+
+    def __getitem__(self, index: int) -> ScaledBatch:
+        return ScaledBatch(self.batches[index], [torch.tensor(get_worker_info() is not None)], [])
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_the_only_batch_needs_no_process(tagged: TaggedSet, count: int) -> None:
+    told = Told(tagged.records[:count], SCALES, STRIDE, 1)
+    assert [bool(batch.images[0]) for batch in load_batches(told, 2)] == [count > 1] * count

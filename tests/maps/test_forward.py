@@ -1,0 +1,156 @@
+"""One forward for maps, decoder and loss: groups of equally many tags, where the graph begins, what is kept."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from wsss.maps.generate import (
+    MapSettings,
+    Recorder,
+    forward_with_maps,
+    frozen,
+    multiscale_scores,
+    read_maps,
+    tag_groups,
+)
+from wsss.models.averaged import LabelProbabilities, label_probabilities
+from wsss.models.network import Network
+
+CLASSES = ("a", "b", "c")
+PRESENT = torch.tensor([[1, 1, 1], [0, 1, 0], [1, 1, 1], [0, 0, 0], [0, 0, 1]], dtype=torch.bool)
+
+
+@pytest.fixture
+def network(small_network: Callable[..., Network]) -> Network:
+    network = small_network(classes=CLASSES)
+    torch.manual_seed(1)
+    for block in network.backbone.vit.blocks:
+        torch.nn.init.normal_(block.attn.qkv.weight, std=0.3)
+    for weight in (network.require_decoder().classify.weight, network.require_decoder().coarse.patch.weight):
+        torch.nn.init.normal_(weight, std=0.3)  # decoders start at 0
+    return network
+
+
+def cost(counts: list[int], groups: list[list[int]], overhead: float) -> float:
+    return sum((1 + max(counts[i] for i in group)) * (len(group) + overhead) for group in groups)
+
+
+def partitions(items: list[int]) -> Iterator[list[list[int]]]:
+    if not items:
+        yield []
+        return
+    first, *rest = items
+    for smaller in partitions(rest):
+        yield [[first], *smaller]
+        for i, group in enumerate(smaller):
+            yield [*smaller[:i], [first, *group], *smaller[i + 1 :]]
+
+
+def test_groups_by_hand() -> None:
+    assert tag_groups([2, 1, 2, 1, 1], overhead=0.1) == [[1, 3, 4], [0, 2]]
+    assert tag_groups([2, 1, 2, 1, 1], overhead=10.0) == [[1, 3, 4, 0, 2]]
+    assert tag_groups([1, 1, 1, 1, 2, 6], overhead=1.0) == [[0, 1, 2, 3], [4], [5]]  # 10 + 6 + 14
+    assert tag_groups([1, 1, 1, 1, 2, 6], overhead=1.5) == [[0, 1, 2, 3], [4, 5]]  # 11 + 24.5
+
+
+@settings(max_examples=30, deadline=None)
+@given(counts=st.lists(st.integers(0, 6), min_size=1, max_size=6), overhead=st.floats(0.01, 20))
+def test_no_other_groups_are_cheaper(counts: list[int], overhead: float) -> None:
+    groups = tag_groups(counts, overhead)
+    assert sorted(i for group in groups for i in group) == list(range(len(counts)))
+    least = min(cost(counts, other, overhead) for other in partitions(list(range(len(counts)))))
+    assert cost(counts, groups, overhead) == pytest.approx(least)
+
+
+def test_groups_change_neither_features_nor_gradients(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsss.maps.generate.PASS_OVERHEAD", {"cpu": 0.1})
+    images = torch.rand(5, 3, 24, 40)
+    features, logits_BK, maps_BKhw = forward_with_maps(
+        network, images, PRESENT, MapSettings(spread=1), taps=True, keep_graph=True
+    )
+    plain = network.features(images, taps=True)
+    torch.testing.assert_close(logits_BK, network.readout(plain))
+    for (ours, token), (theirs, other) in zip(features.taps, plain.taps, strict=True):
+        torch.testing.assert_close(ours, theirs)
+        torch.testing.assert_close(token, other)
+    assert not maps_BKhw.requires_grad
+    assert (maps_BKhw.amax(dim=(2, 3)) > 0).equal(PRESENT)
+
+    def gradients(features: Any, logits_BK: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        loss = network.decode(features, (24, 40)).square().mean() + logits_BK.square().mean()
+        return torch.autograd.grad(loss, [*network.parameters()], allow_unused=True)
+
+    expected = gradients(plain, network.readout(plain))
+    torch.testing.assert_close(gradients(features, logits_BK), expected, rtol=1e-4, atol=1e-6)
+    assert sum(gradient is not None for gradient in expected) > 50
+
+
+def test_the_graph_begins_at_the_class_token_where_its_row_is_read(network: Network) -> None:
+    """And with parameters that learn, or another row, where it began before."""
+
+    def begun(readings: MapSettings) -> int:
+        with Recorder(network, readings) as recorder:
+            logits_BK = network.classify(torch.rand(2, 3, 16, 24))
+        assert torch.autograd.grad(logits_BK.sum(), recorder.tape.from_start[0].output_BAND)[0].abs().max() > 0
+        return recorder.tape.from_start[0].output_BAND.shape[2]
+
+    tokens = 2 * 3 + 2
+    with frozen(network):
+        assert begun(MapSettings(start_layer=1)) == 1
+        assert begun(MapSettings(start_layer=1, rows="both")) == tokens
+        assert begun(MapSettings(start_layer=1, method="chefer")) == tokens
+        network.train()
+        assert begun(MapSettings(start_layer=1)) == tokens
+        network.eval()
+    assert begun(MapSettings(start_layer=1)) == tokens
+    assert not any(block._forward_hooks for block in network.backbone.vit.blocks)
+
+
+def test_blocks_below_the_start_are_kept_for_spreading_alone(network: Network) -> None:
+    kept = {}
+    for steps in (0, 1):
+        with frozen(network), Recorder(network, MapSettings(start_layer=3, spread=steps)) as recorder:
+            network.classify(torch.rand(1, 3, 16, 16))
+        kept[steps] = len(recorder.tape.attentions), len(recorder.tape.from_start)
+    assert kept == {0: (1, 1), 1: (4, 1)}
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_decoder_speaks_in_the_same_passes(network: Network, flip: bool) -> None:
+    scales, sizes = [torch.rand(5, 3, 24, 40), torch.rand(5, 3, 32, 48)], [(20 + i, 31) for i in range(5)]
+    reading = MapSettings(start_layer=2)
+    channels = [[0, *(PRESENT[i].nonzero().flatten() + 1).tolist()] for i in range(5)]
+    opinion = LabelProbabilities(sizes, channels)
+    passes = []
+    network.backbone.register_forward_hook(lambda *arguments: passes.append(arguments))
+    _, scores_BKhw = multiscale_scores(network, scales, PRESENT, reading, flip=flip, opinion=opinion)
+    heard, ours = len(passes), opinion.mean()
+    assert not any(opinion_CHW.requires_grad for opinion_CHW in ours)
+    torch.testing.assert_close(scores_BKhw, multiscale_scores(network, scales, PRESENT, reading, flip=flip)[1])
+    assert len(passes) == 2 * heard
+    theirs = label_probabilities(network, scales, sizes, flip=flip)
+    assert max(float(opinion_CHW.std()) for opinion_CHW in theirs) > 0.01
+    for opinion_CHW, every_CHW, kept in zip(ours, theirs, channels, strict=True):
+        torch.testing.assert_close(opinion_CHW, every_CHW[kept])
+
+
+def test_the_mean_of_two_passes_by_hand() -> None:
+    mean = LabelProbabilities([(1, 2)])
+    scores_12HW = torch.tensor([[[[0.0, 1.0]], [[0.0, -1.0]]]])
+    mean.add(scores_12HW)
+    mean.add(scores_12HW, mirrored=True)
+    expected = (0.5 + F.softmax(torch.tensor([1.0, -1.0]), dim=0)) / 2
+    torch.testing.assert_close(mean.mean()[0], expected[:, None, None].expand(2, 1, 2))
+
+
+def test_a_batch_without_a_tag_has_no_maps(network: Network) -> None:
+    absent = torch.zeros(2, 3, dtype=torch.bool)
+    for method in ("getam", "cam", "attention"):
+        _, maps_BKhw = read_maps(network, torch.rand(2, 3, 16, 24), absent, MapSettings(method=method, spread=1))
+        assert maps_BKhw.shape == (2, 3, 2, 3)
+        assert not maps_BKhw.any()
