@@ -170,6 +170,7 @@ class Processes(Generic[Parameters, Result]):
 
 def serve() -> None:
     """Be such a process: read the function, then arguments, from standard input; write results to standard output."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a batch system sends it to all; the owner ends this process
     calls, results = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not come between
     with suppress(EOFError, OSError):  # the caller is gone

@@ -219,7 +219,7 @@ def test_a_loss_that_is_no_number_stops_the_run(
         return {name: value * math.nan for name, value in plain(*args).items()}
 
     monkeypatch.setattr(runner.task, "losses", broken)
-    with pytest.raises(WsssError, match="the loss is nan near step 1") as caught:
+    with pytest.raises(WsssError, match="the loss is nan at step 1 for train_") as caught:
         runner.train()
     assert "--lr" in caught.value.fix
 

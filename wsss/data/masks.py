@@ -5,7 +5,7 @@ Pillow reads the indices as they are; OpenCV would turn them into colours, so ma
 
 from __future__ import annotations
 
-import os
+import io
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from PIL import Image
 
 from wsss.data.findings import BadData
 from wsss.data.images import UnreadableImage, opened, stored_mode
+from wsss.files import write_whole
 
 IGNORE_INDEX = 255
 """Class index of a pixel that teaches nothing and is left out of the ground truth."""
@@ -72,7 +73,6 @@ def write_mask(path: Path, label_HW: NDArray[np.uint8]) -> None:
     """Write class indices as a palette PNG in the VOC colours; the file appears whole or not at all."""
     image = Image.fromarray(label_HW)  # mode "L"; putpalette makes it "P" without touching the indices
     image.putpalette(PALETTE.tobytes())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    image.save(temporary, format="PNG", optimize=False)
-    temporary.replace(path)
+    encoded = io.BytesIO()
+    image.save(encoded, format="PNG", optimize=False)
+    write_whole(path, encoded.getvalue())

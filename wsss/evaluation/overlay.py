@@ -5,7 +5,6 @@ Shape suffixes: H rows, W columns, 3 channels RGB.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from wsss.data.masks import IGNORE_INDEX, PALETTE
+from wsss.files import write_whole
 
 HATCH_PERIOD = 8
 """Pixels from one stripe of the hatch over ignored pixels to the next."""
@@ -128,8 +128,4 @@ def _caption(text: str, width: int) -> NDArray[np.uint8]:
 
 def _write(path: Path, image_HW3: NDArray[np.uint8], suffix: str, options: list[int]) -> None:
     bgr_HW3 = cv2.cvtColor(image_HW3, cv2.COLOR_RGB2BGR)
-    encoded = cv2.imencode(suffix, bgr_HW3, options)[1]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(encoded.tobytes())
-    temporary.replace(path)
+    write_whole(path, cv2.imencode(suffix, bgr_HW3, options)[1].tobytes())

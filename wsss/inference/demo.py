@@ -19,7 +19,7 @@ from wsss.data.masks import read_mask
 from wsss.data.open import open_data
 from wsss.data.records import TaggedSet
 from wsss.data.scenes import SceneSettings, write_scenes
-from wsss.device import pick_device
+from wsss.device import prepare_device
 from wsss.errors import UsageError
 from wsss.evaluation.evaluate import evaluate_labels, evaluate_scores
 from wsss.evaluation.overlay import contact_sheet, overlay, write_jpeg
@@ -78,7 +78,7 @@ def run_demo(config: Config, out: Path, reporter: Reporter, *, train: int, val: 
     reporter.say(f"writing {train} + {val} scenes to {scenes}")
     write_scenes(scenes, train=train, val=val, seed=config.run.seed, settings=SceneSettings())
     config = config.model_copy(update={"data": config.data.model_copy(update={"root": scenes})})
-    device = pick_device(config.run.device)
+    device = prepare_device(config.run)
     unseen = open_data(scenes, split="val")
 
     classifier = train_classifier(config, out / "cls", reporter)

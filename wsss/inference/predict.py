@@ -7,7 +7,7 @@ Shape suffixes: C = K + 1 label channels, S of them seen in an image with the ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,11 +20,12 @@ from torch import Tensor
 from wsss.config import Config
 from wsss.data.masks import write_mask
 from wsss.data.records import Record
-from wsss.data.scaled import ScaledBatch, ScaledImages, load_batches
+from wsss.data.scaled import ScaledBatch, load_batches
 from wsss.device import autocast, num_workers
 from wsss.evaluation.overlay import overlay, write_jpeg
 from wsss.labels.crf import Crf, CrfSettings, crf_labels, crf_processes, crf_ranks
-from wsss.labels.manifest import forget, open_output, write_manifest
+from wsss.labels.manifest import output_folder, write_manifest
+from wsss.labels.remaining import remaining_batches
 from wsss.models.averaged import label_probabilities
 from wsss.models.network import Network
 from wsss.pool import Pool
@@ -50,8 +51,9 @@ def predict_masks(
         Counts: images, made, skipped.
 
     Raises:
-        UsageError: the network has no decoder, or the folder was made with other settings.
-        MachineError: the CRF is wanted and not installed, or its process died.
+        UsageError: the network has no decoder, or the folder is in use or was made with other settings.
+        MachineError: the CRF is wanted and not installed, or its process died, or the disk refuses.
+        Interrupted: a signal asked to stop; the masks made so far are whole.
     """
     settings: dict[str, Any] = {
         "kind": "segmentation",
@@ -63,30 +65,36 @@ def predict_masks(
         "amp": config.run.amp,
     }
     network.require_decoder()
-    open_output(out, settings, config, overwrite=overwrite)
-    todo = [record for record in records if overwrite or not (out / "labels" / f"{record.name}.png").is_file()]
-    forget(out / "labels" / f"{record.name}.png" for record in todo)
-    reporter.begin("masks", len(records), len(records) - len(todo))
-    predictor = Predictor(network.to(device).eval(), out, config, device, overlays)
-    images = ScaledImages(todo, config.predict.scales, network.backbone.stride, config.maps.batch_size)
-    crf = crf_processes(min(num_workers(config.run), len(todo)) if config.predict.crf else 0)
-    with Pool(crf.count) as pool, crf:
-        for _ in pool.run(predictor.jobs(load_batches(images, num_workers(config.run)), crf.call)):
-            reporter.advance()
-    counts = {"images": len(records), "made": len(todo), "skipped": len(records) - len(todo)}
-    write_manifest(out, settings, counts)
+    labels = {record.name: out / "labels" / f"{record.name}.png" for record in records}
+    overwritten = labels.values() if overwrite else None
+    with output_folder(out, settings, config, reporter, overwritten=overwritten) as stop:
+        todo = [record for record in records if not labels[record.name].is_file()]
+        reporter.begin("masks", len(records), len(records) - len(todo))
+        names = frozenset(record.name for record in todo)
+        predictor = Predictor(network.to(device).eval(), out, config, device, overlays, names)
+        stride, size = network.backbone.stride, config.maps.batch_size
+        images = remaining_batches(records, names, config.predict.scales, stride, size)
+        crf = crf_processes(min(num_workers(config.run), len(todo)) if config.predict.crf else 0)
+        with Pool(crf.count) as pool, crf:
+            results = pool.run(predictor.jobs(load_batches(images, num_workers(config.run)), crf.call))
+            for done, _ in enumerate(results, len(records) - len(todo) + 1):
+                reporter.advance()
+                stop.leave_if_asked(f"after {done} of {len(records)} images", "run the same command again")
+        counts = {"images": len(records), "made": len(todo), "skipped": len(records) - len(todo)}
+        write_manifest(out, settings, counts)
     return counts
 
 
 @dataclass(frozen=True, slots=True)
 class Predictor:
-    """Segments batches and writes the masks."""
+    """Segments batches and writes those masks that are to be made."""
 
     network: Network
     out: Path
     config: Config
     device: torch.device
     overlays: bool
+    todo: Collection[str]
 
     def jobs(
         self, batches: Iterable[ScaledBatch], crf: Callable[..., np.ndarray[Any, Any]]
@@ -104,6 +112,8 @@ class Predictor:
                     self.network, batch.at_scales(self.device), sizes, flip=self.config.predict.flip
                 )
             for record, image_HW3, probabilities_CHW in zip(batch.records, batch.images, probabilities, strict=True):
+                if record.name not in self.todo:
+                    continue
                 label_HW = probabilities_CHW.argmax(dim=0).byte().cpu().numpy()
                 seen = Seen.of(probabilities_CHW, label_HW) if self.config.predict.crf else None
                 finish = partial(self._finish, record, image_HW3.numpy(), label_HW, seen)

@@ -8,7 +8,8 @@ Shape suffixes: B images, K classes, C present classes, H x W pixels, h x w patc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import io
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -23,15 +24,17 @@ from wsss.config import Config
 from wsss.data.layers import NO_SALIENCY, check_layers
 from wsss.data.masks import IGNORE_INDEX, read_mask, write_mask
 from wsss.data.records import Record, TaggedSet
-from wsss.data.scaled import ScaledBatch, ScaledImages, load_batches
+from wsss.data.scaled import ScaledBatch, load_batches
 from wsss.device import autocast, num_workers
 from wsss.errors import DataError
 from wsss.evaluation.overlay import contact_sheet, overlay, write_jpeg
+from wsss.files import write_whole
 from wsss.labels.crf import Crf, crf_processes
-from wsss.labels.manifest import forget, open_output, write_manifest
+from wsss.labels.manifest import forget, output_folder, write_manifest
 from wsss.labels.recipe import complete, refine_to_image
+from wsss.labels.remaining import remaining_batches
 from wsss.maps.generate import MapSettings, multiscale_scores
-from wsss.models.averaged import label_probabilities
+from wsss.models.averaged import LabelProbabilities
 from wsss.models.network import Network
 from wsss.pool import Pool
 from wsss.reporting import Reporter
@@ -72,28 +75,34 @@ def make_pseudo_labels(
         Counts: images, made, skipped, and pixels of background, foreground and ignored in the whole folder.
 
     Raises:
-        UsageError: the folder was made with other settings, or holds something else.
+        UsageError: the folder was made with other settings, holds something else, or another process writes there.
         DataError: a saliency map is missing or has another size than its image.
-        MachineError: the CRF is wanted and not installed, or its process died.
+        MachineError: the CRF is wanted and not installed, or its process died, or the disk refuses.
+        Interrupted: a signal asked to stop; the labels made so far are whole.
     """
     wanted = wanted or Wanted()
     if config.data.saliency is not None:
         check_layers(config.data.saliency, tagged, "saliency map", NO_SALIENCY)
     settings = settings_of(network, tagged, config, checkpoint_sha256)
-    open_output(out, settings, config, overwrite=wanted.overwrite)
-    todo = [record for record in tagged.records if wanted.overwrite or not _is_done(out, record, wanted)]
-    forget(_label_path(out, record) for record in todo)
-    step = max(1, len(tagged) // max(1, wanted.overlays))
-    pictured = {record.name for record in tagged.records[::step][: wanted.overlays]}
-    maker = Maker(network.to(device).eval(), tagged, out, config, device, wanted, pictured)
-    reporter.begin("pseudo labels", len(tagged), len(tagged) - len(todo))
-    images = ScaledImages(todo, config.maps.scales, network.backbone.stride, config.maps.batch_size)
-    crf = crf_processes(min(num_workers(config.run), len(todo)) if config.labels.crf else 0)
-    with Pool(crf.count) as pool, crf:
-        for _ in pool.run(maker.jobs(load_batches(images, num_workers(config.run)), crf.call)):
-            reporter.advance()
-    counts = {"images": len(tagged), **count_pixels(out, tagged)}
-    write_manifest(out, settings, counts)
+    overwritten = [_label_path(out, record) for record in tagged.records] if wanted.overwrite else None
+    with output_folder(out, settings, config, reporter, overwritten=overwritten) as stop:
+        todo = [record for record in tagged.records if not _is_done(out, record, wanted)]
+        forget(_label_path(out, record) for record in todo)
+        step = max(1, len(tagged) // max(1, wanted.overlays))
+        pictured = {record.name for record in tagged.records[::step][: wanted.overlays]}
+        names = frozenset(record.name for record in todo)
+        maker = Maker(network.to(device).eval(), tagged, out, config, device, wanted, pictured, names)
+        reporter.begin("pseudo labels", len(tagged), len(tagged) - len(todo))
+        stride, size = network.backbone.stride, config.maps.batch_size
+        images = remaining_batches(tagged.records, names, config.maps.scales, stride, size)
+        crf = crf_processes(min(num_workers(config.run), len(todo)) if config.labels.crf else 0)
+        with Pool(crf.count) as pool, crf:
+            results = pool.run(maker.jobs(load_batches(images, num_workers(config.run)), crf.call))
+            for done, _ in enumerate(results, len(tagged) - len(todo) + 1):
+                reporter.advance()
+                stop.leave_if_asked(f"after {done} of {len(tagged)} images", "run the same command again")
+        counts = {"images": len(tagged), **count_pixels(out, tagged)}
+        write_manifest(out, settings, counts)
     return {"made": len(todo), "skipped": len(tagged) - len(todo), **counts}
 
 
@@ -125,7 +134,7 @@ def settings_of(network: Network, tagged: TaggedSet, config: Config, checkpoint_
 
 
 class Maker:
-    """Makes and writes the pseudo labels of batches."""
+    """Makes and writes those pseudo labels of batches that are to be made."""
 
     def __init__(
         self,
@@ -136,6 +145,7 @@ class Maker:
         device: torch.device,
         wanted: Wanted,
         pictured: set[str],
+        todo: Collection[str],
     ) -> None:
         self.network = network
         self.tagged = tagged
@@ -144,6 +154,7 @@ class Maker:
         self.device = device
         self.wanted = wanted
         self.pictured = pictured
+        self.todo = todo
 
     def jobs(
         self, batches: Iterable[ScaledBatch], crf: Callable[..., np.ndarray[Any, Any]]
@@ -155,11 +166,12 @@ class Maker:
             crf: the name, then the arguments of a `Crf`.
         """
         for batch in batches:
-            scores_BKhw = self._scores(batch)
-            opinions = self._opinions(batch)
+            scores_BKhw, opinions = self._read(batch)
             for record, image_HW3, scores_Khw, opinion in zip(
                 batch.records, batch.images, scores_BKhw, opinions, strict=True
             ):
+                if record.name not in self.todo:
+                    continue
                 present_K = torch.from_numpy(self.tagged.present(record))
                 image_3HW = _in_unit_range(image_HW3.to(self.device))
                 refined_KHW = refine_to_image(image_3HW, scores_Khw, present_K.to(self.device), self.config.labels)
@@ -167,9 +179,13 @@ class Maker:
                 finish = partial(self._finish, record, image_HW3, scores_Khw.cpu(), refined_RHW, opinion)
                 yield record.name, partial(finish, partial(crf, record.name))
 
-    def _scores(self, batch: ScaledBatch) -> Tensor:
+    def _read(self, batch: ScaledBatch) -> tuple[Tensor, Sequence[Tensor | None]]:
+        """Class scores (B, K, h, w) and, from the same passes, for each image what the decoder says.
+
+        That is the probabilities of the background and the present classes, on the CPU; None without a decoder.
+        """
         present_BK = torch.from_numpy(np.stack([self.tagged.present(record) for record in batch.records]))
-        present_BK = present_BK.to(self.device)
+        opinion = self._opinion(batch) if self.network.decoder is not None and self.config.labels.decoder else None
         with autocast(self.config.run, self.device):
             _, scores_BKhw = multiscale_scores(
                 self.network,
@@ -177,22 +193,15 @@ class Maker:
                 present_BK,
                 MapSettings.of(self.config.maps),
                 flip=self.config.maps.flip,
+                opinion=opinion,
             )
-        return scores_BKhw
+        if opinion is None:
+            return scores_BKhw, [None] * len(batch.records)
+        return scores_BKhw, [opinion_CHW.cpu() for opinion_CHW in opinion.mean()]
 
-    def _opinions(self, batch: ScaledBatch) -> list[Tensor | None]:
-        """For each image the decoder's probabilities of the background and the present classes; None without one."""
-        if self.network.decoder is None or not self.config.labels.decoder:
-            return [None] * len(batch.records)
+    def _opinion(self, batch: ScaledBatch) -> LabelProbabilities:
         sizes = [(image.shape[0], image.shape[1]) for image in batch.images]
-        with autocast(self.config.run, self.device):
-            probabilities = label_probabilities(
-                self.network, batch.at_scales(self.device), sizes, flip=self.config.maps.flip
-            )
-        return [
-            opinion_CHW[[0, *(tag + 1 for tag in record.tags)]].cpu()
-            for record, opinion_CHW in zip(batch.records, probabilities, strict=True)
-        ]
+        return LabelProbabilities(sizes, [_spoken(record) for record in batch.records])
 
     def _finish(
         self,
@@ -213,7 +222,7 @@ class Maker:
             labels,
             saliency_HW=self._saliency(record, (image_HW3.shape[0], image_HW3.shape[1])),
             image_3HW=_in_unit_range(image_HW3) if labels.crf else None,
-            opinion_CHW=None if opinion is None else _among(opinion, [0, *(tag + 1 for tag in tags)], classes + 1),
+            opinion_CHW=None if opinion is None else _among(opinion, _spoken(record), classes + 1),
             crf=crf,
         )
         self._write(record, image_HW3.numpy(), label_HW.numpy(), scores_Khw)
@@ -239,6 +248,11 @@ class Maker:
         write_mask(_label_path(self.out, record), label_HW)  # last: its presence says that the image is done
 
 
+def _spoken(record: Record) -> list[int]:
+    """Label channels of the background and the present classes."""
+    return [0, *(tag + 1 for tag in record.tags)]
+
+
 def _among(maps: Tensor, channels: list[int], count: int) -> Tensor:
     """Some channels in their places among ``count``; the others are 0."""
     every = maps.new_zeros(count, *maps.shape[1:])
@@ -254,11 +268,9 @@ def _in_unit_range(image_HW3: Tensor) -> Tensor:
 def write_scores(path: Path, scores_Khw: Tensor, tags: tuple[int, ...], size: tuple[int, ...]) -> None:
     """Write the scores of the present classes as 8 bits: ``scores`` (C, h, w), ``classes`` (C,), ``size`` (H, W)."""
     scores = (scores_Khw[list(tags)].clamp(0, 1) * 255).round().byte().cpu().numpy()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        np.savez_compressed(file, scores=scores, classes=np.array(tags, dtype=np.int64), size=np.array(size))
-    temporary.replace(path)
+    packed = io.BytesIO()
+    np.savez_compressed(packed, scores=scores, classes=np.array(tags, dtype=np.int64), size=np.array(size))
+    write_whole(path, packed.getvalue())
 
 
 def read_saliency(folder: Path, record: Record, size: tuple[int, int]) -> np.ndarray[Any, Any]:

@@ -8,30 +8,31 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from wsss.config import Config, Optimisation
-from wsss.data.augment import StepBatches, TrainingImages, mix
-from wsss.data.loading import read_ahead
+from wsss.data.augment import Key, StepBatches, TrainingImages, mix
+from wsss.data.loading import collate, read_ahead
 from wsss.device import autocast, num_workers
-from wsss.errors import Interrupted, UsageError
+from wsss.errors import Interrupted, MachineError
+from wsss.files import DiskError, disk_errors, sync_file, sync_folder, write_whole
 from wsss.models.network import Network
 from wsss.reporting import Reporter
+from wsss.stopping import StopRequest, stop_requests
 from wsss.training.average import averaged
-from wsss.training.checkpoint import read_checkpoint, save_checkpoint
+from wsss.training.bad_loss import BadStep, LossWatch, save_batch
+from wsss.training.checkpoint import part_of, read_checkpoint, save_checkpoint
 
 LOG_EVERY = 10
-"""Steps between two lines of metrics.jsonl; the only host synchronisation of a step."""
+"""Steps between two lines of metrics.jsonl; the only host synchronisation of a step, unless bad ones are skipped."""
+METRICS = "metrics.jsonl"
 
 Batch = dict[str, Tensor]
 
@@ -63,12 +64,23 @@ class Task(Protocol):
 
 @dataclass(slots=True)
 class State:
-    """How far a run has come."""
+    """How far a run has come.
+
+    Attributes:
+        step: steps taken.
+        best: main figure of the best validation.
+        sums: of each loss term since the last line of metrics.
+        since: steps in them.
+        skipped: bad steps since the last line of metrics.
+        in_a_row: bad steps since the last good one.
+    """
 
     step: int = 0
     best: float = -math.inf
     sums: dict[str, Tensor] = field(default_factory=dict)
     since: int = 0
+    skipped: int = 0
+    in_a_row: int = 0
 
 
 class Loop:
@@ -101,6 +113,7 @@ class Loop:
         self.ema = averaged(network, decay) if decay else None
         self.batches = StepBatches(len(images), task.section.batch_size, 0, 0, config.run.seed)
         self.total = self.batches.steps_per_epoch * task.section.epochs
+        self.watch = LossWatch(device, task.section.on_bad_loss)
 
     @property
     def shown(self) -> Network:
@@ -112,45 +125,60 @@ class Loop:
 
         Raises:
             Interrupted: asked to stop by a signal; the state is saved.
+            BadLoss: the loss is no number; the batch is saved.
+            MachineError: the disk refuses; what was saved before is whole.
         """
         self.batches.start, self.batches.stop = self.state.step, self.total
         if self.state.step < self.total:
-            self.reporter.begin("training", self.total, self.state.step)
-            with stop_requests() as stop:
-                self._steps(stop)
+            try:
+                with stop_requests() as stop:
+                    if self.state.step == 0:
+                        self.save()
+                    self.reporter.begin("training", self.total, self.state.step)
+                    self._steps(stop)
+            except DiskError as error:
+                raise MachineError(error.problem, f"{error.remedy}, then --resume {self.run}") from error
         self.reporter.say(f"trained {self.total} steps; {self.run / 'last.pt'} is the checkpoint of the last one")
 
     def resume(self) -> None:
         """Take up the state of ``last.pt``."""
         content = read_checkpoint(self.run / "last.pt")
-        training = content["training"]
+        training = part_of(content, "training", self.run)
         self.shown.load_state_dict(content["network"])
         if self.ema is not None:
             self.network.load_state_dict(training["network"])
             self.ema.n_averaged.fill_(training["averaged"])
         self.optimizer.load_state_dict(training["optimizer"])
         self.scaler.load_state_dict(training["scaler"])
-        self.state = State(step=training["step"], best=training["best"])
-        _drop_lines_after(self.run / "metrics.jsonl", self.state.step)
+        window = training.get("window", {})
+        sums = {name: value.to(self.device) for name, value in window.get("sums", {}).items()}
+        self.state = State(**{"step": training["step"], "best": training["best"], **window, "sums": sums})
+        _drop_lines_after(self.run / METRICS, self.state.step)
 
     def save(self, name: str = "last") -> None:
-        """Write ``last.pt`` (all there is) or ``best.pt`` (weights alone)."""
-        training: dict[str, Any] = {"step": self.state.step}
+        """Write ``last.pt`` (all there is) or ``best.pt`` (weights alone); metrics up to it reach the disk first."""
+        self._stop_if_bad()
+        state = self.state
+        training: dict[str, Any] = {"step": state.step}
         if name == "last":
+            window = {"sums": state.sums, "since": state.since, "skipped": state.skipped, "in_a_row": state.in_a_row}
             training |= {
-                "best": self.state.best,
+                "best": state.best,
+                "window": window,
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
             }
             if self.ema is not None:
                 training |= {"network": self.network.state_dict(), "averaged": int(self.ema.n_averaged)}
+        sync_file(self.run / METRICS)
         save_checkpoint(self.run / f"{name}.pt", self.shown, self.config, training=training, task=self.extra)
+        sync_folder(self.run)
 
     def _steps(self, stop: StopRequest) -> None:
         section, state = self.task.section, self.state
         saved = time.monotonic()
         clock = time.monotonic()
-        for batch in self._loader():
+        for batch in self._batches(stop):
             self._step(batch)
             if state.step % LOG_EVERY == 0 or state.step == self.total:
                 seconds, clock = time.monotonic() - clock, time.monotonic()
@@ -162,14 +190,27 @@ class Loop:
             if epoch_ends and (epoch % section.validate_every == 0 or state.step == self.total):
                 self._validate(epoch)
                 clock = time.monotonic()
-            if epoch_ends or stop.asked or time.monotonic() - saved > section.checkpoint_minutes * 60:
+            by_steps = section.checkpoint_steps and state.step % section.checkpoint_steps == 0
+            by_time = time.monotonic() - saved > section.checkpoint_minutes * 60
+            asked = bool(stop.asked)  # a signal after the checkpoint waits for the next one
+            if epoch_ends or by_steps or by_time or asked:
                 self.save()
                 saved = time.monotonic()
-            if stop.asked and state.step < self.total:
-                raise Interrupted(
-                    f"stopped by {stop.asked} after step {state.step} of {self.total}; the state is saved",
-                    f"--resume {self.run}",
-                )
+            if asked and state.step < self.total:
+                self._leave(stop.asked)
+
+    def _batches(self, stop: StopRequest) -> Iterator[Batch]:
+        try:
+            yield from self._loader()
+        except Interrupted:  # while a batch was waited for, the signal reached the process that makes it
+            self.save()
+            self._leave(stop.asked or "SIGTERM")
+
+    def _leave(self, signal_name: str) -> NoReturn:
+        raise Interrupted(
+            f"stopped by {signal_name} after step {self.state.step} of {self.total}; the state is saved",
+            f"--resume {self.run}",
+        )
 
     def _loader(self) -> Iterator[Batch]:
         pin_memory = self.device.type == "cuda"
@@ -190,33 +231,73 @@ class Loop:
             loss = torch.stack([value.float() for value in losses.values()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        norm = loss.new_zeros(())
         if section.clip_norm:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.network.parameters(), section.clip_norm)
+            norm = nn.utils.clip_grad_norm_(self.network.parameters(), section.clip_norm)
+        terms = {name: value.detach().float() for name, value in {"loss": loss, **losses}.items()}
+        watched = terms["loss"] if self.scaler.is_enabled() else terms["loss"] + norm  # a scaler skips bad gradients
+        if self.watch.allows(watched, state.step):
+            self._learn(terms)
+        else:
+            self._bad_step(terms)
+        state.step += 1
+
+    def _learn(self, terms: Mapping[str, Tensor]) -> None:
+        state = self.state
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:
             self.ema.update_parameters(self.network)
-        for name, value in {"loss": loss, **losses}.items():
-            state.sums[name] = state.sums.get(name, torch.zeros((), device=self.device)) + value.detach().float()
+        for name, value in terms.items():
+            state.sums[name] = state.sums.get(name, torch.zeros((), device=self.device)) + value
         state.since += 1
-        state.step += 1
+        state.in_a_row = 0
+
+    def _bad_step(self, terms: Mapping[str, Tensor]) -> None:
+        """Save the batch and tell of it; then the step is passed over, or the run ends here."""
+        state = self.state
+        state.skipped += 1
+        state.in_a_row += 1
+        bad = self._save_batch(state.step, {name: float(value) for name, value in terms.items()})
+        if not self.watch.skips(state.in_a_row):
+            raise bad.error(self.run, self._section_name())
+        self.reporter.say(f"skipped a step: {bad.what()}")
+
+    def _stop_if_bad(self) -> None:
+        """Stop where a step went bad that was not looked at when it was taken."""
+        step = self.watch.first_bad()
+        if step is not None:
+            raise self._save_batch(step, {}).error(self.run, self._section_name())
+
+    def _save_batch(self, step: int, terms: dict[str, float]) -> BadStep:
+        """Read the batch of a step again: it follows from the seed and the step."""
+        keys = self._keys(step)
+        names = [self.images.tagged.records[index].name for _, index in keys]
+        batch = collate([self.images[key] for key in keys])
+        return save_batch(self.run, step + 1, names, terms, batch)
+
+    def _keys(self, step: int) -> list[Key]:
+        batches = self.batches
+        return next(iter(StepBatches(batches.length, batches.batch_size, step, step + 1, batches.seed)))
+
+    def _section_name(self) -> str:
+        return "classify" if self.task.section is self.config.classify else "segment"
 
     def _log(self, seconds: float) -> None:
+        self._stop_if_bad()
         state = self.state
-        means = {name: float(value) / state.since for name, value in state.sums.items()}
-        speed = state.since * self.batches.batch_size / seconds
-        if not math.isfinite(means["loss"]):
-            raise UsageError(
-                f"the loss is {means['loss']} near step {state.step} of {self.run}",
-                "start again with a lower --lr, or with --amp none",
-            )
-        lr = max(group["lr"] for group in self.optimizer.param_groups)
-        self._write({"step": state.step, "lr": lr, **means, "images_per_second": speed})
-        self.reporter.advance(note=f"loss {means['loss']:.4f}  {speed:.1f} images/s")
-        state.sums, state.since = {}, 0
+        row: dict[str, Any] = {"step": state.step, "lr": max(group["lr"] for group in self.optimizer.param_groups)}
+        row |= {name: float(value) / state.since for name, value in state.sums.items()}
+        if state.skipped:
+            row["skipped"] = state.skipped
+        speed = (state.since + state.skipped) * self.batches.batch_size / seconds
+        self._write({**row, "images_per_second": speed})
+        self.reporter.advance(note=f"loss {row.get('loss', math.nan):.4f}  {speed:.1f} images/s")
+        state.sums, state.since, state.skipped = {}, 0, 0
 
     def _validate(self, epoch: int) -> None:
+        self._stop_if_bad()
         shown = self.shown.eval()
         figures = self.task.validate(shown)
         if not figures:
@@ -231,7 +312,8 @@ class Loop:
         plain = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
         }
-        with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        path = self.run / METRICS
+        with disk_errors(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(plain) + "\n")
 
 
@@ -261,41 +343,10 @@ def schedule(section: Optimisation, step: int, total: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, total - warmup)))
 
 
-class StopRequest:
-    """Whether a signal asked the run to stop, and which."""
-
-    def __init__(self) -> None:
-        self.asked = ""
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Note the signal; a second Ctrl-C stops at once."""
-        if self.asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.asked = signal.Signals(number).name
-
-
-@contextmanager
-def stop_requests() -> Iterator[StopRequest]:
-    """Catch SIGTERM, SIGINT and SIGUSR1 inside; the loop leaves at its next step."""
-    stop = StopRequest()
-    numbers = [signal.SIGTERM, signal.SIGINT] + ([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])
-    try:
-        before = {number: signal.signal(number, stop) for number in numbers}
-    except ValueError:  # not in the main thread: whoever runs it there handles signals
-        before = {}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _drop_lines_after(path: Path, step: int) -> None:
     """Forget metrics that a killed run wrote after its last checkpoint."""
     if not path.is_file():
         return
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
     kept = [line for line in lines if json.loads(line)["step"] <= step]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, "".join(line + "\n" for line in kept))

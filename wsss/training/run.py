@@ -1,7 +1,8 @@
 """Run folders: what a training reads, where it writes, and how it is taken up again.
 
 A run holds ``config.yaml`` (resolved), ``run.json`` (versions, command, data hash), ``metrics.jsonl``, ``last.pt`` and,
-where there is a validation split, ``best.pt``.
+where there is a validation split, ``best.pt``. It is resumable from the first moment: ``last.pt`` is there before the
+first step, and a folder that a run was killed in earlier may be begun again.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import shlex
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -22,12 +24,16 @@ from wsss.config import Config, DataSection, to_yaml
 from wsss.data.check import keep_readable
 from wsss.data.open import list_splits, open_data
 from wsss.data.records import TaggedSet
-from wsss.errors import UsageError
+from wsss.errors import DataError, UsageError
+from wsss.files import sweep, sync_folder, write_whole
+from wsss.lock import content, refuse_held
 from wsss.models.network import Network, build_network
 from wsss.reporting import Reporter
 
 TRAIN_SPLITS = ("train_aug", "trainaug", "train")
 """Splits taken for training where none is named, in this order."""
+FACTS, SETTINGS = "run.json", "config.yaml"
+"""What a run writes before its first checkpoint, in this order."""
 
 
 def open_split(
@@ -89,14 +95,14 @@ def data_hash(tagged: TaggedSet) -> str:
 
 
 def create_run(run: Path, config: Config, train: TaggedSet) -> None:
-    """Make the folder and write what is needed to repeat the run.
+    """Make the folder and write what is needed to repeat the run; the caller has locked it.
 
     Raises:
         UsageError: the folder is in use.
+        DiskError: it cannot be written.
     """
     check_free(run)
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+    sweep(run)
     facts = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
@@ -111,12 +117,20 @@ def create_run(run: Path, config: Config, train: TaggedSet) -> None:
         "images": len(train),
         "data_sha256": data_hash(train),
     }
-    (run / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    write_whole(run / FACTS, json.dumps(facts, indent=2) + "\n")
+    write_whole(run / SETTINGS, to_yaml(config))
+    sync_folder(run.parent)
 
 
 def check_free(run: Path) -> None:
-    """Refuse a folder that holds something already."""
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+    """Refuse a folder that holds something already, but for a run that was killed before its first checkpoint.
+
+    Raises:
+        UsageError: it does, or another process writes there.
+    """
+    if run.is_dir():
+        refuse_held(run)
+    if run.exists() and not (run.is_dir() and (not content(run) or _is_beginning(run))):
         resumable = run.is_dir() and (run / "last.pt").is_file()
         fix = (
             f"--resume {run}  # goes on with it; or choose another -o"
@@ -124,6 +138,25 @@ def check_free(run: Path) -> None:
             else f"rm -r {run}  # or choose another -o"
         )
         raise UsageError(f"{run} is in use: a run needs a folder of its own", fix)
+
+
+def check_resumable(run: Path) -> None:
+    """Tell what can be done with a run that has no checkpoint to go on from, if that is so.
+
+    Raises:
+        UsageError: it is a file.
+        DataError: it was killed before its first checkpoint.
+    """
+    if run.is_file():
+        raise UsageError(f"--resume {run}: expected the folder of a run, got a file", f"--resume {run.parent}")
+    if run.is_dir() and _is_beginning(run):
+        command = json.loads((run / FACTS).read_text(encoding="utf-8"))["command"]
+        problem = f"{run} has no last checkpoint: its training stopped before the first one was written"
+        raise DataError(problem, shlex.join(["wsss", *command[1:]]))
+
+
+def _is_beginning(run: Path) -> bool:
+    return content(run) in ({FACTS}, {FACTS, SETTINGS})
 
 
 def build_from(config: Config, classes: Sequence[str], *, decoder: bool) -> Network:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -10,37 +12,41 @@ from wsss.config import Config
 from wsss.data.augment import TrainingImages
 from wsss.data.layers import NO_SALIENCY, check_layers
 from wsss.data.records import TaggedSet
-from wsss.device import pick_device
+from wsss.device import prepare_device
 from wsss.errors import UsageError
+from wsss.files import sweep
+from wsss.lock import locked
 from wsss.models.network import Network
 from wsss.reporting import Reporter
-from wsss.training.checkpoint import find_checkpoint, load_network, network_from, read_checkpoint
+from wsss.training.checkpoint import find_checkpoint, load_network, network_from, part_of, read_checkpoint
 from wsss.training.classify import ClassifyTask
 from wsss.training.loop import Loop
-from wsss.training.run import build_from, check_free, create_run, open_training
+from wsss.training.run import build_from, check_free, check_resumable, create_run, open_training
 from wsss.training.segment import SegmentTask
 
 
 def train_classifier(config: Config, run: Path, reporter: Reporter) -> Network:
     """Train on tags alone, into a new folder."""
     check_free(run)
-    device = pick_device(config.run.device)
+    device = prepare_device(config.run)
     train, val = open_training(config, reporter)
     network = build_from(config, train.classes, decoder=False)
-    create_run(run, config, train)
-    loop = _classify_loop(config, run, network, train, val, device, reporter)
-    loop.train()
+    with locked(run, reporter.say):
+        create_run(run, config, train)
+        loop = _classify_loop(config, run, network, train, val, device, reporter)
+        loop.train()
     return loop.shown
 
 
 def resume_classifier(run: Path, reporter: Reporter) -> Network:
     """Go on with a run of ``train_classifier`` from its last checkpoint."""
-    network, config, device, train, val = _take_up(run, reporter)
-    if network.decoder is not None:
-        raise UsageError(f"{run} trains a segmentation network", f"wsss train-seg --resume {run}")
-    loop = _classify_loop(config, run, network, train, val, device, reporter)
-    loop.resume()
-    loop.train()
+    with _locked_run(run, reporter):
+        network, config, device, train, val = _take_up(run, reporter)
+        if network.decoder is not None:
+            raise UsageError(f"{run} trains a segmentation network", f"wsss train-seg --resume {run}")
+        loop = _classify_loop(config, run, network, train, val, device, reporter)
+        loop.resume()
+        loop.train()
     return loop.shown
 
 
@@ -57,7 +63,7 @@ def train_segmenter(
         init: run of ``train-cls`` whose backbone and readout to start from.
     """
     check_free(run)
-    device = pick_device(config.run.device)
+    device = prepare_device(config.run)
     classes = None
     start = None
     if init is not None:
@@ -79,22 +85,24 @@ def train_segmenter(
     if start is not None:
         network.backbone.load_state_dict(start.backbone.state_dict())
         network.readout.load_state_dict(start.readout.state_dict())
-    create_run(run, config, train)
-    loop = _segment_loop(config, run, network, train, val, device, reporter, labels, started=init is not None)
-    loop.train()
+    with locked(run, reporter.say):
+        create_run(run, config, train)
+        loop = _segment_loop(config, run, network, train, val, device, reporter, labels, started=init is not None)
+        loop.train()
     return loop.shown
 
 
 def resume_segmenter(run: Path, reporter: Reporter) -> Network:
     """Go on with a run of ``train_segmenter`` from its last checkpoint."""
-    network, config, device, train, val = _take_up(run, reporter)
-    if network.decoder is None:
-        raise UsageError(f"{run} trains a classifier", f"wsss train-cls --resume {run}")
-    extra = read_checkpoint(find_checkpoint(run))["task"]
-    labels = Path(extra["labels"]) if extra["labels"] is not None else None
-    loop = _segment_loop(config, run, network, train, val, device, reporter, labels, started=extra["started"])
-    loop.resume()
-    loop.train()
+    with _locked_run(run, reporter):
+        network, config, device, train, val = _take_up(run, reporter)
+        if network.decoder is None:
+            raise UsageError(f"{run} trains a classifier", f"wsss train-cls --resume {run}")
+        extra = part_of(read_checkpoint(find_checkpoint(run)), "task", run)
+        labels = Path(extra["labels"]) if extra["labels"] is not None else None
+        loop = _segment_loop(config, run, network, train, val, device, reporter, labels, started=extra["started"])
+        loop.resume()
+        loop.train()
     return loop.shown
 
 
@@ -106,13 +114,21 @@ def find_labels(folder: Path, train: TaggedSet) -> Path:
     return inner
 
 
+@contextmanager
+def _locked_run(run: Path, reporter: Reporter) -> Iterator[None]:
+    """A run that has a checkpoint to go on from, without what a killed process was writing."""
+    check_resumable(run)
+    find_checkpoint(run)
+    with locked(run, reporter.say):
+        sweep(run)
+        yield
+
+
 def _take_up(run: Path, reporter: Reporter) -> tuple[Network, Config, torch.device, TaggedSet, TaggedSet | None]:
-    if run.is_file():
-        raise UsageError(f"--resume {run}: expected the folder of a run, got a file", f"--resume {run.parent}")
     path = find_checkpoint(run)
     network, config = network_from(read_checkpoint(path), path)
     train, val = open_training(config, reporter, network.classes)
-    return network, config, pick_device(config.run.device), train, val
+    return network, config, prepare_device(config.run), train, val
 
 
 def _classify_loop(

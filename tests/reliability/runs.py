@@ -1,0 +1,180 @@
+"""The program ``wsss`` in processes forked from one that has imported it: as real as others, seconds faster.
+
+Run as a script it takes orders, JSON lines, on standard input: ``{"wsss": [ARGUMENT, ...], "die_at": N, "log": FILE}``
+starts a process and answers its id; ``{"wait": PID, "seconds": S}`` answers how it ended, or null.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+PATIENCE = 120.0
+"""Seconds after which a test that waits has failed."""
+
+
+class Forked:
+    """One run of the program; a session of its own, which signals can reach with its loader processes."""
+
+    def __init__(self, pid: int, log: Path, owner: Warm) -> None:
+        self.pid = pid
+        self.log = log
+        self._owner = owner
+
+    def send(self, number: int, *, to_all: bool = False) -> None:
+        with suppress(ProcessLookupError):  # it was quicker
+            (os.killpg if to_all else os.kill)(self.pid, number)
+
+    def wait(self, seconds: float = PATIENCE) -> int:
+        """Its status, or the negative number of the signal that killed it."""
+        status = self._owner.ask({"wait": self.pid, "seconds": seconds})
+        if status is None:
+            self.send(signal.SIGKILL, to_all=True)
+            raise TimeoutError(self.error)
+        return int(status)
+
+    def wait_for(self, path: Path) -> None:
+        """Until it has written a file."""
+        self.wait_until(path.is_file)
+
+    def wait_until(self, happens: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not happens():
+            assert time.monotonic() < deadline, self.error
+            time.sleep(0.005)
+
+    @property
+    def error(self) -> str:
+        return self.log.read_text(encoding="utf-8")
+
+    @property
+    def last_words(self) -> list[str]:
+        """The lines ``error:`` and ``fix:``, without their beginnings."""
+        return [line[7:] for line in self.error.splitlines()[-2:]]
+
+
+class Warm:
+    """Starts the program by forking."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.count = 0
+        self._process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def start(self, *arguments: object, die_at: int | None = None) -> Forked:
+        """Run ``wsss`` with these arguments; kill it from inside at its so many-th disk operation."""
+        self.count += 1
+        log = self.folder / f"{self.count}.log"
+        order = {"wsss": [str(argument) for argument in arguments], "die_at": die_at, "log": str(log)}
+        return Forked(int(self.ask(order)), log, self)
+
+    def run(self, *arguments: object, die_at: int | None = None) -> Forked:
+        """Run it to its end, which is expected to be good."""
+        forked = self.start(*arguments, die_at=die_at)
+        assert forked.wait() == 0, forked.error
+        return forked
+
+    def ask(self, order: dict[str, Any]) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.communicate(timeout=PATIENCE)
+
+
+def serve() -> dict[str, Any] | None:
+    """Take orders to their end; in a forked process, return its own."""
+    import torch
+
+    import wsss.cli.main
+    import wsss.cli.terminal
+    import wsss.inference.predict
+    import wsss.labels.make
+    import wsss.training.start  # noqa: F401
+
+    torch.set_num_threads(1)
+    for line in iter(sys.stdin.readline, ""):
+        order: dict[str, Any] = json.loads(line)
+        answer = _how_it_ended(**order) if "wait" in order else os.fork()
+        if answer == 0 and "wsss" in order:
+            return order
+        print(json.dumps(answer), flush=True)
+    return None
+
+
+def _how_it_ended(wait: int, seconds: float) -> int | None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        pid, status = os.waitpid(wait, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    return None
+
+
+def be_the_program(order: dict[str, Any]) -> None:
+    """Run ``wsss`` as its console script does; this process ends with it."""
+    os.setsid()
+    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor, target in ((nothing, 0), (nothing, 1), (log, 2)):
+        os.dup2(descriptor, target)
+    sys.argv = ["wsss", *order["wsss"]]
+    if order["die_at"] is not None:
+        die_at(order["die_at"])
+    from wsss.cli.main import run
+
+    run()
+
+
+def die_at(number: int) -> None:
+    """Be killed at the so many-th disk operation: in the middle of a write, at a sync, before or after a rename."""
+    from wsss import files
+
+    left = number
+    write, fsync, replace = files._Raw.write, os.fsync, Path.replace
+
+    def strikes() -> bool:
+        nonlocal left
+        left -= 1
+        return left == 0
+
+    def half_written(raw: files._Raw, data: Any) -> int:
+        if strikes():
+            write(raw, bytes(data)[: len(data) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return write(raw, data)
+
+    def unsynced(descriptor: int) -> None:
+        if strikes():
+            os.kill(os.getpid(), signal.SIGKILL)
+        fsync(descriptor)
+
+    def renamed(path: Path, target: Path) -> Path:
+        if strikes():
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = replace(path, target)
+        if strikes():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    files._Raw.write, os.fsync, Path.replace = half_written, unsynced, renamed  # type: ignore[assignment,method-assign]
+
+
+if __name__ == "__main__":
+    mine = serve()
+    if mine is not None:
+        be_the_program(mine)

@@ -1,0 +1,157 @@
+"""A loss that is no number names its images, saves them and ends the run, or is passed over by choice."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from wsss.data.augment import StepBatches, TrainingImages
+from wsss.data.open import open_data
+from wsss.errors import MachineError
+from wsss.reporting import Silent
+from wsss.training.bad_loss import MOST_IN_A_ROW, BadLoss, LossWatch
+from wsss.training.checkpoint import read_checkpoint
+from wsss.training.classify import ClassifyTask
+from wsss.training.loop import Loop
+from wsss.training.run import build_from
+
+CPU = torch.device("cpu")
+Begin = Callable[..., Loop]
+
+
+@pytest.fixture
+def begin(tmp_path: Path, tiny_config: Any, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> Begin:
+    """A loop of six steps whose loss is spoilt at some; ``deferred`` looks as on CUDA."""
+    plain = ClassifyTask.losses
+
+    def loop(bad: tuple[int, ...], by: float, *, deferred: bool = False, reporter: Any = None, **changes: Any) -> Loop:
+        def losses(self: Any, network: Any, batch: Any, at: int, *others: Any) -> dict[str, Tensor]:
+            terms = plain(self, network, batch, at, *others)
+            return {name: value * by if at in bad else value for name, value in terms.items()}
+
+        monkeypatch.setattr(ClassifyTask, "losses", losses)
+        config = tiny_config(**{"classify__ema": 0.5, "model__drop_path": 0.2} | changes)
+        tagged = open_data(scenes, split="train")
+        run = tmp_path / "run"
+        run.mkdir()
+        images = TrainingImages(tagged, config.augment, seed=config.run.seed)
+        network = build_from(config, tagged.classes, decoder=False)
+        task = ClassifyTask(config, None, CPU)
+        made = Loop(run, config, network, task, images, device=CPU, reporter=reporter or Silent())
+        made.watch.looks = not deferred
+        return made
+
+    return loop
+
+
+class Saying(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def learnt(loop: Loop) -> list[Tensor]:
+    """Weights, their moving average and what the optimiser remembers."""
+    memory = [value for state in loop.optimizer.state.values() for value in state.values()]
+    return [value.detach().clone() for value in (*loop.network.parameters(), *loop.shown.parameters(), *memory)]
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+@pytest.mark.parametrize(("by", "said"), [(math.nan, "the loss is nan"), (math.inf, "the loss is inf")])
+def test_the_images_are_named_and_saved(begin: Begin, by: float, said: str, deferred: bool) -> None:
+    loop = begin((4,), by, deferred=deferred)
+    with pytest.raises(BadLoss) as caught:
+        loop.train()
+    assert isinstance(caught.value, MachineError)
+    saved = torch.load(loop.run / "bad-batch.pt", weights_only=True)
+    keys = next(iter(StepBatches(24, 8, 4, 5, loop.config.run.seed)))
+    names = [loop.images.tagged.records[index].name for _, index in keys]
+    assert (saved["step"], saved["names"]) == (5, names)
+    for row, key in enumerate(keys):
+        sample = loop.images[key]
+        assert saved["batch"].keys() == sample.keys() == {"image", "present"}
+        assert all(torch.equal(saved["batch"][name][row], value) for name, value in sample.items())
+    shown = f"at step 5 for {', '.join(names[:4])} and 4 more; {loop.run / 'bad-batch.pt'} holds the batch"
+    if deferred:
+        assert caught.value.problem == f"{loop.run}: the loss or its gradient is not finite {shown}"
+    else:
+        assert caught.value.problem == f"{loop.run}: {said} {shown}"
+        assert set(saved["loss"]) == {"loss", "classification"}
+    assert "--lr" in caught.value.fix
+    assert caught.value.fix.endswith("--set classify.on_bad_loss=skip")
+    last = read_checkpoint(loop.run / "last.pt")
+    assert last["training"]["step"] == 3  # of the epoch before
+    assert all(value.isfinite().all() for value in last["network"].values())
+
+
+def test_no_checkpoint_holds_what_a_bad_step_made(begin: Begin) -> None:
+    """Nobody has looked yet when one is to be written."""
+    loop = begin((2,), math.nan, deferred=True, classify__checkpoint_steps=4, classify__epochs=4)
+    with pytest.raises(BadLoss, match="at step 3 "):
+        loop.train()
+    assert loop.state.step == 3
+    assert read_checkpoint(loop.run / "last.pt")["training"]["step"] == 0
+
+
+def test_a_step_that_is_passed_over_changes_nothing(begin: Begin) -> None:
+    reporter = Saying()
+    loop = begin((1, 4), math.nan, classify__on_bad_loss="skip", reporter=reporter)
+    plain, untouched = loop._step, []
+
+    def step(batch: Any) -> None:
+        before = learnt(loop)
+        plain(batch)
+        after = learnt(loop)
+        untouched.append(len(before) == len(after) and all(map(torch.equal, before, after)))
+
+    loop._step = step  # type: ignore[method-assign]
+    loop.train()
+    assert untouched == [False, True, False, False, True, False]
+    assert loop.state.step == 6
+    row = json.loads((loop.run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert row["skipped"] == 2
+    assert math.isfinite(row["loss"])
+    assert [text.split(";")[0][:45] for text in reporter.said[:2]] == [
+        "skipped a step: the loss is nan at step 2 for",
+        "skipped a step: the loss is nan at step 5 for",
+    ]
+    assert torch.load(loop.run / "bad-batch.pt", weights_only=True)["step"] == 5  # the latest
+
+
+def test_a_gradient_that_is_no_number(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss is good; its gradient, of a root at 0, is not."""
+    loop = begin((), 1.0)
+    plain = loop.task.losses
+
+    def losses(network: Any, batch: Any, at: int, *others: Any) -> dict[str, Tensor]:
+        terms = plain(network, batch, at, *others)
+        weight = network.readout.head.weight
+        return terms if at != 1 else terms | {"root": (0 * weight).abs().sum().sqrt()}
+
+    monkeypatch.setattr(loop.task, "losses", losses)
+    with pytest.raises(BadLoss, match="the gradient is not finite at step 2 "):
+        loop.train()
+
+
+def test_bad_steps_in_a_row_are_not_passed_over_for_ever(begin: Begin) -> None:
+    loop = begin((*range(1, 30),), math.nan, classify__on_bad_loss="skip", classify__epochs=8)
+    with pytest.raises(BadLoss, match=f"at step {1 + MOST_IN_A_ROW + 1} "):
+        loop.train()
+
+
+def test_a_watch_that_does_not_look_keeps_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = LossWatch(CPU, "stop")
+    watch.looks = False
+    assert watch.first_bad() is None
+    for step, value in enumerate([1.0, math.inf, 2.0, math.nan]):
+        assert watch.allows(torch.tensor(value), step)
+    assert watch.first_bad() == 1

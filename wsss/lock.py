@@ -1,0 +1,128 @@
+"""One process at a time writes to a folder.
+
+The lock is the kernel's, on the file ``.lock`` of the folder, so it ends with its process, however that ends; loader
+processes that were forked do not hold it. The file tells others whose it is. Who holds it must not open that file
+again: closing it would end the lock.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from wsss.errors import UsageError
+from wsss.files import TEMPORARY, disk_errors
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+FILE = ".lock"
+HELD = (errno.EACCES, errno.EAGAIN)
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
+"""What file systems without locks answer."""
+
+_held: set[tuple[int, Path]] = set()
+"""Process and folder; the kernel does not keep a process from locking twice."""
+
+
+@contextmanager
+def locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Be the only process that writes to a folder, which is made where there is none.
+
+    Args:
+        folder: with all that is below it.
+        say: is told if the folder lies on a disk without locks; the work goes on unguarded.
+
+    Raises:
+        UsageError: another process is, or this one already.
+        DiskError: the folder cannot be written.
+    """
+    path = folder.resolve() / FILE
+    mine = (os.getpid(), path)
+    if mine in _held:
+        raise _in_use(folder, "this process")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _lock(path, folder, say)
+    _held.add(mine)
+    try:
+        with disk_errors(path):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, json.dumps({"pid": os.getpid(), "host": platform.node()}).encode())
+        yield
+    finally:
+        _held.discard(mine)
+        with suppress(OSError):
+            path.unlink()
+        os.close(descriptor)
+
+
+def content(folder: Path) -> set[str]:
+    """Names in a folder, but for the lock and for what killed processes were writing."""
+    return {path.name for path in folder.iterdir() if path.name != FILE and not TEMPORARY.fullmatch(path.name)}
+
+
+def refuse_held(folder: Path) -> None:
+    """Raise where another process writes to a folder.
+
+    Raises:
+        UsageError: it does.
+    """
+    path = folder.resolve() / FILE
+    if path.is_file() and (os.getpid(), path) not in _held and os.access(path, os.W_OK):
+        with locked(folder, lambda text: None):
+            pass
+
+
+def _lock(path: Path, folder: Path, say: Callable[[str], None]) -> int:
+    """The open lock file, locked."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            _ask_kernel(descriptor, path, folder, say)
+            if _is_there(descriptor, path):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # its last owner has removed it in between
+
+
+def _ask_kernel(descriptor: int, path: Path, folder: Path, say: Callable[[str], None]) -> None:
+    without = f"{folder} lies on a disk without locks: make sure that no other process writes there"
+    if fcntl is None:
+        say(without)
+        return
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in HELD:
+            raise _in_use(folder, _owner(path)) from None
+        if error.errno not in NO_LOCKS:
+            raise
+        say(without)
+
+
+def _is_there(descriptor: int, path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
+
+
+def _owner(path: Path) -> str:
+    try:
+        owner = json.loads(path.read_text(encoding="utf-8"))
+        return f"process {owner['pid']} on {owner['host']}"
+    except (OSError, ValueError, TypeError, KeyError):  # it has not written its name yet
+        return "another process"
+
+
+def _in_use(folder: Path, owner: str) -> UsageError:
+    return UsageError(f"{folder} is in use by {owner}", "wait until that ends, or choose another -o")
