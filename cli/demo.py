@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from wsss.cli.options import DeviceOption, SeedOption, SetOption, WorkersOption
+from wsss.cli.importing import heavy_imports
+from wsss.cli.options import DeterministicOption, DeviceOption, SeedOption, SetOption, WorkersOption
 
 
 def demo(
@@ -24,6 +25,7 @@ def demo(
     device: DeviceOption = None,
     seed: SeedOption = None,
     workers: WorkersOption = None,
+    deterministic: DeterministicOption = None,
 ) -> None:
     """Generate scenes, train on their tags, make pseudo labels, train the segmentation, score unseen scenes.
 
@@ -32,11 +34,18 @@ def demo(
     from wsss.cli.terminal import Terminal, console
     from wsss.config import resolve
 
-    settings = resolve(config, assignments or (), {"run.device": device, "run.seed": seed, "run.workers": workers})
+    flags = {
+        "run.device": device,
+        "run.seed": seed,
+        "run.workers": workers,
+        "run.deterministic": deterministic,
+    }
+    settings = resolve(config, assignments or (), flags)
 
     from rich.table import Table
 
-    from wsss.inference.demo import clear, run_demo
+    with heavy_imports():
+        from wsss.inference.demo import clear, run_demo
 
     if overwrite:
         clear(output)

@@ -1,7 +1,4 @@
-"""The program ``wsss``: its commands, and how errors leave it.
-
-Exit status: 0 done, 1 bug, 2 usage or config, 3 data, 4 machine, 75 interrupted and resumable, 130 Ctrl-C.
-"""
+"""The program ``wsss``: its commands, and how errors leave it (``STATUSES``)."""
 
 from __future__ import annotations
 
@@ -35,8 +32,15 @@ MACHINE_ERRORS = {
     errno.EDQUOT: "free some space, then run the same command again",
 }
 
+STATUSES = """
+Exit status: 0 done; 1 a bug, with its traceback; 2 a flag or config that cannot work; 3 data, weights or a checkpoint
+that does not fit; 4 something this machine lacks, or that died on it; 75 stopped by a signal, and the same work can go
+on; 130 Ctrl-C.
+"""
+
 app = typer.Typer(
     name="wsss",
+    epilog=STATUSES,
     help="Pixel masks from images with tags: GETAM, weakly supervised semantic segmentation.",
     no_args_is_help=True,
     add_completion=False,

@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
+from wsss.cli.importing import heavy_imports
 from wsss.cli.options import (
     AmpOption,
     CheckpointOption,
     ConfigOption,
     CrfOption,
     DataOption,
+    DeterministicOption,
     DeviceOption,
     FlipOption,
     JsonOption,
@@ -61,6 +63,7 @@ def make_pseudo(
     device: DeviceOption = None,
     amp: AmpOption = None,
     workers: WorkersOption = None,
+    deterministic: DeterministicOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make pseudo labels from tags: class maps, PAMR, completion.
@@ -92,17 +95,19 @@ def make_pseudo(
             "run.device": device,
             "run.amp": amp,
             "run.workers": workers,
+            "run.deterministic": deterministic,
         },
     )
-    from wsss.device import pick_device
-    from wsss.labels.crf import require_crf
-    from wsss.labels.make import Wanted, make_pseudo_labels
-    from wsss.training.checkpoint import file_hash, for_run, load_network
-    from wsss.training.run import open_to_label
+    with heavy_imports():
+        from wsss.device import prepare_device
+        from wsss.labels.crf import require_crf
+        from wsss.labels.make import Wanted, make_pseudo_labels
+        from wsss.training.checkpoint import file_hash, for_run, load_network
+        from wsss.training.run import open_to_label
 
     if settings.labels.crf:
         require_crf()
-    chosen = pick_device(settings.run.device)
+    chosen = prepare_device(settings.run)
     network, trained, path = load_network(run, checkpoint)
     settings = for_run(settings, trained)
     with Terminal() as terminal:

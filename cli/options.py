@@ -22,6 +22,14 @@ OutOption = Annotated[Path, typer.Option("-o", "--output", help="Folder to write
 DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 AmpOption = Annotated[str | None, typer.Option(help="Autocast: none, bf16 or fp16.")]
 SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random.")]
+DeterministicOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--deterministic/--no-deterministic",
+        help="Only algorithms of torch that repeat: the same bits again for the same config, data, seed and number of"
+        " workers, on the same model of device with the same versions. Slower on a GPU.",
+    ),
+]
 WorkersOption = Annotated[int | None, typer.Option(help="Loader processes.")]
 ScalesOption = Annotated[
     str | None,

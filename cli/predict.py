@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
+from wsss.cli.importing import heavy_imports
 from wsss.cli.options import (
     AmpOption,
     CheckpointOption,
     ConfigOption,
     CrfOption,
+    DeterministicOption,
     DeviceOption,
     FlipOption,
     JsonOption,
@@ -40,6 +42,7 @@ def predict(
     device: DeviceOption = None,
     amp: AmpOption = None,
     workers: WorkersOption = None,
+    deterministic: DeterministicOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Segment images without tags.
@@ -60,19 +63,21 @@ def predict(
             "run.device": device,
             "run.amp": amp,
             "run.workers": workers,
+            "run.deterministic": deterministic,
         },
     )
-    from wsss.data.check import keep_readable_records
-    from wsss.data.open import open_data, open_unlabelled
-    from wsss.device import pick_device
-    from wsss.errors import DataError
-    from wsss.inference.predict import predict_masks
-    from wsss.labels.crf import require_crf
-    from wsss.training.checkpoint import file_hash, for_run, load_network
+    with heavy_imports():
+        from wsss.data.check import keep_readable_records
+        from wsss.data.open import open_data, open_unlabelled
+        from wsss.device import prepare_device
+        from wsss.errors import DataError
+        from wsss.inference.predict import predict_masks
+        from wsss.labels.crf import require_crf
+        from wsss.training.checkpoint import file_hash, for_run, load_network
 
     if settings.predict.crf:
         require_crf()
-    chosen = pick_device(settings.run.device)
+    chosen = prepare_device(settings.run)
     network, trained, path = load_network(run, checkpoint)
     settings = for_run(settings, trained)
     records = open_data(images, split=split).records if split is not None else open_unlabelled(images)

@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
+from wsss.cli.importing import heavy_imports
 from wsss.cli.options import (
     AmpOption,
     ConfigOption,
     DataOption,
+    DeterministicOption,
     DeviceOption,
     ResumeOption,
     RunOption,
@@ -41,6 +43,7 @@ def train_cls(
     amp: AmpOption = None,
     seed: SeedOption = None,
     workers: WorkersOption = None,
+    deterministic: DeterministicOption = None,
     resume: ResumeOption = None,
 ) -> None:
     """Train an image-level-label transformer on images with tags.
@@ -68,6 +71,7 @@ def train_cls(
         "run.amp": amp,
         "run.seed": seed,
         "run.workers": workers,
+        "run.deterministic": deterministic,
     }
     if resume is not None:
         refuse_beside_resume(resume, config, assignments, output, flags)
@@ -75,7 +79,8 @@ def train_cls(
         settings = resolve(config, assignments or (), flags)
         run = run_folder(output, "wsss train-cls --data DIR -o RUN")
 
-    from wsss.training.start import resume_classifier, train_classifier
+    with heavy_imports():
+        from wsss.training.start import resume_classifier, train_classifier
 
     with Terminal() as terminal:
         if resume is not None:

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from wsss.cli.importing import heavy_imports
 from wsss.cli.options import (
     AmpOption,
     ConfigOption,
     DataOption,
+    DeterministicOption,
     DeviceOption,
     ResumeOption,
     RunOption,
@@ -48,6 +50,7 @@ def train_seg(
     amp: AmpOption = None,
     seed: SeedOption = None,
     workers: WorkersOption = None,
+    deterministic: DeterministicOption = None,
     resume: ResumeOption = None,
 ) -> None:
     """Train a segmentation network from tags.
@@ -77,6 +80,7 @@ def train_seg(
         "run.amp": amp,
         "run.seed": seed,
         "run.workers": workers,
+        "run.deterministic": deterministic,
     }
     if resume is not None:
         refuse_beside_resume(resume, config, assignments, output, {**flags, "labels": labels, "init": init})
@@ -86,7 +90,8 @@ def train_seg(
         settings = resolve(config, assignments or (), flags)
         run = run_folder(output, "wsss train-seg --data DIR -o RUN")
 
-    from wsss.training.start import resume_segmenter, train_segmenter
+    with heavy_imports():
+        from wsss.training.start import resume_segmenter, train_segmenter
 
     with Terminal() as terminal:
         if resume is not None:

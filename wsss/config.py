@@ -11,6 +11,7 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from reprlib import Repr
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -27,6 +28,13 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
 Sizes = Annotated[tuple[Positive, ...], Field(min_length=1)]
+
+MAX_BYTES = 2**18
+"""A larger file is no config; the longest there is has a hundredth."""
+MOST_MISTAKES = 20
+"""So many are told."""
+brief = Repr()
+brief.maxstring = brief.maxother = 200
 
 
 class Section(BaseModel):
@@ -68,6 +76,8 @@ class RunSection(Section):
     amp: Literal["none", "bf16", "fp16"] = "none"
     workers: Annotated[int, Field(ge=0)] | None = None
     """Loader processes, and as many for the dense CRF; None takes one a core but one, at most 8."""
+    deterministic: bool = False
+    """Torch's deterministic algorithms alone; `wsss.device.be_deterministic` says what that promises."""
 
 
 class AugmentSection(Section):
@@ -100,6 +110,10 @@ class Optimisation(Section):
     validate_every: Positive = 1
     """Epochs between two validations."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
+    checkpoint_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps between two checkpoints; 0 writes them by time, at every epoch's end and when stopped, alone."""
+    on_bad_loss: Literal["stop", "skip"] = "stop"
+    """What a loss or gradient that is no finite number does, to the run or to its step (`wsss.training.bad_loss`)."""
 
 
 class ClassifySection(Optimisation):
@@ -256,6 +270,8 @@ def _read_yaml(source: str | Path) -> dict[str, Any]:
     path = Path(source)
     if path.is_file():
         try:
+            if path.stat().st_size > MAX_BYTES:
+                raise UsageError(f"{source}: more than {MAX_BYTES} bytes, which is no config", "wsss config show")
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{source}: cannot be read as text ({error})", "wsss config show") from error
@@ -274,11 +290,25 @@ def _read_yaml(source: str | Path) -> dict[str, Any]:
     return tree
 
 
+class PlainLoader(yaml.SafeLoader):
+    """YAML of plain values, in which an alias stands for one scalar: others can grow without bound."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Called for each node, before it is built."""
+        is_alias = self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
+        if is_alias and not isinstance(node, yaml.ScalarNode):
+            raise yaml.YAMLError("an alias of more than one value")
+        return node
+
+
 def _parse_yaml(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
+        return yaml.load(text, PlainLoader)  # a SafeLoader
+    except RecursionError as error:
+        raise UsageError(f"{where}: not valid YAML (nested too deeply)", "wsss config show") from error
+    except (yaml.YAMLError, ValueError) as error:  # the latter: a date or number that there is not
+        reason = " ".join(str(error).split())[:300]
         raise UsageError(f"{where}: not valid YAML ({reason})", "wsss config show") from error
 
 
@@ -300,12 +330,14 @@ def _mistakes(error: ValidationError, source: str | Path | None, given: Sequence
     """All mistakes in one error, those of the file before those of the command line."""
     in_file: list[str] = []
     typed: list[str] = []
-    for item in error.errors():
+    mistakes = error.errors()
+    for item in mistakes[:MOST_MISTAKES]:
         key = ".".join(str(part) for part in item["loc"])
         was_typed = source is None or any(f"{one}.".startswith(f"{key}.") or key.startswith(f"{one}.") for one in given)
         (typed if was_typed else in_file).append(_explain(item))
     parts = [(str(source), in_file), ("the command line", typed)]
-    problem = "; ".join(f"{where}: {'; '.join(mistakes)}" for where, mistakes in parts if mistakes)
+    problem = "; ".join(f"{where}: {'; '.join(some)}" for where, some in parts if some)
+    problem += f"; and {len(mistakes) - MOST_MISTAKES} more mistakes" if len(mistakes) > MOST_MISTAKES else ""
     return UsageError(problem, f"wsss config check {source}" if in_file else "wsss config show")
 
 
@@ -319,4 +351,4 @@ def _explain(item: Any) -> str:
     if not item["msg"].startswith("Input should be "):
         return f"'{key}': {item['msg'].removeprefix('Value error, ')}"
     message = item["msg"].removeprefix("Input should be ").replace("greater than or equal to", "at least")
-    return f"'{key}' must be {message}, got {item['input']!r}"
+    return f"'{key}' must be {message}, got {brief.repr(item['input'])}"

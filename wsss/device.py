@@ -35,11 +35,35 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def prepare_device(run: RunSection) -> torch.device:
+    """The device of a run, with deterministic algorithms where it asks for them; see both functions."""
+    be_deterministic(run)
+    return pick_device(run.device)
+
+
 def autocast(run: RunSection, device: torch.device) -> AbstractContextManager[object]:
     """The autocast context of a run, or one that does nothing."""
     if run.amp == "none":
         return nullcontext()
     return torch.autocast(device.type, dtype=AMP_TYPES[run.amp])
+
+
+def be_deterministic(run: RunSection) -> None:
+    """Let torch use deterministic algorithms alone, if the run asks for it; later runs of the process stay so.
+
+    It promises: the same config, data, seed and number of loader workers give the same bits again on the same model of
+    device with the same versions of torch, timm, NumPy, OpenCV and CUDA. It promises nothing across devices, versions
+    or numbers of GPUs, and nothing of `--amp` against none. A step for which torch has no deterministic algorithm
+    stops with an error instead of going on. On a CPU results repeat without it for a given number of threads.
+
+    Sets ``CUBLAS_WORKSPACE_CONFIG`` where nobody has; cuBLAS reads it at its first use in a process.
+    """
+    if not run.deterministic:
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
 
 
 def num_workers(run: RunSection) -> int:

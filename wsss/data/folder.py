@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import re
+import reprlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -23,6 +24,8 @@ DELIMITERS = (",", ";", "\t")
 """Field separators of a table; the header tells which."""
 LABEL_SEPARATORS = ";|,"
 """Any of these, anywhere in the labels of a file, separates labels; otherwise white space does."""
+MAX_TEXT = 2**30
+"""Bytes of a text; so many list ten million images."""
 ONLY_SPLIT = "all"
 """The split of a table without a split column."""
 NOT_IMAGES = ("masks", "Saliency")
@@ -247,9 +250,12 @@ def read_text(path: Path) -> str:
     """A UTF-8 text, with or without byte-order mark; every line ends in a line feed.
 
     Raises:
-        DataError: it is missing or in another encoding.
+        DataError: it is missing, huge or in another encoding.
     """
     try:
+        size = path.stat().st_size
+        if size > MAX_TEXT:
+            raise BadData.at("text-unreadable", path, f"{size} bytes; at most {MAX_TEXT} are read", f"head {path}")
         content = path.read_bytes()
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -337,7 +343,7 @@ def read_json(path: Path, note: Note = refuse) -> list[Row]:
         if isinstance(labels, list) and all(isinstance(label, str) for label in labels):
             rows.append(Row(image=image, labels=labels, split=ONLY_SPLIT, place=Place(path, entry=image)))
         else:
-            what = f"'{image}' must have a list of labels, got {labels!r}"
+            what = f"'{image}' must have a list of labels, got {reprlib.repr(labels)}"
             note(BadData.at("table-fields", path, what, shape))
     return rows
 

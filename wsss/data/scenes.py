@@ -454,5 +454,8 @@ def jpeg(image_HW3: NDArray[np.uint8]) -> bytes:
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file that appears whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -60,6 +60,10 @@ LIST_FOLDERS = ("Segmentation", "Main")
 MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
 """Folders of masks, the more complete first."""
 IMAGES = "JPEGImages"
+MAX_ANNOTATION = 2**24
+"""Bytes of an annotation; so many hold a hundred thousand objects."""
+LINE = 4096
+"""Bytes of a line of a split list that are looked at to tell its kind."""
 
 
 def is_voc(root: Path) -> bool:
@@ -81,7 +85,7 @@ def voc_splits(root: Path) -> dict[str, Path]:
 def is_class_list(path: Path) -> bool:
     """Whether the first line is an image and 1, 0 or -1: in it, perhaps in it, not in it."""
     with path.open("rb") as file:
-        fields = file.readline().split()
+        fields = file.readline(LINE).split()
     return len(fields) == 2 and fields[1] in (b"1", b"0", b"-1")
 
 
@@ -236,6 +240,8 @@ def xml_labels(path: Path) -> tuple[str, ...] | None:
         DataError: it is not XML, or declares a document type.
     """
     try:
+        if path.stat().st_size > MAX_ANNOTATION:
+            raise bad_annotation(path, f"more than {MAX_ANNOTATION} bytes")
         content = path.read_bytes()
     except FileNotFoundError:
         return None

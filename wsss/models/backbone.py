@@ -6,19 +6,23 @@ Shape suffixes: B images, C channels, N patch tokens, h x w their grid, P prefix
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm
-import torch
 from torch import Tensor, nn
 
 from wsss.errors import DataError, MachineError, UsageError
+from wsss.models.archive import Claim, claims_in, first_line, read_archive, read_safetensors
 
 HEAD_PREFIXES = ("head.", "head_dist.")
 """ImageNet classifiers that a weights file may carry; our readout takes their place."""
+REEXPORT = "export it again as .safetensors or a plain state dict"
+MOST_TIMES, MOST_BESIDE = 8, 2**30
+"""A weights file may hold so many times the memory of the weights (optimisers do), and bytes beside (classifiers)."""
 
 
 class Features(NamedTuple):
@@ -92,15 +96,23 @@ class Backbone(nn.Module):
             DataError: the file does not fit; names the first differing keys.
             MachineError: the hub cannot be reached.
         """
-        state = _download(self.name) if weights == "pretrained" else read_weights(Path(weights))
+        if weights == "pretrained":
+            state = _download(self.name)
+            self._check(weights, state)
+        else:
+            state = read_weights(Path(weights), lambda claims: self._check(weights, claims))
         state = {key: value for key, value in state.items() if not key.startswith(HEAD_PREFIXES)}
-        problem = _difference(self.vit.state_dict(), state)
+        self.vit.load_state_dict(state)
+
+    def _check(self, weights: str, state: Mapping[str, Claim | Tensor]) -> None:
+        """Refuse a state dict that does not fit; its classifier is left out."""
+        state = {key: value for key, value in state.items() if not key.startswith(HEAD_PREFIXES)}
+        problem = difference(self.vit.state_dict(), state)
         if problem:
             raise DataError(
                 f"{weights} does not fit the backbone {self.name}: {problem}",
                 "wsss train-cls --backbone NAME  # the timm model these weights belong to",
             )
-        self.vit.load_state_dict(state)
 
 
 def plain_transformers(pattern: str = "*") -> list[str]:
@@ -110,28 +122,46 @@ def plain_transformers(pattern: str = "*") -> list[str]:
     return [name for name in names if fnmatch(name, pattern) and not any(part in name for part in odd)]
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a .safetensors or .pth file; nothing in the file is executed."""
+def read_weights(path: Path, check: Callable[[Mapping[str, Claim]], None] | None = None) -> dict[str, Tensor]:
+    """Tensors of a .safetensors or .pth file; nothing in the file is executed.
+
+    Args:
+        path: the file.
+        check: called with the shapes before tensors are read; raises where they do not fit.
+
+    Raises:
+        DataError: the file is missing, broken, or holds no plain tensors by name.
+    """
     if not path.is_file():
         raise DataError(f"{path}: no such weights file", "wsss train-cls --weights FILE|pretrained|none")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
 
-            return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    def check_all(claims: Any) -> None:
+        state = _state_dict(claims, path)
+        total = sum(claim.nbytes for claim in claims_in(claims))
+        if check is not None:
+            check(state)
+        weights = sum(claim.nbytes for key, claim in state.items() if not key.startswith(HEAD_PREFIXES))
+        if total > MOST_BESIDE + MOST_TIMES * weights:
+            raise DataError(f"{path}: {total} bytes of tensors, most of them no weights", REEXPORT)
+
+    try:
+        read = read_safetensors if path.suffix == ".safetensors" else read_archive
+        return _state_dict(read(path, check_all), path)
+    except DataError:
+        raise
     except Exception as error:  # torch and safetensors raise many kinds for a broken file
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(
-            f"{path}: cannot be read as weights ({reason})",
-            "export it again as .safetensors or a plain state dict",
-        ) from error
+        raise DataError(f"{path}: cannot be read as weights ({first_line(error)})", REEXPORT) from error
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, Any]:
+    """The tensors by name, or claims of them, in what a file holds."""
     for key in ("state_dict", "model"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise DataError(f"{path}: holds no plain state dict", "export it again as .safetensors")
-    return loaded
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    names = isinstance(content, dict) and all(isinstance(key, str) for key in content)
+    if not names or not all(isinstance(value, Tensor | Claim) for value in content.values()):
+        raise DataError(f"{path}: holds no plain state dict", REEXPORT)
+    return {**content}
 
 
 def _create(name: str, drop_path: float, overrides: Mapping[str, int]) -> Any:
@@ -139,6 +169,9 @@ def _create(name: str, drop_path: float, overrides: Mapping[str, int]) -> Any:
         near = difflib.get_close_matches(name, timm.list_models("*vit*") + timm.list_models("*deit*"), n=3)
         hint = f" (did you mean {', '.join(near)}?)" if near else ""
         raise UsageError(f"--backbone {name}: timm has no such model{hint}", "wsss backbones")
+    strange = sorted(overrides.keys() & inspect.signature(timm.create_model).parameters.keys())
+    if strange:  # those that fetch or open files
+        raise UsageError(f"model.vit: '{strange[0]}' is no argument of a transformer", f"--set model.vit.{strange[0]}=")
     try:
         options: dict[str, Any] = {"dynamic_img_size": True, "drop_path_rate": drop_path, **overrides}
         vit: Any = timm.create_model(name, num_classes=0, **options)
@@ -163,15 +196,14 @@ def _download(name: str) -> dict[str, Tensor]:
     try:
         pretrained: nn.Module = timm.create_model(name, pretrained=True)
     except Exception as error:  # no network, no such weights, hub errors of many kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise MachineError(
-            f"the pretrained weights of {name} could not be downloaded ({reason})",
+            f"the pretrained weights of {name} could not be downloaded ({first_line(error)})",
             "wsss train-cls --weights FILE  # or --weights none to start from scratch",
         ) from error
     return pretrained.state_dict()
 
 
-def _difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], most: int = 3) -> str:
+def difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Claim | Tensor], most: int = 3) -> str:
     """The first keys in which two state dicts differ, or an empty string."""
     missing = [key for key in ours if key not in theirs]
     extra = [key for key in theirs if key not in ours]

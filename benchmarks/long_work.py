@@ -1,0 +1,123 @@
+"""Does long work stay flat? Memory, open files, threads and processes while many small images are labelled.
+
+    python benchmarks/long_work.py --images 10000
+
+Writes noise of 32 pixels and sends it through make-pseudo and through predict with a tiny network of random weights.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from measuring import MEBIBYTE, machine, resident_memory, table
+from PIL import Image
+
+from wsss.config import Config, resolve
+from wsss.data.open import open_data
+from wsss.data.records import TaggedSet
+from wsss.inference.predict import predict_masks
+from wsss.labels.make import make_pseudo_labels
+from wsss.models.network import Network
+from wsss.training.run import build_from
+
+SIDE = 32
+CLASSES = ("cat", "dog")
+MOMENTS = (0.1, 0.5, 1.0)
+"""Shares of the images after which is looked."""
+SETTINGS = {
+    "model.backbone": "deit_tiny_patch16_224",
+    "model.weights": "none",
+    "model.vit": {"embed_dim": 24, "depth": 2, "num_heads": 3, "img_size": SIDE, "patch_size": 8},
+    "model.decoder_channels": 16,
+    "maps.scales": [SIDE],
+    "predict.scales": [SIDE],
+    "labels.pamr_iterations": 2,
+    "labels.pamr_dilations": [1, 2],
+    "run.device": "cpu",
+}
+
+
+class Watch:
+    """A reporter that looks at its own process at some moments."""
+
+    def __init__(self) -> None:
+        self.rows: list[list[str]] = []
+        self.total = self.done = 0
+        self.began = time.monotonic()
+
+    def begin(self, what: str, total: int, done: int = 0) -> None:
+        """New work."""
+        self.what, self.total, self.done = what, total, done
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """One image is done."""
+        self.done += count
+        if self.done in [round(share * self.total) for share in MOMENTS]:
+            self.look(f"{self.what}, {self.done}")
+
+    def say(self, text: str) -> None:
+        """Nothing is worth saying."""
+
+    def look(self, moment: str) -> None:
+        """Add a row of the table."""
+        self.rows.append(
+            [
+                moment,
+                f"{resident_memory() / MEBIBYTE:.1f}",
+                str(len(list(Path("/proc/self/fd").iterdir()))),
+                str(threading.active_count()),
+                str(len(multiprocessing.active_children())),
+                f"{time.monotonic() - self.began:.0f}",
+            ]
+        )
+
+
+def write_images(root: Path, count: int) -> TaggedSet:
+    """A data folder of noise with random tags."""
+    rng = np.random.default_rng(0)
+    (root / "images").mkdir(parents=True)
+    rows = ["image,labels"]
+    for k in range(count):
+        noise = rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(root / "images" / f"{k:06d}.png", compress_level=1)
+        rows.append(f"{k:06d},{';'.join(name for name in CLASSES if rng.random() < 0.5)}")
+    (root / "classes.txt").write_text("".join(f"{name}\n" for name in CLASSES))
+    (root / "tags.csv").write_text("\n".join(rows) + "\n")
+    return open_data(root)
+
+
+def work(network: Network, tagged: TaggedSet, out: Path, config: Config, watch: Watch) -> None:
+    """Label every image twice."""
+    common: dict[str, Any] = {"device": torch.device("cpu"), "checkpoint_sha256": "0" * 64}
+    make_pseudo_labels(network, tagged, out / "labels", config, watch, **common)
+    watch.look("after make-pseudo")
+    predict_masks(network, tagged.records, out / "masks", config, watch, **common)
+    watch.look("after predict")
+
+
+def main(
+    images: Annotated[int, typer.Option(help="How many.")] = 10000,
+    workers: Annotated[int, typer.Option(help="Loader processes.")] = 2,
+) -> None:
+    """Print the table."""
+    config = resolve(None, (), {**SETTINGS, "run.workers": workers})
+    watch = Watch()
+    with TemporaryDirectory() as folder:
+        tagged = write_images(Path(folder, "data"), images)
+        network = build_from(config, CLASSES, decoder=True)
+        watch.look("before")
+        work(network, tagged, Path(folder, "out"), config, watch)
+    print(machine(torch.device("cpu")))
+    print(table(["images done", "resident, MiB", "open files", "threads", "processes", "seconds"], watch.rows))
+
+
+if __name__ == "__main__":
+    typer.run(main)
