@@ -38,7 +38,7 @@ PUBLISHED = (
 ROWS: Mapping[str, Sequence[str]] = {
     "published": PUBLISHED,
     "maps alone": ("segment.maps_share=1", "segment.ema=0"),
-    "no teacher": ("segment.ema=0",),
+    "no average, so no teacher": ("segment.ema=0",),
     "default": (),
     "with energy": ("segment.weight_energy=1e-7",),
 }

@@ -4,7 +4,9 @@
     python benchmarks/step.py -c voc-deit-s --device cuda --batch 32 --profile
 
 A step is the losses, their backward, the clipping and the optimiser. Weights, images and tags are random; the tags an
-image has are as many as in VOC. In one round, every rival sees the same batch.
+image has are as many as in VOC. In one round, every rival sees the same batch. "end to end" makes its labels from maps
+alone, "taught" hears the moving average as later steps of the default recipe do, and "published" is the published
+recipe (`ablation.py`) with this network.
 
 Shape suffixes: B images, K classes, H x W pixels.
 """
@@ -15,19 +17,22 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import torch
 import typer
+from ablation import PUBLISHED
 from measuring import Times, machine, ratio_cell, table, take_turns
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
 from torch.profiler import ProfilerActivity, profile
 
 from wsss.config import Config, RunSection, resolve
 from wsss.data.masks import IGNORE_INDEX
 from wsss.device import autocast, pick_device
 from wsss.models.network import Network
+from wsss.training.average import averaged
 from wsss.training.classify import ClassifyTask
 from wsss.training.loop import Batch, Task, make_optimizer
 from wsss.training.run import build_from
@@ -41,7 +46,8 @@ ACTIVATIONS = {"cpu": [ProfilerActivity.CPU], "cuda": [ProfilerActivity.CPU, Pro
 TOP = 15
 """Lines of the profile."""
 
-SUPERVISED, END_TO_END, ENERGY, CLASSIFY = "supervised", "end to end", "end to end, energy", "classification"
+SUPERVISED, CLASSIFY = "supervised", "classification"
+END_TO_END, ENERGY, TAUGHT, PUBLISHED_STEP = "end to end", "end to end, energy", "end to end, taught", "published"
 TARGETS = {END_TO_END: "1.80"}
 ENERGY_TARGET = 0.15
 
@@ -56,18 +62,25 @@ class Step:
     batches: Iterator[Batch]
     run: RunSection
     device: torch.device
+    teacher: AveragedModel | None = None
 
     def __call__(self) -> None:
         """What the training loop does with a batch."""
         self.network.train()
         with autocast(self.run, self.device):
-            losses = self.task.losses(self.network, next(self.batches), 0, 1)
+            if self.teacher is None:
+                losses = self.task.losses(self.network, next(self.batches), 0, 1)
+            else:  # past the share of steps that hear maps alone
+                teacher = cast(Network, self.teacher.module)
+                losses = self.task.losses(self.network, next(self.batches), 1, 1, teacher)
             loss = torch.stack([value.float() for value in losses.values()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.task.section.clip_norm:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.task.section.clip_norm)
         self.optimizer.step()
+        if self.teacher is not None:
+            self.teacher.update_parameters(self.network)
 
 
 def random_batch(batch_size: int, classes: int, side: int, device: torch.device, seed: int) -> Batch:
@@ -99,6 +112,8 @@ def make_step(
     config: Config,
     batches: list[Batch],
     device: torch.device,
+    *,
+    taught: bool = False,
 ) -> Step:
     """A task over these batches, with a fresh network and optimiser."""
     classes = [f"class-{k}" for k in range(batches[0]["present"].shape[1])]
@@ -106,7 +121,8 @@ def make_step(
     chosen: Task = ClassifyTask(config, None, device)
     if task != "classify":
         chosen = SegmentTask(config, None, device, from_disk=task == "supervised", started=True)
-    return Step(chosen, network, make_optimizer(chosen, network), cycle(batches), config.run, device)
+    teacher = averaged(network, config.segment.ema) if taught else None
+    return Step(chosen, network, make_optimizer(chosen, network), cycle(batches), config.run, device, teacher)
 
 
 def with_energy(config: Config, weight: float) -> Config:
@@ -114,14 +130,16 @@ def with_energy(config: Config, weight: float) -> Config:
     return config.model_copy(update={"segment": config.segment.model_copy(update={"weight_energy": weight})})
 
 
-def make_rivals(config: Config, batches: list[Batch], device: torch.device) -> dict[str, Step]:
-    """The four steps."""
+def make_rivals(config: Config, published: Config, batches: list[Batch], device: torch.device) -> dict[str, Step]:
+    """The steps by name."""
     plain = with_energy(config, 0.0)
     energy = with_energy(config, config.segment.weight_energy or ENERGY_WEIGHT)
     return {
         SUPERVISED: make_step("supervised", plain, batches, device),
         END_TO_END: make_step("end to end", plain, batches, device),
         ENERGY: make_step("end to end", energy, batches, device),
+        TAUGHT: make_step("end to end", plain, batches, device, taught=True),
+        PUBLISHED_STEP: make_step("end to end", published, batches, device),
         CLASSIFY: make_step("classify", plain, batches, device),
     }
 
@@ -155,7 +173,8 @@ def main(
     settings = resolve(config, assignments or (), {"model.weights": "none"})
     chosen, size = pick_device(device), batch or settings.segment.batch_size
     batches = [random_batch(size, classes, settings.augment.size, chosen, seed) for seed in range(rounds + 1)]
-    rivals = make_rivals(settings, batches, chosen)
+    published = resolve(config, [*(assignments or ()), *PUBLISHED], {"model.weights": "none"})
+    rivals = make_rivals(settings, published, batches, chosen)
     times = take_turns(rivals, rounds)
     tags = statistics.mean(float(batch["present"].sum()) / size for batch in batches)
     side, backbone = settings.augment.size, settings.model.backbone

@@ -106,7 +106,7 @@ class Optimisation(Section):
     clip_norm: Weight = 1.0
     """Largest gradient norm; 0 clips nothing."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Decay of the moving average of the weights; 0 keeps none."""
+    """Decay of the moving average of the weights, which is then what is validated and saved for use; 0 keeps none."""
     validate_every: Positive = 1
     """Epochs between two validations."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
@@ -123,6 +123,8 @@ class ClassifySection(Optimisation):
 class SegmentSection(Optimisation):
     """`wsss train-seg`."""
 
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """As for `wsss train-cls`; end to end the average is also the teacher whose decoder pseudo labels hear."""
     cls_share: Share = 0.5
     """Share of the epochs that only classify, before pseudo labels are made; end to end from scratch only."""
     maps_share: Share = 0.3

@@ -223,6 +223,13 @@ def test_scores_that_cannot_be_read(tagged: TaggedSet, out: Path) -> None:
             evaluate_scores(out, tagged)
 
 
+def test_scores_that_claim_a_huge_image(tagged: TaggedSet, out: Path) -> None:
+    write_all_scores(out)
+    write_scores(out / "scores" / "a.npz", np.zeros((1, 2, 3), np.uint8), [0], [10**9, 10**9])
+    with pytest.raises(DataError, match=r"a\.npz is 1000000000 x 1000000000"):
+        evaluate_scores(out, tagged)
+
+
 def test_strongest_class_equals_torch_upsampling() -> None:
     rng = np.random.default_rng(0)
     scores_Chw, classes_C = rng.random((3, 4, 6)).astype(np.float32), np.array([4, 0, 2])

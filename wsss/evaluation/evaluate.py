@@ -6,6 +6,7 @@ Shape suffixes: C present classes, H rows, W columns of the image, h rows, w col
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -117,9 +118,9 @@ def evaluate_scores(
 
     def read(pair: _Pair) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8]]:
         truth_HW = _read_truth(pair.mask, tagged)
-        best_HW, class_HW = _read_scores(pair.prediction, len(tagged.classes))
-        _check_size(best_HW.shape, truth_HW.shape, pair)
-        return best_HW, class_HW, truth_HW
+        scores_Chw, classes_C, size = _read_scores(pair.prediction, len(tagged.classes))
+        _check_size(size, truth_HW.shape, pair)  # before so much memory is taken
+        return *strongest_class(scores_Chw, classes_C, size), truth_HW
 
     for done, image in enumerate(_read_ahead(read, work.pairs), start=1):
         sweep.update(*image)
@@ -227,12 +228,12 @@ def _read_truth(path: Path, tagged: TaggedSet) -> NDArray[np.uint8]:
     return truth_HW
 
 
-def _read_scores(path: Path, num_foreground: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Strongest class of a stored score file: see ``strongest_class``."""
+def _read_scores(path: Path, num_foreground: int) -> tuple[NDArray[np.float32], NDArray[np.int64], tuple[int, int]]:
+    """Scores (C, h, w) in [0, 1] of a stored file, their class indices (C,) and the image size (H, W)."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             scores_Chw, classes_C, size = stored["scores"], stored["classes"], stored["size"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: unreadable scores ({error})", f"delete {path} and make it again") from error
     fits = scores_Chw.dtype == np.uint8 and scores_Chw.ndim == 3 and classes_C.shape == scores_Chw.shape[:1]
     if not fits or size.shape != (2,) or not np.isin(classes_C, range(num_foreground)).all():
@@ -241,7 +242,7 @@ def _read_scores(path: Path, num_foreground: int) -> tuple[NDArray[np.float32], 
             f" {size.tolist()}, expected uint8 (C, h, w), C indices in 0..{num_foreground - 1} and (H, W)",
             f"delete {path} and make it again",
         )
-    return strongest_class(scores_Chw.astype(np.float32) / 255, classes_C, (int(size[0]), int(size[1])))
+    return scores_Chw.astype(np.float32) / 255, classes_C, (int(size[0]), int(size[1]))
 
 
 def _check_size(prediction: tuple[int, ...], truth: tuple[int, ...], pair: _Pair) -> None:
