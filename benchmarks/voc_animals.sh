@@ -3,7 +3,7 @@
 #
 #     WSSS_VOC_ANIMALS=/data/voc-animals WSSS_WEIGHTS=/data/weights benchmarks/voc_animals.sh OUT [SEED]
 #
-# About four hours on two cores. What is in OUT already is kept, so a stopped run goes on.
+# About six hours on two cores. What is in OUT already is kept, so a stopped run goes on.
 set -euo pipefail
 out=${1:?"usage: benchmarks/voc_animals.sh OUT [SEED]"}
 seed=${2:-0}
@@ -45,17 +45,13 @@ READINGS
 once "$out/pseudo" wsss make-pseudo "$out/cls" -c $preset --data "$data" --split train_aug --overlays 20 -o "$out/pseudo"
 wsss evaluate "$out/pseudo" --data "$data" --split train_aug --json | tee -a "$out/figures.txt"
 
-once "$out/seg" wsss train-seg -c $preset --seed "$seed" --data "$data" --init "$out/cls" -o "$out/seg"
-once "$out/seg-maps" wsss train-seg -c $preset --seed "$seed" --data "$data" --init "$out/cls" --set segment.maps_share=1 -o "$out/seg-maps"
-once "$out/seg-disk" wsss train-seg -c $preset --seed "$seed" --data "$data" --init "$out/cls" --labels "$out/pseudo" -o "$out/seg-disk"
-once "$out/ceiling" wsss train-seg -c $preset --seed "$seed" --data "$data" --init "$out/cls" \
-    --labels "$data/SegmentationClass" -o "$out/ceiling"
+python "$here/ablation.py" "$out/ablation" --data "$data" --init "$out/cls" -c $preset --seeds "$seed" | tee "$out/ablation.md"
+seg=$out/ablation/default-$seed
 for split in train val; do
     agreed="$out/pseudo-agreed-$split"
-    once "$agreed" wsss make-pseudo "$out/seg" -c $preset --data "$data" --split $split -o "$agreed"
+    once "$agreed" wsss make-pseudo "$seg" -c $preset --data "$data" --split $split --scales 320 -o "$agreed"
     echo "agreed-$split $(wsss evaluate "$agreed" --data "$data" --split $split --json)" | tee -a "$out/figures.txt"
 done
-for run in seg seg-maps seg-disk ceiling; do
-    score "$out/$run" "$run-224" --scales 224 --no-flip
-    score "$out/$run" "$run-224-320-flip" --scales 224,320 --flip
-done
+once "$out/seg-disk" wsss train-seg -c $preset --seed "$seed" --data "$data" --init "$out/cls" --labels "$out/pseudo" -o "$out/seg-disk"
+score "$out/seg-disk" seg-disk-224 --scales 224 --no-flip
+score "$out/seg-disk" seg-disk-224-320-flip --scales 224,320 --flip

@@ -128,6 +128,7 @@ def _how_it_ended(wait: int, seconds: float) -> int | None:
 def be_the_program(order: dict[str, Any]) -> None:
     """Run ``wsss`` as its console script does; this process ends with it."""
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests in its background ignores it
     log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor, target in ((nothing, 0), (nothing, 1), (log, 2)):

@@ -19,6 +19,7 @@ from wsss.device import be_deterministic
 from wsss.inference.predict import predict_masks
 from wsss.labels.make import make_pseudo_labels
 from wsss.reporting import Silent
+from wsss.training.loop import Loop
 from wsss.training.start import train_classifier, train_segmenter
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
@@ -83,10 +84,10 @@ def test_the_flag_reaches_the_training(
     path, seen = tmp_path / "mine.yaml", list[tuple[bool, bool]]()
     path.write_text(to_yaml(tiny_config(run__deterministic=flag != "--deterministic")))  # the flag beats the file
 
-    def train(config: Config, *_: object) -> None:
-        seen.append((config.run.deterministic, torch.are_deterministic_algorithms_enabled()))
+    def train(loop: Loop) -> None:
+        seen.append((loop.config.run.deterministic, torch.are_deterministic_algorithms_enabled()))
 
-    monkeypatch.setattr("wsss.training.start.train_classifier", train)
+    monkeypatch.setattr(Loop, "train", train)
     monkeypatch.setattr(sys, "argv", ["wsss", "train-cls", "-c", str(path), "-o", str(tmp_path / "run"), flag])
     with pytest.raises(SystemExit) as left:
         run()
