@@ -92,7 +92,7 @@ def work(name: str, images_B3HW: Tensor, scores_BKHW: Tensor, present_BK: Tensor
         return readable_pamr(images_B3HW, scores_BKHW)
     if name == OURS:
         return pamr(images_B3HW, scores_BKHW, present_BK)
-    return refine(images_B3HW, scores_BKHW, present_BK, LabelsSection(pamr_stride=int(name.rsplit(maxsplit=1)[1])))
+    return refine(images_B3HW, scores_BKHW, present_BK, LabelsSection(pamr_stride=int(name.rsplit(maxsplit=1)[1])))[0]
 
 
 def work_on_one(name: str, size: tuple[int, int], classes: int, device: str, *, warm_up: bool = False) -> None:

@@ -125,7 +125,7 @@ def test_a_label_is_the_recipe_of_its_scores(
         scaled = [F.resize_image(image_3HW, list(shape), antialias=True)[None].float() / 255 for shape in shapes]
         present_K = torch.from_numpy(tagged.present(record))
         _, scores_BKhw = multiscale_scores(network, scaled, present_K[None], MapSettings(), flip=True)
-        scores_KHW = refine_to_image(image_3HW.float() / 255, scores_BKhw[0], present_K, config.labels)
+        scores_KHW, _ = refine_to_image(image_3HW.float() / 255, scores_BKhw[0], present_K, config.labels)
         expected_HW = complete(scores_KHW, present_K, config.labels).numpy()
         assert (written[record.name] != expected_HW).mean() < 0.002
 
@@ -447,6 +447,6 @@ def test_maps_and_decoder_share_their_passes(
         reading = MapSettings.of(config.maps)
         _, scores_BKhw = multiscale_scores(network, batch.at_scales(CPU), present_K[None], reading, flip=True)
         (opinion_CHW,) = label_probabilities(network, batch.at_scales(CPU), [written[record.name].shape], flip=True)
-        scores_KHW = refine_to_image(image_3HW, scores_BKhw[0], present_K, config.labels)
-        expected_HW = complete(scores_KHW, present_K, config.labels, opinion_CHW=opinion_CHW).numpy()
+        refined_KHW, sure_HW = refine_to_image(image_3HW, scores_BKhw[0], present_K, config.labels, opinion_CHW)
+        expected_HW = complete(refined_KHW, present_K, config.labels, background_HW=sure_HW).numpy()
         assert (written[record.name] != expected_HW).mean() < 0.002

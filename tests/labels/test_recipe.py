@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from wsss.config import LabelsSection
 from wsss.data.masks import IGNORE_INDEX
+from wsss.labels.agreement import joint_probabilities
 from wsss.labels.completion import BackgroundBand, PowerBackground
 from wsss.labels.pamr import pamr
 from wsss.labels.recipe import background_rule, complete, refine, refine_to_image, strided, working_size
@@ -68,7 +69,8 @@ def picture(height: int, width: int) -> Tensor:
 def test_without_iterations_the_scores_are_only_normalised() -> None:
     torch.manual_seed(1)
     scores_BKHW, present_BK = torch.rand(2, 3, 4, 5), torch.tensor([[True, False, True], [False, True, False]])
-    refined = refine(torch.rand(2, 3, 4, 5), scores_BKHW, present_BK, PLAIN)
+    refined, background = refine(torch.rand(2, 3, 4, 5), scores_BKHW, present_BK, PLAIN)
+    assert background is None
     torch.testing.assert_close(refined, normalise_scores(scores_BKHW, present_BK))
     assert refined.amax(dim=(2, 3)).tolist() == [[1, 0, 1], [0, 1, 0]]
 
@@ -78,16 +80,16 @@ def test_refined_scores_are_those_of_pamr() -> None:
     image_B3HW, scores_BKHW, present_BK = picture(16, 24)[None], torch.rand(1, 2, 16, 24), torch.tensor([[True, True]])
     section = LabelsSection(pamr_iterations=3, pamr_dilations=(1, 3))
     expected = normalise_scores(pamr(image_B3HW, scores_BKHW, present_BK, iterations=3, dilations=(1, 3)), present_BK)
-    torch.testing.assert_close(refine(image_B3HW, scores_BKHW, present_BK, section), expected)
+    torch.testing.assert_close(refine(image_B3HW, scores_BKHW, present_BK, section)[0], expected)
 
 
 def test_images_larger_than_the_working_area() -> None:
     """Refined at a quarter of the pixels, in the shape of the image, near what full size gives."""
     image_3HW, present_K = picture(64, 96), torch.tensor([True, False])
     scores_Khw = torch.rand(2, 8, 12)
-    whole = refine_to_image(image_3HW, scores_Khw, present_K, LabelsSection(pamr_dilations=(1, 2)))
+    whole, _ = refine_to_image(image_3HW, scores_Khw, present_K, LabelsSection(pamr_dilations=(1, 2)))
     section = LabelsSection(pamr_dilations=(1,), refine_side=round((64 * 96 / 4) ** 0.5))
-    coarse = refine_to_image(image_3HW, scores_Khw, present_K, section)
+    coarse, _ = refine_to_image(image_3HW, scores_Khw, present_K, section)
     assert whole.shape == coarse.shape == (2, 64, 96)
     assert not whole[1].any()
     assert not coarse[1].any()
@@ -118,7 +120,7 @@ def test_a_stride_refines_the_small_image() -> None:
     small_BKhw = pamr(images_B3hw, scores_BKhw, present_BK, iterations=3, dilations=(1, 2))
     expected = normalise_scores(F.interpolate(small_BKhw, size=(12, 15), mode="bilinear"), present_BK)
     section = LabelsSection(pamr_iterations=3, pamr_dilations=(2, 4), pamr_stride=2)
-    refined_BKHW = refine(images_B3HW, scores_BKHW, present_BK, section)
+    refined_BKHW, _ = refine(images_B3HW, scores_BKHW, present_BK, section)
     torch.testing.assert_close(refined_BKHW, expected)
     assert refined_BKHW.amax(dim=(2, 3)).tolist() == [[1, 0], [1, 1]]
 
@@ -128,8 +130,8 @@ def test_a_stride_stays_near_the_whole(size: tuple[int, int]) -> None:
     torch.manual_seed(3)
     image_3HW, present_K = picture(64, 96)[:, : size[0], : size[1]], torch.tensor([True, False])
     scores_Khw = torch.rand(2, 8, 12)
-    whole = refine_to_image(image_3HW, scores_Khw, present_K, LabelsSection(pamr_dilations=(2, 4)))
-    coarse = refine_to_image(image_3HW, scores_Khw, present_K, LabelsSection(pamr_dilations=(2, 4), pamr_stride=2))
+    whole, _ = refine_to_image(image_3HW, scores_Khw, present_K, LabelsSection(pamr_dilations=(2, 4)))
+    coarse, _ = refine_to_image(image_3HW, scores_Khw, present_K, LabelsSection(pamr_dilations=(2, 4), pamr_stride=2))
     assert coarse.shape == (2, *size)
     assert not torch.equal(whole, coarse)
     assert torch.corrcoef(torch.stack([whole[0].flatten(), coarse[0].flatten()]))[0, 1] > 0.8
@@ -137,7 +139,7 @@ def test_a_stride_stays_near_the_whole(size: tuple[int, int]) -> None:
 
 def test_a_stride_beyond_the_image_leaves_one_pixel() -> None:
     scores_Khw, present_K = torch.rand(1, 2, 2), torch.tensor([True])
-    refined = refine_to_image(picture(8, 16), scores_Khw, present_K, LabelsSection(pamr_stride=100))
+    refined, _ = refine_to_image(picture(8, 16), scores_Khw, present_K, LabelsSection(pamr_stride=100))
     torch.testing.assert_close(refined, torch.ones(1, 8, 16))
 
 
@@ -188,25 +190,45 @@ def test_the_crf_without_a_tag_is_background() -> None:
 
 def test_with_an_opinion_maps_and_decoder_must_agree() -> None:
     section = PLAIN.model_copy(update={"low": 0.4, "high": 0.6, "softness": 0.1, "confidence": 0.6})
-    scores_KHW = torch.tensor([[[0.9, 0.9, 0.1]]])
-    opinion_CHW = torch.tensor([[[0.1, 0.98, 0.9]], [[0.9, 0.02, 0.1]]])
-    label_HW = complete(scores_KHW, torch.tensor([True]), section, opinion_CHW=opinion_CHW)
+    scores_BKHW = torch.tensor([[[[1.0, 1.0, 0.1]]]])
+    opinion_BCHW = torch.tensor([[[[0.1, 0.99, 0.9]], [[0.9, 0.01, 0.1]]]])
+    images_B3HW, present_BK = torch.zeros(1, 3, 1, 3), torch.tensor([[True]])
+    scores_BKHW, background_BHW = refine(images_B3HW, scores_BKHW, present_BK, section, opinion_BCHW)
+    assert background_BHW is not None
+    label_HW = complete(scores_BKHW[0], present_BK[0], section, background_HW=background_BHW[0])
     assert label_HW.tolist() == [[1, IGNORE_INDEX, 0]]
 
 
-def test_the_crf_hears_the_agreement() -> None:
-    """It is given the joint probabilities: background and the one present class."""
+def test_what_is_refined_is_the_agreement() -> None:
+    """PAMR of the joint probabilities of the background and the present class, which sum to 1 before and after."""
+    torch.manual_seed(4)
+    image_B3HW, scores_BKHW, present_BK = picture(16, 24)[None], torch.rand(1, 2, 16, 24), torch.tensor([[False, True]])
+    opinion_BCHW = torch.randn(1, 3, 16, 24).softmax(dim=1)
+    section = LabelsSection(pamr_iterations=3, pamr_dilations=(1, 3))
+    normalised_BKHW = normalise_scores(scores_BKHW, present_BK)
+    joint_BCHW = joint_probabilities(
+        normalised_BKHW, present_BK, opinion_BCHW, background_rule(section), section.softness
+    )
+    spoken_BC = torch.tensor([[True, False, True]])
+    expected_BCHW = pamr(image_B3HW, joint_BCHW, spoken_BC, iterations=3, dilations=(1, 3))
+    scores_BKHW, background_BHW = refine(image_B3HW, scores_BKHW, present_BK, section, opinion_BCHW)
+    assert background_BHW is not None
+    torch.testing.assert_close(torch.cat([background_BHW[:, None], scores_BKHW], dim=1), expected_BCHW)
+    torch.testing.assert_close(scores_BKHW[:, 1] + background_BHW, torch.ones(1, 16, 24))
+    assert not torch.equal(background_BHW, joint_BCHW[:, 0])
+
+
+def test_the_crf_takes_probabilities_as_they_are() -> None:
+    """The background's and that of the one present class."""
     seen: list[Any] = []
 
     def crf(image_HW3: Any, scores_CHW: Any, settings: Any) -> Any:
         seen.append(scores_CHW)
         return scores_CHW.argmax(axis=0).astype("uint8")
 
-    scores_KHW = torch.tensor([[[0.9, 0.1]]])
-    opinion_CHW = torch.tensor([[[0.1, 0.9]], [[0.9, 0.1]]])
+    scores_KHW, background_HW = torch.tensor([[[0.9, 0.1]]]), torch.tensor([[0.1, 0.9]])
     label_HW = complete(
-        scores_KHW, torch.tensor([True]), PLAIN, opinion_CHW=opinion_CHW, image_3HW=torch.zeros(3, 1, 2), crf=crf
+        scores_KHW, torch.tensor([True]), PLAIN, background_HW=background_HW, image_3HW=torch.zeros(3, 1, 2), crf=crf
     )
     assert label_HW.tolist() == [[1, 0]]
-    assert seen[0].shape == (2, 1, 2)
-    assert seen[0].sum(axis=0) == pytest.approx(1.0)
+    assert seen[0].tolist() == torch.stack([background_HW, scores_KHW[0]]).tolist()

@@ -106,17 +106,22 @@ def test_from_scores_to_labels(
         background=background, pamr_iterations=3, pamr_dilations=(1, 4), pamr_stride=stride, opening=2
     )
     normalised_KHW = normalise_scores(scores_KHW[None], present_K[None])[0]
-    refined_BKHW = refine(image_3HW[None], scores_KHW[None], present_K[None], section)
-    resized_KHW = refine_to_image(image_3HW, scores(level, 3, 2, 1), present_K, section)
-    assert finite(normalised_KHW, refined_BKHW, resized_KHW)
-    for maps_KHW in (normalised_KHW, refined_BKHW[0], resized_KHW):
-        assert maps_KHW.min() >= 0
-        assert maps_KHW.max() <= 1
-        for opinion_CHW in (None, torch.zeros(4, *size), torch.softmax(torch.randn(4, *size) * 100, dim=0)):
-            for saliency_HW in (None, torch.zeros(size), torch.ones(size)):
-                label_HW = complete(maps_KHW, present_K, section, saliency_HW=saliency_HW, opinion_CHW=opinion_CHW)
-                allowed = {0, IGNORE_INDEX, *(k + 1 for k in range(3) if present[k])}
-                assert {*np.unique(label_HW).tolist()} <= allowed
+    found: list[tuple[Tensor, Tensor | None]] = [(normalised_KHW, None)]
+    for opinion_CHW in (None, torch.zeros(4, *size), torch.softmax(torch.randn(4, *size) * 100, dim=0)):
+        opinion_BCHW = None if opinion_CHW is None else opinion_CHW[None]
+        refined_BKHW, sure_BHW = refine(image_3HW[None], scores_KHW[None], present_K[None], section, opinion_BCHW)
+        found.append((refined_BKHW[0], None if sure_BHW is None else sure_BHW[0]))
+        found.append(refine_to_image(image_3HW, scores(level, 3, 2, 1), present_K, section, opinion_CHW))
+    for maps_KHW, background_HW in found:
+        for values in (maps_KHW, background_HW):
+            if values is not None:
+                assert finite(values)
+                assert values.min() >= 0
+                assert values.max() <= 1 + 1e-5
+        for saliency_HW in (None, torch.zeros(size), torch.ones(size)):
+            label_HW = complete(maps_KHW, present_K, section, saliency_HW=saliency_HW, background_HW=background_HW)
+            allowed = {0, IGNORE_INDEX, *(k + 1 for k in range(3) if present[k])}
+            assert {*np.unique(label_HW).tolist()} <= allowed
 
 
 @EXAMPLES

@@ -54,7 +54,7 @@ def separate_labels(network: Network, batch: dict[str, Tensor], config: Config) 
     _, maps_BKhw = class_maps(network, batch["image"], PRESENT, method=maps.method, start_layer=maps.start_layer)
     scores_BKhw = normalise_scores(maps_BKhw, PRESENT)
     labels = [
-        complete(refine_to_image(image, scores, present, config.labels), present, config.labels)
+        complete(refine_to_image(image, scores, present, config.labels)[0], present, config.labels)
         for image, scores, present in zip(batch["image"], scores_BKhw, PRESENT, strict=True)
     ]
     return torch.stack(labels)

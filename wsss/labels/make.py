@@ -172,17 +172,23 @@ class Maker:
             ):
                 if record.name not in self.todo:
                     continue
-                present_K = torch.from_numpy(self.tagged.present(record))
-                image_3HW = _in_unit_range(image_HW3.to(self.device))
-                refined_KHW = refine_to_image(image_3HW, scores_Khw, present_K.to(self.device), self.config.labels)
+                present_K = torch.from_numpy(self.tagged.present(record)).to(self.device)
+                refined_KHW, background_HW = refine_to_image(
+                    _in_unit_range(image_HW3.to(self.device)),
+                    scores_Khw,
+                    present_K,
+                    self.config.labels,
+                    None if opinion is None else _among(opinion, _spoken(record), len(present_K) + 1),
+                )
                 refined_RHW = refined_KHW[list(record.tags)].cpu()  # few: K would fill the memory
-                finish = partial(self._finish, record, image_HW3, scores_Khw.cpu(), refined_RHW, opinion)
+                background = None if background_HW is None else background_HW.cpu()
+                finish = partial(self._finish, record, image_HW3, scores_Khw.cpu(), refined_RHW, background)
                 yield record.name, partial(finish, partial(crf, record.name))
 
     def _read(self, batch: ScaledBatch) -> tuple[Tensor, Sequence[Tensor | None]]:
         """Class scores (B, K, h, w) and, from the same passes, for each image what the decoder says.
 
-        That is the probabilities of the background and the present classes, on the CPU; None without a decoder.
+        That is the probabilities of the background and the present classes; None without a decoder.
         """
         present_BK = torch.from_numpy(np.stack([self.tagged.present(record) for record in batch.records]))
         opinion = self._opinion(batch) if self.network.decoder is not None and self.config.labels.decoder else None
@@ -197,7 +203,7 @@ class Maker:
             )
         if opinion is None:
             return scores_BKhw, [None] * len(batch.records)
-        return scores_BKhw, [opinion_CHW.cpu() for opinion_CHW in opinion.mean()]
+        return scores_BKhw, opinion.mean()
 
     def _opinion(self, batch: ScaledBatch) -> LabelProbabilities:
         sizes = [(image.shape[0], image.shape[1]) for image in batch.images]
@@ -209,20 +215,19 @@ class Maker:
         image_HW3: Tensor,
         scores_Khw: Tensor,
         refined_RHW: Tensor,
-        opinion: Tensor | None,
+        background_HW: Tensor | None,
         crf: Crf,
     ) -> None:
         """Label, scores and picture of an image, on the CPU."""
         labels = self.config.labels
         present_K = torch.from_numpy(self.tagged.present(record))
-        tags, classes = list(record.tags), len(present_K)
         label_HW = complete(
-            _among(refined_RHW, tags, classes),
+            _among(refined_RHW, list(record.tags), len(present_K)),
             present_K,
             labels,
             saliency_HW=self._saliency(record, (image_HW3.shape[0], image_HW3.shape[1])),
             image_3HW=_in_unit_range(image_HW3) if labels.crf else None,
-            opinion_CHW=None if opinion is None else _among(opinion, _spoken(record), classes + 1),
+            background_HW=background_HW,
             crf=crf,
         )
         self._write(record, image_HW3.numpy(), label_HW.numpy(), scores_Khw)

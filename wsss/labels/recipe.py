@@ -15,36 +15,67 @@ from torch.nn import functional as F
 
 from wsss.config import LabelsSection
 from wsss.data.masks import IGNORE_INDEX
-from wsss.labels.agreement import Agreement
+from wsss.labels.agreement import Confidence, joint_probabilities, with_background
 from wsss.labels.completion import Background, BackgroundBand, PowerBackground, complete_labels
 from wsss.labels.crf import Crf, CrfSettings, crf_labels, crf_ranks
 from wsss.labels.pamr import pamr
 from wsss.maps.scores import normalise_scores
 
+Rule = PowerBackground | BackgroundBand | Confidence
+"""What a pixel must beat to belong to a class."""
+
 
 @torch.no_grad()
-def refine(images_B3HW: Tensor, scores_BKHW: Tensor, present_BK: Tensor, section: LabelsSection) -> Tensor:
-    """Make class scores follow the edges of the image (PAMR) and normalise them again.
+def refine(
+    images_B3HW: Tensor,
+    scores_BKHW: Tensor,
+    present_BK: Tensor,
+    section: LabelsSection,
+    opinion_BCHW: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Make class scores follow the edges of the image (PAMR).
 
     Args:
         images_B3HW: in [0, 1].
         scores_BKHW: class scores at image size.
         present_BK: bool.
-        section: iterations (0 leaves the scores as they are), dilations in pixels of these images, and the stride:
-            of 2 or more, images and scores are made so much smaller first and the refined scores large again.
+        section: the settings.
+        opinion_BCHW: the decoder's probabilities. With them it is the agreement of both that is refined.
+
+    Returns:
+        scores (B, K, H, W) in [0, 1] and, with an opinion, the background's (B, H, W): then both are probabilities,
+        else each class is divided by its maximum.
+    """
+    if opinion_BCHW is None:
+        return normalise_scores(follow_edges(images_B3HW, scores_BKHW, present_BK, section), present_BK), None
+    scores_BKHW = normalise_scores(scores_BKHW, present_BK)
+    joint_BCHW = joint_probabilities(scores_BKHW, present_BK, opinion_BCHW, background_rule(section), section.softness)
+    joint_BCHW = follow_edges(images_B3HW, joint_BCHW, with_background(present_BK), section)
+    return joint_BCHW[:, 1:], joint_BCHW[:, 0]
+
+
+def follow_edges(images_B3HW: Tensor, maps_BRHW: Tensor, present_BR: Tensor, section: LabelsSection) -> Tensor:
+    """PAMR as the settings want it; absent maps become 0.
+
+    Args:
+        images_B3HW: in [0, 1].
+        maps_BRHW: at image size.
+        present_BR: bool.
+        section: iterations (0 leaves the maps as they are), dilations in pixels of these images, and the stride:
+            of 2 or more, images and maps are made so much smaller first and the refined maps large again.
     """
     if section.pamr_iterations == 0:
-        return normalise_scores(scores_BKHW, present_BK)
+        return maps_BRHW
     size, stride = (images_B3HW.shape[2], images_B3HW.shape[3]), section.pamr_stride
     coarse = (max(1, round(size[0] / stride)), max(1, round(size[1] / stride)))
-    refined = pamr(
+    refined_BRHW = pamr(
         _resize(images_B3HW, coarse),
-        _resize(scores_BKHW, coarse),
-        present_BK,
+        _resize(maps_BRHW, coarse),
+        present_BR,
         iterations=section.pamr_iterations,
         dilations=strided(section.pamr_dilations, stride),
     )
-    return normalise_scores(_resize(refined, size), present_BK)
+    return _resize(refined_BRHW, size)
 
 
 def strided(dilations: Sequence[int], stride: int) -> tuple[int, ...]:
@@ -73,13 +104,23 @@ def working_size(height: int, width: int, section: LabelsSection) -> tuple[int, 
 
 
 @torch.no_grad()
-def refine_to_image(image_3HW: Tensor, scores_Khw: Tensor, present_K: Tensor, section: LabelsSection) -> Tensor:
-    """Scores on a patch grid brought to image size, refined: (K, H, W) in [0, 1]."""
+def refine_to_image(
+    image_3HW: Tensor,
+    scores_Khw: Tensor,
+    present_K: Tensor,
+    section: LabelsSection,
+    opinion_CHW: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Scores on a patch grid brought to image size and refined, as `refine` does: (K, H, W), and (H, W) or None."""
     height, width = image_3HW.shape[1:]
     size = working_size(height, width, section)
     scores_BKHW = F.interpolate(scores_Khw[None].float(), size=size, mode="bilinear", align_corners=False)
-    refined_BKHW = refine(_resize(image_3HW[None], size), scores_BKHW, present_K[None], section)
-    return _resize(refined_BKHW, (height, width))[0]
+    opinion_BCHW = None if opinion_CHW is None else _resize(opinion_CHW[None], size)
+    scores_BKHW, background_BHW = refine(
+        _resize(image_3HW[None], size), scores_BKHW, present_K[None], section, opinion_BCHW
+    )
+    whole_KHW = _resize(scores_BKHW, (height, width))[0]
+    return whole_KHW, None if background_BHW is None else _resize(background_BHW[None], (height, width))[0, 0]
 
 
 def background_rule(section: LabelsSection) -> PowerBackground | BackgroundBand:
@@ -97,7 +138,7 @@ def complete(
     *,
     saliency_HW: Tensor | None = None,
     image_3HW: Tensor | None = None,
-    opinion_CHW: Tensor | None = None,
+    background_HW: Tensor | None = None,
     crf: Crf = crf_ranks,
 ) -> Tensor:
     """The pseudo label of refined scores.
@@ -108,16 +149,16 @@ def complete(
         section: the settings.
         saliency_HW: in [0, 1], or None.
         image_3HW: in [0, 1]; with it the dense CRF decides, on the background score of the rule.
-        opinion_CHW: the decoder's probabilities; with them a pixel belongs to what maps and decoder agree on.
+        background_HW: the background's score where there is one; scores are then probabilities, and a pixel belongs
+            to the likeliest where it is likely enough.
         crf: where it runs.
 
     Returns:
         (H, W) uint8.
     """
-    maps_rule = background_rule(section)
-    rule: PowerBackground | BackgroundBand | Agreement = maps_rule
-    if opinion_CHW is not None:
-        rule = Agreement(scores_KHW, present_K, opinion_CHW, maps_rule, section.softness, section.confidence)
+    rule: Rule = background_rule(section)
+    if background_HW is not None:
+        rule = Confidence(background_HW, section.confidence)
     background: Background = rule
     if image_3HW is not None:
         background = CrfBackground(scores_KHW, present_K, image_3HW, rule, crf)
@@ -138,20 +179,18 @@ class CrfBackground:
 
     The power rule gives the CRF its background score. A band gives it one at each end: what is foreground
     against the high one is foreground, what is background against the low one is background, the rest is
-    ignored (Ahn, Cho and Kwak 2019, IRNet, section 4). Agreement gives it the joint probabilities.
+    ignored (Ahn, Cho and Kwak 2019, IRNet, section 4). Probabilities it takes as they are.
     """
 
     scores_KHW: Tensor
     present_K: Tensor
     image_3HW: Tensor
-    rule: PowerBackground | BackgroundBand | Agreement
+    rule: Rule
     crf: Crf = crf_ranks
 
     def label(self, best_HW: Tensor, class_HW: Tensor) -> Tensor:
         """(H, W) uint8."""
-        if isinstance(self.rule, Agreement):
-            return self._run(self.rule.probabilities(best_HW))
-        if isinstance(self.rule, PowerBackground):
+        if not isinstance(self.rule, BackgroundBand):
             return self._against(self.rule.score(best_HW))
         likely_HW = self._against(torch.full_like(best_HW, self.rule.low))
         sure_HW = self._against(torch.full_like(best_HW, self.rule.high))
@@ -159,9 +198,7 @@ class CrfBackground:
         return sure_HW.masked_fill(doubtful_HW, IGNORE_INDEX)
 
     def _against(self, background_HW: Tensor) -> Tensor:
-        return self._run(torch.cat([background_HW[None], self.scores_KHW]))
-
-    def _run(self, scores_CHW: Tensor) -> Tensor:
+        scores_CHW = torch.cat([background_HW[None], self.scores_KHW])
         image_HW3 = (self.image_3HW.permute(1, 2, 0) * 255).round().byte().cpu().numpy()
         present_K = self.present_K.cpu().numpy().astype(np.bool_)
         scores = scores_CHW.float().cpu().numpy()

@@ -117,7 +117,7 @@ class SegmentTask:
         images_B3HW, present_BK = batch["image"], batch["present"]
         scores_BKhw = normalise_scores(maps_BKhw, present_BK)
         scores_BKHW = network.to_image(scores_BKhw, features.grid, (images_B3HW.shape[2], images_B3HW.shape[3]))
-        refined_BKHW = refine(images_B3HW, scores_BKHW, present_BK, self.config.labels)
+        scores_BKHW, background_BHW = refine(images_B3HW, scores_BKHW, present_BK, self.config.labels, opinion_BCHW)
         saliency_BHW = batch["saliency"].float() / 255 if "saliency" in batch else None
         labels = [
             complete(
@@ -125,9 +125,9 @@ class SegmentTask:
                 present_K,
                 self.config.labels,
                 saliency_HW=None if saliency_BHW is None else saliency_BHW[i],
-                opinion_CHW=None if opinion_BCHW is None else opinion_BCHW[i],
+                background_HW=None if background_BHW is None else background_BHW[i],
             )
-            for i, (scores_KHW, present_K) in enumerate(zip(refined_BKHW, present_BK, strict=True))
+            for i, (scores_KHW, present_K) in enumerate(zip(scores_BKHW, present_BK, strict=True))
         ]
         return torch.stack(labels)
 
