@@ -42,6 +42,9 @@ def train_seg(
     tags_from: TagsFromOption = None,
     saliency: Annotated[Path | None, typer.Option(help="Folder of 8-bit saliency maps: extra supervision.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Trainings in a row; each labels the images for the next.", metavar="N")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Largest learning rate.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="adamw or sgd-poly.")] = None,
@@ -56,7 +59,8 @@ def train_seg(
     """Train a segmentation network from tags.
 
     With --labels it learns the label maps of a folder; without, pseudo labels are made inside each step
-    (double backward). Prints the run folder on standard output.
+    (double backward), and with --rounds 2 such a run teaches a second one, which is the result.
+    Prints the run folder on standard output.
     """
     from wsss.cli.running import refuse_beside_resume, refuse_together, run_folder
     from wsss.cli.terminal import Terminal
@@ -73,6 +77,7 @@ def train_seg(
         "model.weights": weights,
         "augment.size": size,
         "segment.epochs": epochs,
+        "segment.rounds": rounds,
         "segment.batch_size": batch_size,
         "segment.lr": lr,
         "segment.optimizer": optimizer,
@@ -86,7 +91,7 @@ def train_seg(
         refuse_beside_resume(resume, config, assignments, output, {**flags, "labels": labels, "init": init})
     else:
         refuse_together(init is not None, "--init", backbone=backbone, weights=weights)
-        refuse_together(labels is not None, "--labels", saliency=saliency)
+        refuse_together(labels is not None, "--labels", saliency=saliency, rounds=rounds)
         settings = resolve(config, assignments or (), flags)
         run = run_folder(output, "wsss train-seg --data DIR -o RUN")
 

@@ -1,10 +1,16 @@
-"""From a config to a running training, fresh or resumed: the two entry points behind the commands."""
+"""From a config to a running training, fresh or resumed: the two entry points behind the commands.
+
+An end-to-end segmentation run may be taught (`segment.rounds`): a run of its own, in ``teacher``, labels the training
+split in ``labels``, and the same start learns those. The teacher's labels are better from the first step on than what
+a run could tell itself at its beginning (self-training; Xie et al., Noisy Student, 2020).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,16 +19,28 @@ from wsss.data.augment import TrainingImages
 from wsss.data.layers import NO_SALIENCY, check_layers
 from wsss.data.records import TaggedSet
 from wsss.device import prepare_device
-from wsss.errors import UsageError
+from wsss.errors import Interrupted, UsageError
 from wsss.files import sweep
+from wsss.labels.make import make_pseudo_labels
 from wsss.lock import locked
 from wsss.models.network import Network
 from wsss.reporting import Reporter
-from wsss.training.checkpoint import find_checkpoint, load_network, network_from, part_of, read_checkpoint
+from wsss.training.checkpoint import (
+    file_hash,
+    find_checkpoint,
+    for_run,
+    load_network,
+    network_from,
+    part_of,
+    read_checkpoint,
+)
 from wsss.training.classify import ClassifyTask
 from wsss.training.loop import Loop
 from wsss.training.run import build_from, check_free, check_resumable, create_run, open_training
 from wsss.training.segment import SegmentTask
+
+TEACHER, LABELS = "teacher", "labels"
+"""Folders in a taught run: the run that teaches it and the labels this has made."""
 
 
 def train_classifier(config: Config, run: Path, reporter: Reporter) -> Network:
@@ -63,6 +81,7 @@ def train_segmenter(
         init: run of ``train-cls`` whose backbone and readout to start from.
     """
     check_free(run)
+    asked = config
     device = prepare_device(config.run)
     classes = None
     start = None
@@ -87,7 +106,16 @@ def train_segmenter(
         network.readout.load_state_dict(start.readout.state_dict())
     with locked(run, reporter.say):
         create_run(run, config, train)
-        loop = _segment_loop(config, run, network, train, val, device, reporter, labels, started=init is not None)
+        extra = {
+            "labels": None if labels is None else str(labels),
+            "started": init is not None,
+            "taught": labels is None and config.segment.rounds > 1,
+            "init": None if init is None else str(init),
+        }
+        loop = _segment_loop(config, run, network, train, val, device, reporter, extra)
+        if extra["taught"]:
+            loop.save()
+            _be_taught(asked, run, train, device, reporter, init)
         loop.train()
     return loop.shown
 
@@ -99,11 +127,31 @@ def resume_segmenter(run: Path, reporter: Reporter) -> Network:
         if network.decoder is None:
             raise UsageError(f"{run} trains a classifier", f"wsss train-cls --resume {run}")
         extra = part_of(read_checkpoint(find_checkpoint(run)), "task", run)
-        labels = Path(extra["labels"]) if extra["labels"] is not None else None
-        loop = _segment_loop(config, run, network, train, val, device, reporter, labels, started=extra["started"])
+        loop = _segment_loop(config, run, network, train, val, device, reporter, extra)
         loop.resume()
+        if extra.get("taught") and loop.state.step == 0:
+            _be_taught(config, run, train, device, reporter, extra["init"] and Path(extra["init"]))
         loop.train()
     return loop.shown
+
+
+def _be_taught(
+    config: Config, run: Path, train: TaggedSet, device: torch.device, reporter: Reporter, init: Path | None
+) -> None:
+    """Train the teacher of a run and let it label the training split; what is there of both already is kept."""
+    teacher = run / TEACHER
+    section = config.segment.model_copy(update={"rounds": config.segment.rounds - 1})
+    try:
+        if (teacher / "last.pt").is_file():
+            network = resume_segmenter(teacher, reporter)
+        else:
+            reporter.say(f"training the teacher in {teacher}")
+            network = train_segmenter(config.model_copy(update={"segment": section}), teacher, reporter, init=init)
+        digest = file_hash(teacher / "last.pt")
+        reading = for_run(config, config)
+        make_pseudo_labels(network, train, run / LABELS, reading, reporter, device=device, checkpoint_sha256=digest)
+    except Interrupted as error:
+        raise Interrupted(error.problem, f"--resume {run}") from error
 
 
 def find_labels(folder: Path, train: TaggedSet) -> Path:
@@ -152,12 +200,11 @@ def _segment_loop(
     val: TaggedSet | None,
     device: torch.device,
     reporter: Reporter,
-    labels: Path | None,
-    *,
-    started: bool,
+    extra: Mapping[str, Any],
 ) -> Loop:
-    saliency = config.data.saliency if labels is None else None
+    taught = extra.get("taught", False)
+    labels = run / LABELS / "labels" if taught else extra["labels"] and Path(extra["labels"])
+    saliency = config.data.saliency if taught or labels is None else None
     images = TrainingImages(train, config.augment, seed=config.run.seed, labels=labels, saliency=saliency)
-    task = SegmentTask(config, val, device, from_disk=labels is not None, started=started)
-    extra = {"labels": None if labels is None else str(labels), "started": started}
+    task = SegmentTask(config, val, device, from_disk=labels is not None, started=extra["started"])
     return Loop(run, config, network, task, images, device=device, reporter=reporter, extra=extra)
