@@ -41,8 +41,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from wsss.config import Method
 from wsss.device import pick_device
-from wsss.maps.generate import class_maps, one_class_an_image
+from wsss.maps.generate import class_maps
 from wsss.maps.methods import released_coupling
+from wsss.maps.passes import one_class_an_image
 from wsss.models.network import Network, build_network
 
 CLASSES = 20
@@ -88,7 +89,7 @@ def random_batches(
         chunk = torch.tensor(counts[first : first + batch])
         order_BK = torch.rand(len(chunk), classes, generator=generator).argsort(dim=1)
         images_B3HW = torch.rand(len(chunk), 3, side, side, generator=generator)
-        batches.append(Batch(images_B3HW.to(device), (order_BK < chunk[:, None]).to(device)))
+        batches.append(Batch(images_B3HW.to(device), order_BK < chunk[:, None]))
     return batches
 
 

@@ -73,12 +73,12 @@ def neighbours(maps_BKHW: Tensor) -> Tensor:
 
 
 def scene(size: tuple[int, int], classes: int, tags: tuple[int, ...], device: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Random images, class scores and present classes."""
+    """Random images, class scores and, on the host, present classes."""
     generator = torch.Generator().manual_seed(0)
     images_B3HW = torch.rand(len(tags), 3, *size, generator=generator)
     scores_BKHW = torch.rand(len(tags), classes, *size, generator=generator)
     present_BK = torch.arange(classes) < torch.tensor(tags)[:, None]
-    return images_B3HW.to(device), scores_BKHW.to(device), present_BK.to(device)
+    return images_B3HW.to(device), scores_BKHW.to(device), present_BK
 
 
 def strided(stride: int) -> str:
@@ -92,7 +92,7 @@ def work(name: str, images_B3HW: Tensor, scores_BKHW: Tensor, present_BK: Tensor
         return readable_pamr(images_B3HW, scores_BKHW)
     if name == OURS:
         return pamr(images_B3HW, scores_BKHW, present_BK)
-    return refine(images_B3HW, scores_BKHW, present_BK, LabelsSection(pamr_stride=int(name.rsplit(maxsplit=1)[1])))[0]
+    return refine(images_B3HW, scores_BKHW, present_BK, LabelsSection(pamr_stride=int(name.rsplit(maxsplit=1)[1])))
 
 
 def work_on_one(name: str, size: tuple[int, int], classes: int, device: str, *, warm_up: bool = False) -> None:
@@ -118,7 +118,7 @@ def check_equal(size: tuple[int, int], classes: int, device: str) -> float:
     """
     images_B3HW, scores_BKHW, present_BK = scene(size, classes, (2,), device)
     ours_BKHW = pamr(images_B3HW, scores_BKHW, present_BK)
-    theirs_BKHW = readable_pamr(images_B3HW, scores_BKHW).masked_fill(~present_BK[..., None, None], 0.0)
+    theirs_BKHW = readable_pamr(images_B3HW, scores_BKHW).masked_fill(~present_BK[..., None, None].to(device), 0.0)
     greatest = float((ours_BKHW - theirs_BKHW).abs().max())
     if not greatest <= TOLERANCE:
         raise SystemExit(f"the versions differ by {greatest:.2g}, more than {TOLERANCE}")

@@ -94,8 +94,8 @@ class Work:
         return ScaledImages(self.tagged.records, maps.scales, self.network.backbone.stride, maps.batch_size)
 
     def present(self, record: Record) -> Tensor:
-        """(K,) bool on the device."""
-        return torch.from_numpy(self.tagged.present(record)).to(self.device)
+        """(K,) bool."""
+        return torch.from_numpy(self.tagged.present(record))
 
 
 def make_pseudo(work: Work, out: Path) -> None:

@@ -33,8 +33,9 @@ from wsss.data.scaled import ScaledBatch, ScaledImages, load_batches
 from wsss.evaluation.confusion import ThresholdSweep
 from wsss.labels.pamr import pamr_affinity, pamr_apply
 from wsss.maps.affinity import spread
-from wsss.maps.generate import frozen, one_class_an_image
+from wsss.maps.generate import frozen
 from wsss.maps.methods import BY_GRADIENT, CLASS_AGNOSTIC, Reading, gradcam
+from wsss.maps.passes import one_class_an_image
 from wsss.maps.scores import normalise_scores
 from wsss.maps.tape import AttentionTape
 from wsss.models.network import Network

@@ -17,7 +17,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 import torch
 import typer
@@ -25,14 +25,13 @@ from ablation import PUBLISHED
 from measuring import Times, machine, ratio_cell, table, take_turns
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel
 from torch.profiler import ProfilerActivity, profile
 
 from wsss.config import Config, RunSection, resolve
 from wsss.data.masks import IGNORE_INDEX
 from wsss.device import autocast, pick_device
 from wsss.models.network import Network
-from wsss.training.average import averaged
+from wsss.training.average import MovingAverage
 from wsss.training.classify import ClassifyTask
 from wsss.training.loop import Batch, Task, make_optimizer
 from wsss.training.run import build_from
@@ -62,7 +61,7 @@ class Step:
     batches: Iterator[Batch]
     run: RunSection
     device: torch.device
-    teacher: AveragedModel | None = None
+    teacher: MovingAverage | None = None
 
     def __call__(self) -> None:
         """What the training loop does with a batch."""
@@ -71,8 +70,7 @@ class Step:
             if self.teacher is None:
                 losses = self.task.losses(self.network, next(self.batches), 0, 1)
             else:  # past the share of steps that hear maps alone
-                teacher = cast(Network, self.teacher.module)
-                losses = self.task.losses(self.network, next(self.batches), 1, 1, teacher)
+                losses = self.task.losses(self.network, next(self.batches), 1, 1, self.teacher.network)
             loss = torch.stack([value.float() for value in losses.values()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -80,7 +78,7 @@ class Step:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.task.section.clip_norm)
         self.optimizer.step()
         if self.teacher is not None:
-            self.teacher.update_parameters(self.network)
+            self.teacher.follow(self.network)
 
 
 def random_batch(batch_size: int, classes: int, side: int, device: torch.device, seed: int) -> Batch:
@@ -98,7 +96,7 @@ def random_batch(batch_size: int, classes: int, side: int, device: torch.device,
         kinds = torch.cat([torch.tensor([0, IGNORE_INDEX]), tags + 1]).to(torch.uint8)
         labels.append(blobs(kinds, side, generator))
     batch = {"image": images_B3HW, "present": present_BK, "label": torch.stack(labels)}
-    return {name: value.to(device) for name, value in batch.items()}
+    return {name: value if name == "present" else value.to(device) for name, value in batch.items()}
 
 
 def blobs(kinds: Tensor, side: int, generator: torch.Generator) -> Tensor:
@@ -121,7 +119,7 @@ def make_step(
     chosen: Task = ClassifyTask(config, None, device)
     if task != "classify":
         chosen = SegmentTask(config, None, device, from_disk=task == "supervised", started=True)
-    teacher = averaged(network, config.segment.ema) if taught else None
+    teacher = MovingAverage(network, config.segment.ema) if taught else None
     return Step(chosen, network, make_optimizer(chosen, network), cycle(batches), config.run, device, teacher)
 
 

@@ -3,7 +3,7 @@
 #
 #     WSSS_VOC_ANIMALS=/data/voc-animals WSSS_WEIGHTS=/data/weights benchmarks/voc_animals.sh OUT [SEED]
 #
-# About six hours on two cores. What is in OUT already is kept, so a stopped run goes on.
+# About eight hours on two cores. What is in OUT already is kept, so a stopped run goes on.
 set -euo pipefail
 out=${1:?"usage: benchmarks/voc_animals.sh OUT [SEED]"}
 seed=${2:-0}
@@ -42,7 +42,7 @@ getam 0 1 0
 getam 6 0.5 1
 attention-gradient 6 0.5 1
 READINGS
-once "$out/pseudo" wsss make-pseudo "$out/cls" -c $preset --data "$data" --split train_aug --overlays 20 -o "$out/pseudo"
+once "$out/pseudo" wsss make-pseudo "$out/cls" -c $preset --data "$data" --split train_aug --scales 224 --overlays 20 -o "$out/pseudo"
 wsss evaluate "$out/pseudo" --data "$data" --split train_aug --json | tee -a "$out/figures.txt"
 
 python "$here/ablation.py" "$out/ablation" --data "$data" --init "$out/cls" -c $preset --seeds "$seed" | tee "$out/ablation.md"

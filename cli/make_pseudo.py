@@ -68,7 +68,7 @@ def make_pseudo(
 ) -> None:
     """Make pseudo labels from tags: class maps, PAMR, completion.
 
-    The scale is that of the training unless given.
+    The scale is 1.4 times that of the training's crops unless given.
     Images labelled already are skipped. Prints the output folder on standard output.
     """
     from wsss.cli.terminal import Terminal

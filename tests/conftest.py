@@ -42,6 +42,7 @@ def tiny_config(scenes: Path) -> Callable[..., Config]:
             "classify.batch_size": 8,
             "classify.lr": 1e-3,
             "segment.epochs": 2,
+            "segment.rounds": 1,
             "segment.batch_size": 8,
             "segment.lr": 1e-3,
             "maps.scales": [48],

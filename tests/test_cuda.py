@@ -1,4 +1,7 @@
-"""The same numbers on a CUDA device as on the CPU, and half precision there."""
+"""The same numbers on a CUDA device as on the CPU, half precision there, and no step that waits for it.
+
+Tags stay on the host, as in a run; where they are on the device results are the same.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,15 @@ import pytest
 import torch
 from torch import nn
 
+from wsss.config import LabelsSection
 from wsss.data.open import open_data
 from wsss.labels.completion import BackgroundBand, complete_labels
 from wsss.labels.pamr import pamr
+from wsss.labels.recipe import refine_to_image
 from wsss.maps.generate import class_maps
 from wsss.models.network import Network
 from wsss.reporting import Silent
+from wsss.training.loop import Batch, Loop
 from wsss.training.segment import SegmentTask
 from wsss.training.start import resume_segmenter, train_segmenter
 
@@ -41,37 +47,62 @@ def sharp(network: Network) -> Network:
     return network
 
 
+@pytest.mark.parametrize("overhead", [0.01, 4096.0], ids=["apart", "together"])
 @pytest.mark.parametrize("method", ["getam", "attention-gradient", "gradcam", "rollout", "chefer", "attention", "cam"])
 @pytest.mark.parametrize("backbone", ["deit_tiny_distilled_patch16_224", "vit_base_patch16_siglip_gap_224"])
-def test_class_maps_equal_those_of_the_cpu(small_network: Callable[..., Network], backbone: str, method: Any) -> None:
+def test_class_maps_equal_those_of_the_cpu(
+    small_network: Callable[..., Network], monkeypatch: pytest.MonkeyPatch, backbone: str, method: Any, overhead: float
+) -> None:
+    monkeypatch.setattr("wsss.maps.passes.OTHER_OVERHEAD", overhead)
     network = sharp(small_network(backbone, decoder=False))
     torch.manual_seed(0)
     images_B3HW = torch.rand(2, 3, 40, 56)
     logits_BK, maps_BKhw = class_maps(network, images_B3HW, PRESENT, method=method)
-    on_device = class_maps(network.cuda(), images_B3HW.cuda(), PRESENT.cuda(), method=method)
-    torch.testing.assert_close(on_device[0].cpu(), logits_BK, rtol=1e-4, atol=1e-5)
-    error = (on_device[1].cpu() - maps_BKhw).norm() / maps_BKhw.norm()
-    assert error < 1e-4
+    network.cuda()
+    for present_BK in (PRESENT, PRESENT.cuda()):
+        on_device = class_maps(network, images_B3HW.cuda(), present_BK, method=method)
+        torch.testing.assert_close(on_device[0].cpu(), logits_BK, rtol=1e-4, atol=1e-5)
+        error = (on_device[1].cpu() - maps_BKhw).norm() / maps_BKhw.norm()
+        assert error < 1e-4
 
 
-def test_pamr_and_completion_equal_those_of_the_cpu() -> None:
+@pytest.mark.parametrize("place", ["cpu", "cuda"])
+def test_pamr_and_completion_equal_those_of_the_cpu(place: str) -> None:
     torch.manual_seed(0)
     images_B3HW, scores_BKHW = torch.rand(2, 3, 48, 64), torch.rand(2, 2, 48, 64)
     here = pamr(images_B3HW, scores_BKHW, PRESENT)
-    there = pamr(images_B3HW.cuda(), scores_BKHW.cuda(), PRESENT.cuda())
+    present_BK = PRESENT.to(place)
+    there = pamr(images_B3HW.cuda(), scores_BKHW.cuda(), present_BK)
     torch.testing.assert_close(there.cpu(), here, rtol=1e-4, atol=1e-5)
     rule = BackgroundBand(low=0.4, high=0.6)
-    label_HW = complete_labels(here[1], PRESENT[1], background=rule)
-    on_device_HW = complete_labels(here[1].cuda(), PRESENT[1].cuda(), background=rule)
-    assert on_device_HW.is_cuda
-    assert torch.equal(on_device_HW.cpu(), label_HW)
+    for saliency_HW in (None, torch.rand(48, 64)):
+        label_HW = complete_labels(here[1], PRESENT[1], background=rule, saliency_HW=saliency_HW)
+        saliency_HW = None if saliency_HW is None else saliency_HW.cuda()
+        on_device_HW = complete_labels(here[1].cuda(), present_BK[1], background=rule, saliency_HW=saliency_HW)
+        assert on_device_HW.is_cuda
+        assert torch.equal(on_device_HW.cpu(), label_HW)
+
+
+@pytest.mark.parametrize("heard", [False, True])
+def test_refinement_equals_that_of_the_cpu(heard: bool) -> None:
+    torch.manual_seed(0)
+    image_3HW, scores_Khw = torch.rand(3, 48, 64), torch.rand(2, 6, 8)
+    opinion_CHW = torch.rand(3, 48, 64).softmax(dim=0) if heard else None
+    section = LabelsSection(pamr_iterations=3, pamr_dilations=(1, 4))
+    here = refine_to_image(image_3HW, scores_Khw, PRESENT[0], section, opinion_CHW)
+    opinion_CHW = None if opinion_CHW is None else opinion_CHW.cuda()
+    there = refine_to_image(image_3HW.cuda(), scores_Khw.cuda(), PRESENT[0], section, opinion_CHW)
+    for ours, theirs in zip(there, here, strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
 def test_a_step_of_half_precision(tiny_config: Any, small_network: Callable[..., Network], kind: torch.dtype) -> None:
     network = sharp(small_network()).cuda().train()
     torch.manual_seed(0)
-    batch = {"image": torch.rand(2, 3, 32, 40).cuda(), "present": PRESENT.cuda()}
+    batch = {"image": torch.rand(2, 3, 32, 40).cuda(), "present": PRESENT}
     task = SegmentTask(tiny_config(), None, torch.device("cuda"), from_disk=False, started=True)
     with torch.autocast("cuda", dtype=kind):
         losses = task.losses(network, batch, 0, 10)
@@ -91,3 +122,32 @@ def test_end_to_end_training(tmp_path: Path, tiny_config: Any, scenes: Path, amp
     assert 0 <= last["mean_iou"] <= 1
     resume_segmenter(run, Silent())  # finished: nothing but loading, onto the device
     assert len(open_data(scenes, split="train")) == 24
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
+@pytest.mark.parametrize("amp", ["none", "bf16"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"segment__maps_share": 1.0},
+        {"segment__maps_share": 0.0, "labels__background": "power"},
+        {"maps__method": "attention-gradient", "maps__spread": 1, "maps__gamma": 0.5},
+    ],
+    ids=["maps alone", "with the decoder", "spread"],
+)
+def test_no_step_waits(
+    tmp_path: Path, tiny_config: Any, monkeypatch: pytest.MonkeyPatch, amp: str, changes: dict[str, Any]
+) -> None:
+    """Whatever waits between the steps: the log, the validation, the checkpoint."""
+    monkeypatch.setattr("wsss.maps.passes.OTHER_OVERHEAD", 0.01)
+    step = Loop._step
+
+    def watched(loop: Loop, batch: Batch) -> None:
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            step(loop, batch)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(Loop, "_step", watched)
+    train_segmenter(tiny_config(run__device="cuda", run__amp=amp, **changes), tmp_path / "run", Silent())

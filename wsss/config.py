@@ -125,7 +125,7 @@ class SegmentSection(Optimisation):
 
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """As for `wsss train-cls`; end to end the average is also the teacher whose decoder pseudo labels hear."""
-    rounds: Positive = 1
+    rounds: Positive = 2
     """Trainings in a row: each but the last is the teacher whose labels of the training split the next one learns, from
     the same start (`wsss.training.start`). Only end to end; 1 is as published."""
     cls_share: Share = 0.5

@@ -317,7 +317,7 @@ def test_from_tags_to_masks(wsss: Program, tmp_path: Path, config_file: Path, sc
     assert done.out.count("\n") == 1
     assert report["output"] == str(pseudo)
     assert (report["split"], report["images"], report["made"], report["skipped"]) == ("train", 24, 24, 0)
-    assert read_manifest(pseudo)["scales"] == [32]  # that of the training
+    assert read_manifest(pseudo)["scales"] == [45]  # 1.4 times that of the training
     assert len(list((pseudo / "overlays").iterdir())) == 2
     done = wsss(*words)
     assert (done.status, done.out) == (0, f"{pseudo}\n")
@@ -342,8 +342,10 @@ def test_from_tags_to_masks(wsss: Program, tmp_path: Path, config_file: Path, sc
     done = wsss("train-seg", "-c", config_file, "-o", tmp_path / "e2e", "--init", cls, "--epochs", "1")
     assert done.status == 0
     assert json.loads((tmp_path / "e2e" / "metrics.jsonl").read_text().splitlines()[0])["segmentation"] > 0
-    done = wsss("train-seg", "-c", config_file, "-o", tmp_path / "scratch")
+    done = wsss("train-seg", "-c", config_file, "-o", tmp_path / "scratch", "--rounds", "2", "--epochs", "1")
     assert done.status == 0
+    assert read_manifest(tmp_path / "scratch" / "labels")["counts"]["images"] == 24
+    assert read_manifest(tmp_path / "scratch" / "labels")["scales"] == [45]
 
     done = wsss("predict", seg, scenes, "--split", "val", "-o", masks, "--json")
     assert done.status == 0

@@ -12,10 +12,9 @@ from torch.nn import functional as F
 
 from wsss.config import LabelsSection
 from wsss.data.masks import IGNORE_INDEX
-from wsss.labels.agreement import joint_probabilities
 from wsss.labels.completion import BackgroundBand, PowerBackground
 from wsss.labels.pamr import pamr
-from wsss.labels.recipe import background_rule, complete, refine, refine_to_image, strided, working_size
+from wsss.labels.recipe import agree, background_rule, complete, refine, refine_to_image, strided, working_size
 from wsss.maps.scores import normalise_scores
 
 PLAIN = LabelsSection(pamr_iterations=0, opening=0)
@@ -69,8 +68,7 @@ def picture(height: int, width: int) -> Tensor:
 def test_without_iterations_the_scores_are_only_normalised() -> None:
     torch.manual_seed(1)
     scores_BKHW, present_BK = torch.rand(2, 3, 4, 5), torch.tensor([[True, False, True], [False, True, False]])
-    refined, background = refine(torch.rand(2, 3, 4, 5), scores_BKHW, present_BK, PLAIN)
-    assert background is None
+    refined = refine(torch.rand(2, 3, 4, 5), scores_BKHW, present_BK, PLAIN)
     torch.testing.assert_close(refined, normalise_scores(scores_BKHW, present_BK))
     assert refined.amax(dim=(2, 3)).tolist() == [[1, 0, 1], [0, 1, 0]]
 
@@ -80,7 +78,7 @@ def test_refined_scores_are_those_of_pamr() -> None:
     image_B3HW, scores_BKHW, present_BK = picture(16, 24)[None], torch.rand(1, 2, 16, 24), torch.tensor([[True, True]])
     section = LabelsSection(pamr_iterations=3, pamr_dilations=(1, 3))
     expected = normalise_scores(pamr(image_B3HW, scores_BKHW, present_BK, iterations=3, dilations=(1, 3)), present_BK)
-    torch.testing.assert_close(refine(image_B3HW, scores_BKHW, present_BK, section)[0], expected)
+    torch.testing.assert_close(refine(image_B3HW, scores_BKHW, present_BK, section), expected)
 
 
 def test_images_larger_than_the_working_area() -> None:
@@ -120,7 +118,7 @@ def test_a_stride_refines_the_small_image() -> None:
     small_BKhw = pamr(images_B3hw, scores_BKhw, present_BK, iterations=3, dilations=(1, 2))
     expected = normalise_scores(F.interpolate(small_BKhw, size=(12, 15), mode="bilinear"), present_BK)
     section = LabelsSection(pamr_iterations=3, pamr_dilations=(2, 4), pamr_stride=2)
-    refined_BKHW, _ = refine(images_B3HW, scores_BKHW, present_BK, section)
+    refined_BKHW = refine(images_B3HW, scores_BKHW, present_BK, section)
     torch.testing.assert_close(refined_BKHW, expected)
     assert refined_BKHW.amax(dim=(2, 3)).tolist() == [[1, 0], [1, 1]]
 
@@ -190,32 +188,28 @@ def test_the_crf_without_a_tag_is_background() -> None:
 
 def test_with_an_opinion_maps_and_decoder_must_agree() -> None:
     section = PLAIN.model_copy(update={"low": 0.4, "high": 0.6, "softness": 0.1, "confidence": 0.6})
-    scores_BKHW = torch.tensor([[[[1.0, 1.0, 0.1]]]])
-    opinion_BCHW = torch.tensor([[[[0.1, 0.99, 0.9]], [[0.9, 0.01, 0.1]]]])
-    images_B3HW, present_BK = torch.zeros(1, 3, 1, 3), torch.tensor([[True]])
-    scores_BKHW, background_BHW = refine(images_B3HW, scores_BKHW, present_BK, section, opinion_BCHW)
-    assert background_BHW is not None
-    label_HW = complete(scores_BKHW[0], present_BK[0], section, background_HW=background_BHW[0])
+    scores_KHW, present_K = torch.tensor([[[1.0, 1.0, 0.1]]]), torch.tensor([True])
+    opinion_CHW = torch.tensor([[[0.1, 0.99, 0.9]], [[0.9, 0.01, 0.1]]])
+    scores_KHW, background_HW = refine_to_image(torch.zeros(3, 1, 3), scores_KHW, present_K, section, opinion_CHW)
+    label_HW = complete(scores_KHW, present_K, section, background_HW=background_HW)
     assert label_HW.tolist() == [[1, IGNORE_INDEX, 0]]
 
 
-def test_what_is_refined_is_the_agreement() -> None:
+def test_on_disk_the_agreement_is_refined() -> None:
     """PAMR of the joint probabilities of the background and the present class, which sum to 1 before and after."""
     torch.manual_seed(4)
-    image_B3HW, scores_BKHW, present_BK = picture(16, 24)[None], torch.rand(1, 2, 16, 24), torch.tensor([[False, True]])
-    opinion_BCHW = torch.randn(1, 3, 16, 24).softmax(dim=1)
+    image_3HW, scores_KHW, present_K = picture(16, 24), torch.rand(2, 16, 24), torch.tensor([False, True])
+    opinion_CHW = torch.randn(3, 16, 24).softmax(dim=0)
     section = LabelsSection(pamr_iterations=3, pamr_dilations=(1, 3))
-    normalised_BKHW = normalise_scores(scores_BKHW, present_BK)
-    joint_BCHW = joint_probabilities(
-        normalised_BKHW, present_BK, opinion_BCHW, background_rule(section), section.softness
-    )
+    normalised_BKHW = normalise_scores(scores_KHW, present_K)[None]
+    joint_BCHW = agree(normalised_BKHW, present_K[None], opinion_CHW[None], section)
     spoken_BC = torch.tensor([[True, False, True]])
-    expected_BCHW = pamr(image_B3HW, joint_BCHW, spoken_BC, iterations=3, dilations=(1, 3))
-    scores_BKHW, background_BHW = refine(image_B3HW, scores_BKHW, present_BK, section, opinion_BCHW)
-    assert background_BHW is not None
-    torch.testing.assert_close(torch.cat([background_BHW[:, None], scores_BKHW], dim=1), expected_BCHW)
-    torch.testing.assert_close(scores_BKHW[:, 1] + background_BHW, torch.ones(1, 16, 24))
-    assert not torch.equal(background_BHW, joint_BCHW[:, 0])
+    expected_BCHW = pamr(image_3HW[None], joint_BCHW, spoken_BC, iterations=3, dilations=(1, 3))
+    refined_KHW, background_HW = refine_to_image(image_3HW, scores_KHW, present_K, section, opinion_CHW)
+    assert background_HW is not None
+    torch.testing.assert_close(torch.cat([background_HW[None], refined_KHW]), expected_BCHW[0])
+    torch.testing.assert_close(refined_KHW[1] + background_HW, torch.ones(16, 24))
+    assert not torch.equal(background_HW, joint_BCHW[0, 0])
 
 
 def test_the_crf_takes_probabilities_as_they_are() -> None:

@@ -1,12 +1,10 @@
 """One forward for maps, decoder and loss: groups of equally many tags, where the graph begins, what is kept."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from wsss.maps.generate import (
@@ -16,7 +14,6 @@ from wsss.maps.generate import (
     frozen,
     multiscale_scores,
     read_maps,
-    tag_groups,
 )
 from wsss.models.averaged import LabelProbabilities, label_probabilities
 from wsss.models.network import Network
@@ -36,39 +33,8 @@ def network(small_network: Callable[..., Network]) -> Network:
     return network
 
 
-def cost(counts: list[int], groups: list[list[int]], overhead: float) -> float:
-    return sum((1 + max(counts[i] for i in group)) * (len(group) + overhead) for group in groups)
-
-
-def partitions(items: list[int]) -> Iterator[list[list[int]]]:
-    if not items:
-        yield []
-        return
-    first, *rest = items
-    for smaller in partitions(rest):
-        yield [[first], *smaller]
-        for i, group in enumerate(smaller):
-            yield [*smaller[:i], [first, *group], *smaller[i + 1 :]]
-
-
-def test_groups_by_hand() -> None:
-    assert tag_groups([2, 1, 2, 1, 1], overhead=0.1) == [[1, 3, 4], [0, 2]]
-    assert tag_groups([2, 1, 2, 1, 1], overhead=10.0) == [[1, 3, 4, 0, 2]]
-    assert tag_groups([1, 1, 1, 1, 2, 6], overhead=1.0) == [[0, 1, 2, 3], [4], [5]]  # 10 + 6 + 14
-    assert tag_groups([1, 1, 1, 1, 2, 6], overhead=1.5) == [[0, 1, 2, 3], [4, 5]]  # 11 + 24.5
-
-
-@settings(max_examples=30, deadline=None)
-@given(counts=st.lists(st.integers(0, 6), min_size=1, max_size=6), overhead=st.floats(0.01, 20))
-def test_no_other_groups_are_cheaper(counts: list[int], overhead: float) -> None:
-    groups = tag_groups(counts, overhead)
-    assert sorted(i for group in groups for i in group) == list(range(len(counts)))
-    least = min(cost(counts, other, overhead) for other in partitions(list(range(len(counts)))))
-    assert cost(counts, groups, overhead) == pytest.approx(least)
-
-
 def test_groups_change_neither_features_nor_gradients(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsss.maps.generate.PASS_OVERHEAD", {"cpu": 0.1})
+    monkeypatch.setattr("wsss.maps.passes.PASS_OVERHEAD", {"cpu": 0.1})
     images = torch.rand(5, 3, 24, 40)
     features, logits_BK, maps_BKhw = forward_with_maps(
         network, images, PRESENT, MapSettings(spread=1), taps=True, keep_graph=True

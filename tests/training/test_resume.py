@@ -167,6 +167,8 @@ def test_a_resumed_segmenter_remembers_where_it_learns_from(
     assert read_checkpoint(tmp_path / "cut" / "last.pt")["task"] == {
         "labels": str(tmp_path / "labels"),
         "started": False,
+        "taught": False,
+        "init": None,
     }
     resume_segmenter(tmp_path / "cut", QUIET)
     assert_same_checkpoints(tmp_path / "whole", tmp_path / "cut")

@@ -2,8 +2,7 @@
 
 Class maps know which pixels made a class likely in one image: they mark its telling parts and bleed past its edge. A
 decoder trained on many such labels has averaged their accidents out, but drifts if it teaches itself alone. Their
-normalised geometric mean, a product of experts (Hinton, 2002), is sure only where both are. PAMR then refines that
-mean instead of the maps: the decoder's edges are as coarse as theirs.
+normalised geometric mean, a product of experts (Hinton, 2002), is sure only where both are.
 
 Shape suffixes: B images, C = K + 1 label channels with the background first, K classes, H x W pixels.
 """
@@ -34,7 +33,7 @@ def joint_probabilities(
 
     Args:
         scores_BKHW: class scores in [0, 1].
-        present_BK: bool, the image-level labels.
+        present_BK: bool, the image-level labels, on the host or with the scores.
         opinion_BCHW: the decoder's probabilities, of all classes.
         rule: gives the background a score to set against those of the classes.
         softness: difference of scores that changes the odds of the maps by a factor e.
@@ -42,6 +41,7 @@ def joint_probabilities(
     Returns:
         (B, C, H, W) float32; 0 for absent classes, each pixel sums to 1.
     """
+    present_BK = present_BK.to(scores_BKHW.device, non_blocking=True)
     absent_BC = ~with_background(present_BK)
 
     def among_present(logits_BCHW: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ def complete_labels(
 
     Args:
         scores_KHW: class scores in [0, 1], refined, each divided by its maximum.
-        present_K: bool, the image-level labels.
+        present_K: bool, the image-level labels, on the host.
         background: what a pixel must beat to belong to a class.
         saliency_HW: how much each pixel stands out, in [0, 1]; None where no such map is wanted. With it the
             pixels that the rule does not give to a class become IGNORE_INDEX, those that do not stand out
@@ -92,7 +92,7 @@ def complete_labels(
         (H, W) uint8, on the device of the scores.
     """
     index_R = present_K.nonzero().flatten()
-    scores_RHW = scores_KHW[index_R].float()
+    scores_RHW = scores_KHW[index_R.to(scores_KHW.device, non_blocking=True)].float()
     best_HW, class_HW = strongest(scores_RHW, index_R)
     label_HW = background.label(best_HW, class_HW)
     if saliency_HW is not None:
@@ -108,7 +108,8 @@ def strongest(scores_RHW: Tensor, index_R: Tensor) -> tuple[Tensor, Tensor]:
         best_HW = scores_RHW.new_zeros(scores_RHW.shape[1:])
         return best_HW, best_HW.to(torch.uint8)
     best_HW, rank_HW = scores_RHW.max(dim=0)
-    return best_HW, (index_R + 1).to(torch.uint8)[rank_HW]
+    class_R = (index_R + 1).to(torch.uint8).to(rank_HW.device, non_blocking=True)
+    return best_HW, class_R[rank_HW]
 
 
 def mask_by_saliency(label_HW: Tensor, salient_HW: Tensor) -> Tensor:
@@ -122,7 +123,7 @@ def mine(label_HW: Tensor, scores_RHW: Tensor, index_R: Tensor, where_HW: Tensor
     Args:
         label_HW: uint8, the labels so far.
         scores_RHW: scores of the present classes, in [0, 1].
-        index_R: which of the K classes they are.
+        index_R: which of the K classes they are, on the host.
         where_HW: bool, the pixels that may be mined.
         quantile: of the positive scores of a class, over the whole image.
 
@@ -138,16 +139,18 @@ def mine(label_HW: Tensor, scores_RHW: Tensor, index_R: Tensor, where_HW: Tensor
     return label_HW.masked_fill_(claims_HW > 1, IGNORE_INDEX)
 
 
-def high_activation(scores_HW: Tensor, quantile: float) -> float:
-    """The score to exceed to lie above a quantile of the positive scores; infinity without any.
+def high_activation(scores_HW: Tensor, quantile: float) -> Tensor:
+    """The score to exceed to lie above a quantile of the positive scores, a scalar; 0 without any.
 
-    It is the last score at or below the quantile: none lies between the two, so the same are above both.
+    It is the last score at or below the quantile: none lies between the two, so the same are above both. As many are
+    ranked as there would be if all scores were positive, so that nothing waits to hear how many are.
     """
-    positive = scores_HW[scores_HW > 0]
-    if len(positive) == 0:
-        return math.inf
-    above = len(positive) - math.floor(quantile * (len(positive) - 1))
-    return float(positive.topk(above, sorted=False).values.min())
+    positive_HW = scores_HW > 0
+    count = positive_HW.sum()
+    above = count - (quantile * (count - 1).double()).floor().long()
+    most = scores_HW.numel() - math.floor(quantile * (scores_HW.numel() - 1))
+    ranked = scores_HW.masked_fill(~positive_HW, 0).flatten().topk(most).values
+    return ranked.take(above.clamp(1, most) - 1)
 
 
 def remove_speckles(label_HW: Tensor, size: int) -> Tensor:

@@ -172,7 +172,7 @@ class Maker:
             ):
                 if record.name not in self.todo:
                     continue
-                present_K = torch.from_numpy(self.tagged.present(record)).to(self.device)
+                present_K = torch.from_numpy(self.tagged.present(record))
                 refined_KHW, background_HW = refine_to_image(
                     _in_unit_range(image_HW3.to(self.device)),
                     scores_Khw,
@@ -261,7 +261,8 @@ def _spoken(record: Record) -> list[int]:
 def _among(maps: Tensor, channels: list[int], count: int) -> Tensor:
     """Some channels in their places among ``count``; the others are 0."""
     every = maps.new_zeros(count, *maps.shape[1:])
-    every[channels] = maps
+    for channel, map_HW in zip(channels, maps, strict=True):  # a list of indices would make the host wait
+        every[channel] = map_HW
     return every
 
 

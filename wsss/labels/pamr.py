@@ -42,7 +42,7 @@ def pamr(
     Args:
         images_B3HW: images in [0, 1].
         maps_BKHW: class maps or scores at the size of the image, in any range.
-        present_BK: bool, the image-level labels; None refines every class.
+        present_BK: bool, the image-level labels, on the host; None refines every class.
         iterations: how often each pixel becomes the weighted mean of its neighbours.
         dilations: distances, in pixels, of the rings of eight neighbours.
 
@@ -50,17 +50,16 @@ def pamr(
         (B, K, H, W) float32 within the range of each map; absent classes are 0 and cost nothing.
     """
     if present_BK is None:
-        present_BK = maps_BKHW.new_ones(maps_BKHW.shape[:2], dtype=torch.bool)
+        present_BK = torch.ones(maps_BKHW.shape[:2], dtype=torch.bool)
     refined_BKHW = torch.zeros_like(maps_BKHW, dtype=torch.float32)
     size = IMAGES_AT_ONCE.get(images_B3HW.device.type, MANY_IMAGES)
     for start in range(0, len(images_B3HW), size):
         some = slice(start, start + size)
-        image_R, class_R, slot_R = present_slots(present_BK[some])
-        if len(class_R) == 0:
+        most = int(present_BK[some].sum(dim=1).max())
+        if most == 0:
             continue
-        packed_BRHW = maps_BKHW.new_zeros(
-            (len(present_BK[some]), int(slot_R.max()) + 1, *maps_BKHW.shape[2:]), dtype=torch.float32
-        )
+        image_R, class_R, slot_R = present_slots(present_BK[some]).to(maps_BKHW.device, non_blocking=True)
+        packed_BRHW = maps_BKHW.new_zeros((len(present_BK[some]), most, *maps_BKHW.shape[2:]), dtype=torch.float32)
         packed_BRHW[image_R, slot_R] = maps_BKHW[some][image_R, class_R].float()
         affinity_BNHW = pamr_affinity(images_B3HW[some], dilations)
         packed_BRHW = pamr_apply(affinity_BNHW, packed_BRHW, iterations=iterations, dilations=dilations)
@@ -68,10 +67,10 @@ def pamr(
     return refined_BKHW
 
 
-def present_slots(present_BK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Where each present class goes when absent ones are left out: its image, its class, its rank there."""
+def present_slots(present_BK: Tensor) -> Tensor:
+    """Where each present class goes when absent ones are left out: (3, R), its image, its class, its rank there."""
     image_R, class_R = present_BK.nonzero(as_tuple=True)
-    return image_R, class_R, present_BK.cumsum(dim=1)[image_R, class_R] - 1
+    return torch.stack([image_R, class_R, present_BK.cumsum(dim=1)[image_R, class_R] - 1])
 
 
 @torch.no_grad()

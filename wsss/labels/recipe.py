@@ -26,32 +26,21 @@ Rule = PowerBackground | BackgroundBand | Confidence
 
 
 @torch.no_grad()
-def refine(
-    images_B3HW: Tensor,
-    scores_BKHW: Tensor,
-    present_BK: Tensor,
-    section: LabelsSection,
-    opinion_BCHW: Tensor | None = None,
-) -> tuple[Tensor, Tensor | None]:
-    """Make class scores follow the edges of the image (PAMR).
+def refine(images_B3HW: Tensor, scores_BKHW: Tensor, present_BK: Tensor, section: LabelsSection) -> Tensor:
+    """Make class scores follow the edges of the image and divide each by its maximum again.
 
     Args:
         images_B3HW: in [0, 1].
         scores_BKHW: class scores at image size.
-        present_BK: bool.
-        section: the settings.
-        opinion_BCHW: the decoder's probabilities. With them it is the agreement of both that is refined.
-
-    Returns:
-        scores (B, K, H, W) in [0, 1] and, with an opinion, the background's (B, H, W): then both are probabilities,
-        else each class is divided by its maximum.
+        present_BK: bool, on the host.
+        section: see `follow_edges`.
     """
-    if opinion_BCHW is None:
-        return normalise_scores(follow_edges(images_B3HW, scores_BKHW, present_BK, section), present_BK), None
-    scores_BKHW = normalise_scores(scores_BKHW, present_BK)
-    joint_BCHW = joint_probabilities(scores_BKHW, present_BK, opinion_BCHW, background_rule(section), section.softness)
-    joint_BCHW = follow_edges(images_B3HW, joint_BCHW, with_background(present_BK), section)
-    return joint_BCHW[:, 1:], joint_BCHW[:, 0]
+    return normalise_scores(follow_edges(images_B3HW, scores_BKHW, present_BK, section), present_BK)
+
+
+def agree(scores_BKHW: Tensor, present_BK: Tensor, opinion_BCHW: Tensor, section: LabelsSection) -> Tensor:
+    """Probabilities (B, C, H, W) that maps and decoder agree on; see `joint_probabilities`."""
+    return joint_probabilities(scores_BKHW, present_BK, opinion_BCHW, background_rule(section), section.softness)
 
 
 def follow_edges(images_B3HW: Tensor, maps_BRHW: Tensor, present_BR: Tensor, section: LabelsSection) -> Tensor:
@@ -60,7 +49,7 @@ def follow_edges(images_B3HW: Tensor, maps_BRHW: Tensor, present_BR: Tensor, sec
     Args:
         images_B3HW: in [0, 1].
         maps_BRHW: at image size.
-        present_BR: bool.
+        present_BR: bool, on the host.
         section: iterations (0 leaves the maps as they are), dilations in pixels of these images, and the stride:
             of 2 or more, images and maps are made so much smaller first and the refined maps large again.
     """
@@ -111,16 +100,26 @@ def refine_to_image(
     section: LabelsSection,
     opinion_CHW: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Scores on a patch grid brought to image size and refined, as `refine` does: (K, H, W), and (H, W) or None."""
+    """Scores on a patch grid brought to image size and made to follow its edges.
+
+    With the decoder's opinion it is the agreement of both that does, since the decoder's edges are as coarse as those
+    of the maps. Inside a training step it is the maps alone (`refine`, then `agree`): there the labels come back as the
+    next opinion, and what is sharpened each time runs away (measured, benchmarks/RESULTS.md).
+
+    Returns:
+        scores (K, H, W) and None; with an opinion, the probabilities of the classes and of the background (H, W).
+    """
     height, width = image_3HW.shape[1:]
-    size = working_size(height, width, section)
+    size, present_BK = working_size(height, width, section), present_K[None]
+    images_B3HW = _resize(image_3HW[None], size)
     scores_BKHW = F.interpolate(scores_Khw[None].float(), size=size, mode="bilinear", align_corners=False)
-    opinion_BCHW = None if opinion_CHW is None else _resize(opinion_CHW[None], size)
-    scores_BKHW, background_BHW = refine(
-        _resize(image_3HW[None], size), scores_BKHW, present_K[None], section, opinion_BCHW
-    )
-    whole_KHW = _resize(scores_BKHW, (height, width))[0]
-    return whole_KHW, None if background_BHW is None else _resize(background_BHW[None], (height, width))[0, 0]
+    if opinion_CHW is None:
+        return _resize(refine(images_B3HW, scores_BKHW, present_BK, section), (height, width))[0], None
+    scores_BKHW = normalise_scores(scores_BKHW, present_BK)
+    joint_BCHW = agree(scores_BKHW, present_BK, _resize(opinion_CHW[None], size), section)
+    joint_BCHW = follow_edges(images_B3HW, joint_BCHW, with_background(present_BK), section)
+    whole_CHW = _resize(joint_BCHW, (height, width))[0]
+    return whole_CHW[1:], whole_CHW[0]
 
 
 def background_rule(section: LabelsSection) -> PowerBackground | BackgroundBand:
@@ -145,7 +144,7 @@ def complete(
 
     Args:
         scores_KHW: class scores in [0, 1].
-        present_K: bool, the image-level labels.
+        present_K: bool, the image-level labels, on the host.
         section: the settings.
         saliency_HW: in [0, 1], or None.
         image_3HW: in [0, 1]; with it the dense CRF decides, on the background score of the rule.

@@ -4,6 +4,9 @@ Images do not influence each other, so the logit of one class of each image may 
 backwards is the largest number of tags among images that pass together. Gradients are taken with respect to the
 recorded attention outputs alone; no parameter gradient is computed.
 
+Tags decide how many passes there are, so they are wanted on the host, which then never waits for the device. Tags that
+lie on a device serve as well, but the host waits to read them.
+
 Shape suffixes: B images, C = K + 1 label channels, K classes, R the largest number of tags, H x W pixels, h x w patch
 grid, N tokens.
 """
@@ -24,6 +27,7 @@ from wsss.config import Coupling, MapsSection, Method, Rows
 from wsss.errors import UsageError
 from wsss.maps.affinity import spread
 from wsss.maps.methods import BY_GRADIENT, CLASS_AGNOSTIC, Reading, gradcam
+from wsss.maps.passes import image_groups, one_class_an_image
 from wsss.maps.scores import normalise_scores
 from wsss.maps.tape import AttentionTape
 from wsss.models.averaged import LabelProbabilities, passes
@@ -35,12 +39,6 @@ BY_BACKWARD = {*BY_GRADIENT, "gradcam"}
 
 BY_ROWS = {"getam", "attention-gradient"}
 """Those that read the gradient of no other rows of attention than the explaining ones."""
-
-PASS_OVERHEAD = {"cpu": 50.0}
-"""A pass of a batch of any size takes as long as so many more patches would add to it."""
-
-OTHER_OVERHEAD = 4096.0
-"""The same on other devices: fewer patches leave a GPU idle."""
 
 HALF_SCALE = 1024.0
 """Under fp16 the logit is multiplied by this for the backward, so that small gradients do not vanish."""
@@ -110,10 +108,11 @@ class Recorder:
         Args:
             features: of the recorded pass.
             logits_BK: the readout of these features.
-            present_BK: bool, the image-level labels.
+            present_BK: bool, the image-level labels, on the host.
             keep_graph: whether another backward follows through the same pass.
         """
-        rounds = list(one_class_an_image(present_BK))
+        device = logits_BK.device
+        rounds = [chosen_BK.to(device, non_blocking=True) for chosen_BK in one_class_an_image(present_BK)]
         maps_BKhw = logits_BK.new_zeros((*logits_BK.shape, *features.grid), dtype=torch.float32)
         if rounds:
             ranked_BRhw = self._spread(self._ranked(features, logits_BK, rounds, keep_graph))
@@ -181,13 +180,6 @@ class Recorder:
         return row_BN[:, self.network.backbone.num_prefix_tokens :].detach().reshape(-1, *grid)
 
 
-def one_class_an_image(present_BK: Tensor) -> Iterator[Tensor]:
-    """Rounds of (B, K) bool: in round r each image has its r-th present class, or none left."""
-    rank_BK = present_BK.cumsum(dim=1)
-    for number in range(1, int(rank_BK.max().item()) + 1 if rank_BK.numel() else 1):
-        yield present_BK & (rank_BK == number)
-
-
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
     """No parameter asks for a gradient inside; their wishes come back after."""
@@ -217,7 +209,7 @@ def class_maps(
     Args:
         network: in the mode it should run in (``eval`` for labels).
         images_B3HW: in [0, 1], any size of at least one patch.
-        present_BK: bool; maps are made for these classes.
+        present_BK: bool, on the host; maps are made for these classes.
         method: see ``wsss.maps.methods``.
         coupling: GETAM's.
         start_layer: first block that counts, from 0.
@@ -260,7 +252,7 @@ def forward_with_maps(
     Args:
         network: its parameters may ask for gradients.
         images_B3HW: in [0, 1].
-        present_BK: bool.
+        present_BK: bool, on the host.
         settings: how to read a class.
         taps: whether features bring what the decoder reads.
         keep_graph: whether a loss will go backwards through features and logits.
@@ -268,25 +260,33 @@ def forward_with_maps(
     Returns:
         features, logits (B, K) and maps (B, K, h, w) float32; maps are detached, the others unless ``keep_graph``.
     """
-    present_BK = present_BK.to(images_B3HW.device)
-    groups = _groups(network, images_B3HW, present_BK) if settings.method in BY_BACKWARD else []
+    groups = image_groups(images_B3HW, present_BK, network.backbone.stride) if settings.method in BY_BACKWARD else []
     read = []
-    for index in groups if len(groups) > 1 else [slice(None)]:
+    for some_B3HW, some_BK in _parts(images_B3HW, present_BK, groups):
         with Recorder(network, settings) as recorder:
-            features = network.features(images_B3HW[index], taps=taps)
+            features = network.features(some_B3HW, taps=taps)
             logits_BK = network.readout(features)
-        maps_BKhw = recorder.maps(features, logits_BK, present_BK[index], keep_graph=keep_graph)
+        maps_BKhw = recorder.maps(features, logits_BK, some_BK, keep_graph=keep_graph)
         if not keep_graph:
             features, logits_BK = _merged([features], _detached), logits_BK.detach()
         read.append((features, logits_BK, maps_BKhw))
     if len(read) == 1:
         return read[0]
-    order_B = torch.cat(groups).argsort()
+    order_B = torch.cat(groups).argsort().to(images_B3HW.device, non_blocking=True)
     return (
         _merged([features for features, _, _ in read], lambda parts: torch.cat(parts)[order_B]),
         torch.cat([logits_BK for _, logits_BK, _ in read])[order_B],
         torch.cat([maps_BKhw for _, _, maps_BKhw in read])[order_B],
     )
+
+
+def _parts(images_B3HW: Tensor, present_BK: Tensor, groups: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images and tags of each group; all where there is but one."""
+    if len(groups) < 2:
+        yield images_B3HW, present_BK
+        return
+    for index_B in groups:
+        yield images_B3HW[index_B.to(images_B3HW.device, non_blocking=True)], present_BK[index_B]
 
 
 def _detached(parts: list[Tensor]) -> Tensor:
@@ -312,31 +312,6 @@ def _merged(parts: Sequence[Features], merge: Callable[[list[Tensor]], Tensor]) 
     )
 
 
-def tag_groups(count_B: Sequence[int], overhead: float) -> list[list[int]]:
-    """Images that should pass together, by number of tags: the cheapest cuts of the images in that order.
-
-    A group of n images with at most t tags costs (1 + t) (n + ``overhead``): a forward and t backwards, each of which
-    takes as long as so many more images would add.
-    """
-    order = sorted(range(len(count_B)), key=count_B.__getitem__)
-    cheapest: list[tuple[float, list[list[int]]]] = [(0.0, [])]
-    for end in range(1, len(order) + 1):
-        times = 1 + count_B[order[end - 1]]
-        costs = [cost + times * (end - start + overhead) for start, (cost, _) in enumerate(cheapest)]
-        start = min(range(end), key=costs.__getitem__)
-        cheapest.append((costs[start], [*cheapest[start][1], order[start:end]]))
-    return cheapest[-1][1]
-
-
-def _groups(network: Network, images_B3HW: Tensor, present_BK: Tensor) -> list[Tensor]:
-    """Indices of the images of each group."""
-    rows, columns = network.backbone.stride
-    patches = (images_B3HW.shape[2] / rows) * (images_B3HW.shape[3] / columns)
-    overhead = PASS_OVERHEAD.get(images_B3HW.device.type, OTHER_OVERHEAD) / patches
-    groups = tag_groups(present_BK.sum(dim=1).tolist(), overhead)
-    return [torch.tensor(group, device=present_BK.device) for group in groups]
-
-
 def multiscale_scores(
     network: Network,
     images_by_scale: Sequence[Tensor],
@@ -353,7 +328,7 @@ def multiscale_scores(
     Args:
         network: in ``eval`` mode.
         images_by_scale: for each scale (B, 3, H_s, W_s) in [0, 1].
-        present_BK: bool.
+        present_BK: bool, on the host.
         settings: how to read a class.
         flip: also read the mirrored images.
         opinion: hears what the decoder says in the same passes.
@@ -361,7 +336,6 @@ def multiscale_scores(
     Returns:
         logits (B, K), averaged, and scores (B, K, h, w) in [0, 1].
     """
-    present_BK = present_BK.to(images_by_scale[0].device)
     grid = finest_grid(network, images_by_scale)
     logits, scores = [], []
     for images, mirrored in passes(images_by_scale, flip=flip):

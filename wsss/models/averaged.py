@@ -37,7 +37,7 @@ class LabelProbabilities:
             scores = F.interpolate(scores_BChw[i : i + 1].float(), size=size, mode="bilinear", align_corners=False)
             probabilities = scores[0].softmax(dim=0)
             if self._channels is not None:
-                probabilities = probabilities[list(self._channels[i])]
+                probabilities = torch.stack([probabilities[channel] for channel in self._channels[i]])
             if self._passes == 0:
                 self._sums.append(probabilities)
             else:

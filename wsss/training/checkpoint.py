@@ -32,6 +32,9 @@ UNCHECKED = 2**30
 MOST_TIMES, MOST_BESIDE = 8, 2**20
 """A checkpoint holds at most so many times the memory of its network (Adam and a moving average make it 4), and bytes
 beside."""
+ZOOM = 1.4
+"""Side to read whole images at, relative to that of the training's crops, which show their objects larger: they are
+enlarged parts of an image (Touvron et al., "Fixing the train-test resolution discrepancy", 2019)."""
 
 
 def save_checkpoint(path: Path, network: Network, config: Config, **state: Any) -> None:
@@ -204,12 +207,15 @@ def load_network(run: Path, which: str = "last") -> tuple[Network, Config, Path]
 
 
 def for_run(config: Config, trained: Config) -> Config:
-    """A config for using a trained network: its model section and, where no scales were given, its training size."""
+    """A config for using a trained network: its model section and, where no scales were given, such as suit its crops.
+
+    Masks are predicted at the side of the crops. Maps are read at ``ZOOM`` times that.
+    """
     update: dict[str, Any] = {"model": trained.model}
-    for name in ("maps", "predict"):
+    for name, zoom in (("maps", ZOOM), ("predict", 1.0)):
         section = getattr(config, name)
         if "scales" not in section.model_fields_set:
-            update[name] = section.model_copy(update={"scales": (trained.augment.size,)})
+            update[name] = section.model_copy(update={"scales": (round(zoom * trained.augment.size),)})
     return config.model_copy(update=update)
 
 

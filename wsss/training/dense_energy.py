@@ -280,7 +280,8 @@ def _colour_axis(sigma_rgb: float, device: torch.device) -> tuple[Tensor, Tensor
         basis_LM = _fit_weights(kernel_MM, basis_LM, gaussian_LL, first_L)
         kernel_MM, basis_LM = _fit_kernel(basis_LM, gaussian_LL)
     weights_L3 = np.take_along_axis(basis_LM, nodes_L3, axis=1)
-    return torch.from_numpy(kernel_MM).float().to(device), torch.from_numpy(weights_L3).float().to(device)
+    kernel, weights = torch.from_numpy(kernel_MM).float(), torch.from_numpy(weights_L3).float()
+    return kernel.to(device, non_blocking=True), weights.to(device, non_blocking=True)
 
 
 def _fit_kernel(
@@ -315,7 +316,7 @@ def _spatial_modes(height: int, width: int, sigma_xy: float, device: torch.devic
     size = np.square(rows).sum(axis=0)[:, None] * np.square(columns).sum(axis=0)
     row, column = np.nonzero(size >= SPATIAL_TOLERANCE * size.max())
     modes = rows[:, None, row] * columns[None, :, column]
-    return torch.from_numpy(modes.reshape(height * width, -1)).float().to(device)
+    return torch.from_numpy(modes.reshape(height * width, -1)).float().to(device, non_blocking=True)
 
 
 def _modes(length: int, sigma: float) -> NDArray[np.float64]:

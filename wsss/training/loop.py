@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +26,13 @@ from wsss.files import DiskError, disk_errors, sync_file, sync_folder, write_who
 from wsss.models.network import Network
 from wsss.reporting import Reporter
 from wsss.stopping import StopRequest, stop_requests
-from wsss.training.average import averaged
+from wsss.training.average import MovingAverage
 from wsss.training.bad_loss import BadStep, LossWatch, save_batch
 from wsss.training.checkpoint import part_of, read_checkpoint, save_checkpoint
 
 LOG_EVERY = 10
-"""Steps between two lines of metrics.jsonl; the only host synchronisation of a step, unless bad ones are skipped."""
+"""Steps between two lines of metrics.jsonl: there alone the host waits for a GPU, unless bad steps are skipped or fp16
+scales the loss."""
 METRICS = "metrics.jsonl"
 
 Batch = dict[str, Tensor]
@@ -110,7 +111,7 @@ class Loop:
         self.optimizer = make_optimizer(task, network)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.run.amp == "fp16")
         decay = task.section.ema
-        self.ema = averaged(network, decay) if decay else None
+        self.ema = MovingAverage(network, decay) if decay else None
         self.batches = StepBatches(len(images), task.section.batch_size, 0, 0, config.run.seed)
         self.total = self.batches.steps_per_epoch * task.section.epochs
         self.watch = LossWatch(device, task.section.on_bad_loss)
@@ -118,7 +119,7 @@ class Loop:
     @property
     def shown(self) -> Network:
         """The weights that are validated and saved for use: the moving average where there is one."""
-        return self.network if self.ema is None else cast(Network, self.ema.module)
+        return self.network if self.ema is None else self.ema.network
 
     def train(self) -> None:
         """Run to the end from wherever the state is.
@@ -147,7 +148,7 @@ class Loop:
         self.shown.load_state_dict(content["network"])
         if self.ema is not None:
             self.network.load_state_dict(training["network"])
-            self.ema.n_averaged.fill_(training["averaged"])
+            self.ema.steps = training["averaged"]
         self.optimizer.load_state_dict(training["optimizer"])
         self.scaler.load_state_dict(training["scaler"])
         window = training.get("window", {})
@@ -169,7 +170,7 @@ class Loop:
                 "scaler": self.scaler.state_dict(),
             }
             if self.ema is not None:
-                training |= {"network": self.network.state_dict(), "averaged": int(self.ema.n_averaged)}
+                training |= {"network": self.network.state_dict(), "averaged": self.ema.steps}
         sync_file(self.run / METRICS)
         save_checkpoint(self.run / f"{name}.pt", self.shown, self.config, training=training, task=self.extra)
         sync_folder(self.run)
@@ -222,7 +223,10 @@ class Loop:
         factor = self.task.lr_factor(state.step, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        batch = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
+        batch = {  # tags stay on the host, where they decide how many passes there are
+            name: value if name == "present" else value.to(self.device, non_blocking=True)
+            for name, value in batch.items()
+        }
         batch["image"] = batch["image"].float() / 255
         self.network.train()
         with autocast(self.config.run, self.device):
@@ -248,7 +252,7 @@ class Loop:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:
-            self.ema.update_parameters(self.network)
+            self.ema.follow(self.network)
         for name, value in terms.items():
             state.sums[name] = state.sums.get(name, torch.zeros((), device=self.device)) + value
         state.since += 1

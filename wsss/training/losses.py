@@ -18,13 +18,14 @@ def classification_loss(logits_BK: Tensor, present_BK: Tensor) -> Tensor:
 
     Args:
         logits_BK: class logits, any real number.
-        present_BK: bool, the image-level labels.
+        present_BK: bool, the image-level labels, on the host or with the logits.
 
     Returns:
         Scalar, at least 0.
     """
     logits_BK = logits_BK.float()
-    return F.multilabel_soft_margin_loss(logits_BK, present_BK.to(logits_BK))
+    wanted_BK = present_BK.to(logits_BK.device, non_blocking=True).float()
+    return F.multilabel_soft_margin_loss(logits_BK, wanted_BK)
 
 
 def balanced_cross_entropy(scores_BCHW: Tensor, label_BHW: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from wsss.data.records import TaggedSet
 from wsss.data.scaled import ScaledImages, load_batches
 from wsss.device import autocast, num_workers
 from wsss.evaluation.confusion import ConfusionMatrix
-from wsss.labels.recipe import complete, refine
+from wsss.labels.recipe import agree, complete, refine
 from wsss.maps.generate import MapSettings, forward_with_maps
 from wsss.maps.scores import normalise_scores
 from wsss.models.averaged import label_probabilities
@@ -117,7 +117,11 @@ class SegmentTask:
         images_B3HW, present_BK = batch["image"], batch["present"]
         scores_BKhw = normalise_scores(maps_BKhw, present_BK)
         scores_BKHW = network.to_image(scores_BKhw, features.grid, (images_B3HW.shape[2], images_B3HW.shape[3]))
-        scores_BKHW, background_BHW = refine(images_B3HW, scores_BKHW, present_BK, self.config.labels, opinion_BCHW)
+        scores_BKHW = refine(images_B3HW, scores_BKHW, present_BK, self.config.labels)
+        background_BHW = None
+        if opinion_BCHW is not None:
+            joint_BCHW = agree(scores_BKHW, present_BK, opinion_BCHW, self.config.labels)
+            scores_BKHW, background_BHW = joint_BCHW[:, 1:], joint_BCHW[:, 0]
         saliency_BHW = batch["saliency"].float() / 255 if "saliency" in batch else None
         labels = [
             complete(

@@ -81,7 +81,7 @@ def train_segmenter(
         init: run of ``train-cls`` whose backbone and readout to start from.
     """
     check_free(run)
-    asked = config
+    config = for_run(config, config)
     device = prepare_device(config.run)
     classes = None
     start = None
@@ -115,7 +115,7 @@ def train_segmenter(
         loop = _segment_loop(config, run, network, train, val, device, reporter, extra)
         if extra["taught"]:
             loop.save()
-            _be_taught(asked, run, train, device, reporter, init)
+            _be_taught(config, run, train, device, reporter, init)
         loop.train()
     return loop.shown
 
@@ -148,8 +148,7 @@ def _be_taught(
             reporter.say(f"training the teacher in {teacher}")
             network = train_segmenter(config.model_copy(update={"segment": section}), teacher, reporter, init=init)
         digest = file_hash(teacher / "last.pt")
-        reading = for_run(config, config)
-        make_pseudo_labels(network, train, run / LABELS, reading, reporter, device=device, checkpoint_sha256=digest)
+        make_pseudo_labels(network, train, run / LABELS, config, reporter, device=device, checkpoint_sha256=digest)
     except Interrupted as error:
         raise Interrupted(error.problem, f"--resume {run}") from error
 

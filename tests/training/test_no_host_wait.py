@@ -1,0 +1,196 @@
+"""No step makes the host wait for the device; shown without one.
+
+Tensors on the meta device have a shape and no values, so whatever would bring a value to the host raises: ``item``,
+``tolist``, ``bool``, ``nonzero``, a mask as an index. The network and the images are there, the tags on the host as in
+a real run. What meta lets pass and CUDA waits for is refused by ``NoWait``: to copy between host and device with the
+host looking on, as an index that is a list does too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from wsss.data.augment import TrainingImages
+from wsss.data.open import open_data
+from wsss.labels.make import _among as among
+from wsss.labels.recipe import refine_to_image
+from wsss.maps.generate import MapSettings, multiscale_scores
+from wsss.models.averaged import LabelProbabilities
+from wsss.models.network import Network
+from wsss.reporting import Silent
+from wsss.training.classify import ClassifyTask
+from wsss.training.loop import Loop, Task
+from wsss.training.run import build_from
+from wsss.training.segment import SegmentTask
+
+META = torch.device("meta")
+PRESENT = torch.tensor([[True, False], [True, True], [False, False], [False, True]])
+SHORT = {
+    "model__vit": {"patch_size": 8, "img_size": 32, "embed_dim": 24, "depth": 2, "num_heads": 3},
+    "labels__pamr_iterations": 1,
+    "labels__pamr_dilations": [1],
+}
+"""As few operators as show all there are."""
+
+COPIES = {torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default}
+
+
+class Waits(Exception):
+    """The host would."""
+
+
+class NoWait(TorchDispatchMode):
+    """Refuses operators that join host and device, unless they copy without waiting or read a number of the host."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)]
+        copies = func in COPIES
+        places = {tensor.device.type for tensor in tensors if copies or tensor.ndim or tensor.is_meta}
+        asynchronous = copies and (kwargs.get("non_blocking") or True in args[2:])
+        if (len(places) > 1 and not asynchronous) or (func is torch.ops.aten.lift_fresh.default and "meta" in places):
+            raise Waits(str(func))
+        return result
+
+
+@pytest.fixture(autouse=True)
+def no_autocast_on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which torch does not know; the dense energy switches it off."""
+    monkeypatch.setattr(torch, "autocast", lambda *arguments, **options: nullcontext())
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda there: there.sum().item(),
+        lambda there: float(there[0]),
+        lambda there: there.tolist(),
+        lambda there: there.nonzero(),
+        lambda there: there[there > 0],
+        lambda there: there[there.argmax()],
+        lambda there: there.cpu(),
+        lambda there: 1 if there.any() else 0,
+        lambda there: there[[0, 2]],
+        lambda there: there[torch.tensor([0, 2])],
+        lambda there: there + torch.ones(3),
+        lambda there: there.copy_(torch.ones(3)),
+        lambda there: torch.tensor([0, 2], device=there.device),
+        lambda there: torch.tensor(3).to(there.device),
+    ],
+)
+def test_what_waits_is_seen(wait: Callable[[Tensor], Any]) -> None:
+    there = torch.empty(3, device=META)
+    with NoWait(), pytest.raises((Waits, RuntimeError)):
+        wait(there)
+    with NoWait():
+        assert (there * 2 + torch.tensor(1.0) + torch.ones(3).to(META, non_blocking=True)).is_meta
+
+
+@pytest.fixture
+def loop_of(tmp_path: Path, tiny_config: Any, scenes: Path) -> Callable[..., Loop]:
+    """``loop_of(task, from_disk=False, started=True, **changes of the config)``, on the meta device."""
+
+    def build(task: str, *, from_disk: bool = False, started: bool = True, **changes: Any) -> Loop:
+        config, train = tiny_config(**SHORT | changes), open_data(scenes, split="train")
+        chosen: Task = ClassifyTask(config, None, META)
+        if task == "segment":
+            chosen = SegmentTask(config, None, META, from_disk=from_disk, started=started)
+        network = build_from(config, train.classes, decoder=task == "segment")
+        images = TrainingImages(train, config.augment, seed=0)
+        return Loop(tmp_path, config, network, chosen, images, device=META, reporter=Silent())
+
+    return build
+
+
+def take_step(loop: Loop, batch: dict[str, Tensor]) -> None:
+    """A whole one: losses, backward, clipping, optimiser, moving average, the watch over losses."""
+    weight = loop.network.backbone.vit.patch_embed.proj.weight
+    version, taken = weight._version, loop.state.since
+    with NoWait():
+        loop._step(batch)
+    assert loop.state.since == taken + 1
+    assert all(value.is_meta for value in loop.state.sums.values())
+    assert weight._version > version
+
+
+def make_batch(*layers: str) -> dict[str, Tensor]:
+    """As the loader gives it."""
+    size = (len(PRESENT), 32, 40)
+    more = {name: torch.zeros(size, dtype=torch.uint8) for name in layers}
+    return {"image": torch.zeros(size[0], 3, *size[1:], dtype=torch.uint8), "present": PRESENT, **more}
+
+
+TAUGHT = {"segment__maps_share": 0.0}
+ALONE = {"segment__maps_share": 1.0}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ALONE | {"segment__ema": 0.0, "segment__optimizer": "sgd-poly"},
+        ALONE | {"labels__background": "power", "labels__pamr_stride": 2, "groups": 3},
+        ALONE | {"layers": ("saliency",)},
+        TAUGHT | {"labels__background": "band", "groups": 3},
+        TAUGHT | {"labels__background": "power", "segment__weight_energy": 0.0},
+        TAUGHT | {"segment__ema": 0.0, "labels__pamr_iterations": 0, "layers": ("saliency",)},
+        TAUGHT | {"maps__method": "attention-gradient", "maps__spread": 1, "maps__gamma": 0.5, "groups": 3},
+        ALONE | {"maps__method": "getam", "maps__spread": 1, "maps__start_layer": 1},
+        ALONE | {"maps__method": "getam", "maps__coupling": "paper", "model__readout": "both"},
+        *(ALONE | {"maps__method": method} for method in ("chefer", "gradcam", "cam", "attention", "rollout")),
+    ],
+    ids=lambda changes: " ".join(f"{name.split('__')[-1]}={value}" for name, value in changes.items()),
+)
+def test_end_to_end(loop_of: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]) -> None:
+    groups, layers = changes.get("groups", 1), changes.get("layers", ())
+    monkeypatch.setattr("wsss.maps.passes.OTHER_OVERHEAD", 4096.0 if groups == 1 else 0.01)
+    loop = loop_of("segment", **{name: value for name, value in changes.items() if "__" in name})
+    passes: list[Any] = []
+    loop.network.backbone.register_forward_hook(lambda *arguments: passes.append(arguments))
+    take_step(loop, make_batch(*layers))
+    assert len(passes) == groups
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd-poly"])
+def test_classification(loop_of: Callable[..., Loop], optimizer: str) -> None:
+    loop = loop_of("classify", classify__ema=0.9, classify__optimizer=optimizer)
+    for _ in range(2):  # an average begins with the second
+        take_step(loop, make_batch())
+
+
+def test_the_classification_phase(loop_of: Callable[..., Loop]) -> None:
+    take_step(loop_of("segment", started=False, segment__cls_share=1.0), make_batch())
+
+
+@pytest.mark.parametrize("layers", [("label",), ("label", "saliency")])
+def test_labels_from_disk(loop_of: Callable[..., Loop], layers: tuple[str, ...]) -> None:
+    take_step(loop_of("segment", from_disk=True), make_batch(*layers))
+
+
+@pytest.mark.parametrize("hears", [False, True])
+def test_pseudo_labels_up_to_their_way_back(
+    small_network: Callable[..., Network], tiny_config: Any, hears: bool
+) -> None:
+    """What make-pseudo does on the device: scales, flips and the decoder's opinion, then the refinement of each."""
+    network, section = small_network(depth=2).to(META), tiny_config(**SHORT).labels
+    scales = [torch.empty(4, 3, 32, 40, device=META), torch.empty(4, 3, 48, 56, device=META)]
+    opinion = LabelProbabilities([(30, 41)] * 4, [[0, 1], [0, 1, 2], [0], [0, 2]]) if hears else None
+    with NoWait():
+        _, scores_BKhw = multiscale_scores(network, scales, PRESENT, MapSettings(spread=1), flip=True, opinion=opinion)
+        opinions = (
+            [None] * 4 if opinion is None else [among(mean, [0, 1, 2][: len(mean)], 3) for mean in opinion.mean()]
+        )
+        for scores_Khw, present_K, opinion_CHW in zip(scores_BKhw, PRESENT, opinions, strict=True):
+            image_3HW = torch.empty(3, 30, 41, device=META)
+            refined_KHW, background_HW = refine_to_image(image_3HW, scores_Khw, present_K, section, opinion_CHW)
+            assert refined_KHW.is_meta
+            assert (background_HW is not None) == hears
