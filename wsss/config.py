@@ -181,6 +181,7 @@ class LabelsSection(Section):
     saliency_threshold: Share = 0.5
     mining_quantile: Share = 0.9
     opening: Annotated[int, Field(ge=0)] = 10
+    """Side, in pixels, of the square that a foreground region must hold. `make-pseudo` opens labels of maps alone."""
     refine_side: Positive = 512
     """Images of a larger area than this squared are refined at that area, to bound time and memory."""
     pamr_iterations: Annotated[int, Field(ge=0)] = 10

@@ -220,6 +220,8 @@ class Maker:
     ) -> None:
         """Label, scores and picture of an image, on the CPU."""
         labels = self.config.labels
+        if background_HW is not None:  # what follows the edges has thin parts, which an opening would take away
+            labels = labels.model_copy(update={"opening": 0})
         present_K = torch.from_numpy(self.tagged.present(record))
         label_HW = complete(
             _among(refined_RHW, list(record.tags), len(present_K)),
