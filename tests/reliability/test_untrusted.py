@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from wsss.config import Config, resolve
-from wsss.data.folder import MAX_TEXT, read_text
+from wsss.data.tag_table import MAX_TEXT, read_text
 from wsss.data.voc import MAX_ANNOTATION, is_class_list, xml_labels
 from wsss.errors import DataError, UsageError, WsssError
 from wsss.models import archive

@@ -1,33 +1,18 @@
-"""The folder layout: any tree of images and one table of their tags, tags.csv or tags.json.
+"""The folder layout: any tree of images and one table of their tags.
 
-The table is read here for the VOC layout too. Labels stay words in this module; ``wsss.data.open`` gives
-them their indices.
+Labels stay words in this module; ``wsss.data.open`` gives them their indices.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import re
-import reprlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from wsss.data.findings import BadData, Finding, Note, Place, refuse
-from wsss.data.images import list_images, split_suffix
+from wsss.data.images import list_images
+from wsss.data.tag_table import TagFile, TagLine, read_tag_file
 
-TAG_FILES = ("tags.csv", "tags.json")
-COLUMNS = ("image", "labels", "split")
-DELIMITERS = (",", ";", "\t")
-"""Field separators of a table; the header tells which."""
-LABEL_SEPARATORS = ";|,"
-"""Any of these, anywhere in the labels of a file, separates labels; otherwise white space does."""
-MAX_TEXT = 2**30
-"""Bytes of a text; so many list ten million images."""
-ONLY_SPLIT = "all"
-"""The split of a table without a split column."""
 NOT_IMAGES = ("masks", "Saliency")
 """Folders of PNG files that are no photographs."""
 
@@ -59,62 +44,6 @@ class Listing:
     classes: tuple[str, ...]
     source: Path
     mask_folder: Path | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """One entry of a table as it stands; the labels are still one string in CSV, a list in JSON."""
-
-    image: str
-    labels: str | list[str]
-    split: str
-    place: Place
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TagLine:
-    """One entry of a table: the image without its suffix, the suffix or "", and its labels."""
-
-    name: str
-    suffix: str
-    labels: tuple[str, ...]
-    split: str
-    place: Place
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TagFile:
-    """A table of tags: ``path`` and its ``lines`` by image name, in their order."""
-
-    path: Path
-    lines: dict[str, TagLine]
-
-    def splits(self) -> tuple[str, ...]:
-        """Names of the splits, in order of appearance."""
-        return tuple(dict.fromkeys(line.split for line in self.lines.values()))
-
-    def classes(self, note: Note = refuse) -> tuple[str, ...]:
-        """All labels, sorted.
-
-        Raises:
-            DataError: there is none; or, unless ``note`` goes on, one looks like several that were not separated.
-        """
-        names = {label for line in self.lines.values() for label in line.labels}
-        if not names:
-            raise BadData.at("tags-none", self.path, "no image has a label", f"fill in the labels of {self.path}")
-        for name in sorted(names):
-            words = name.split()
-            if len(words) > 1 and names.issuperset(words):
-                place = next(line.place for line in self.lines.values() if name in line.labels)
-                what = f"'{name}' may be one class or {len(words)}, as other images have {words}"
-                fix = "separate labels by ';' in every line, or list every class in classes.txt"
-                note(BadData.at("tag-ambiguous", place, what, fix))
-        return tuple(sorted(names))
-
-
-def find_tag_file(root: Path) -> Path | None:
-    """The table at the root of a data folder."""
-    return next((root / name for name in TAG_FILES if (root / name).is_file()), None)
 
 
 def image_folder(root: Path) -> Path:
@@ -173,179 +102,6 @@ def folder_images(root: Path, *, note: Note = refuse) -> dict[str, str]:
 def matches(line: TagLine, file: str | None) -> bool:
     """Whether a line means this file: the suffix may be left out, or written in another case."""
     return file is not None and file.lower().endswith(line.suffix.lower())
-
-
-def read_tag_file(path: Path, *, prefix: str = "", known: Collection[str] = (), note: Note = refuse) -> TagFile:
-    """Read a table of tags.
-
-    Args:
-        path: CSV with a header ``image,labels`` and perhaps ``split``, or JSON: image to list of labels.
-        prefix: folder that image paths may start with; taken off.
-        known: class names; labels that are exactly one of them are never taken apart.
-        note: told of faulty lines; where it goes on, they are left out.
-
-    Raises:
-        DataError: it is missing, not UTF-8, not such a table, or lists an image twice or outside the folder.
-    """
-    rows = read_json(path, note) if path.suffix.lower() == ".json" else read_csv(path, note)
-    separate = label_separator((row.labels for row in rows if isinstance(row.labels, str)), known)
-    lines: dict[str, TagLine] = {}
-    for row in rows:
-        try:
-            line = read_row(row, prefix, separate)
-        except BadData as error:
-            note(error)
-            continue
-        if line.name in lines:
-            what = f"'{row.image}' is listed before, at {lines[line.name].place}"
-            fix = f"keep one line for each image in {path}, with all its labels"
-            note(BadData.at("image-twice", row.place, what, fix))
-            continue
-        lines[line.name] = line
-    if not lines:
-        raise BadData.at("table-empty", path, "it lists no image", f"add one line for each image to {path}")
-    return TagFile(path=path, lines=lines)
-
-
-def read_row(row: Row, prefix: str, separate: Callable[[str], list[str]]) -> TagLine:
-    """A row with its image's name and its labels taken apart, each once.
-
-    Raises:
-        DataError: the path of the image leaves the folder.
-    """
-    name, suffix = image_name(row.image, row.place, prefix)
-    labels = separate(row.labels) if isinstance(row.labels, str) else map(str.strip, row.labels)
-    kept = tuple(dict.fromkeys(label for label in labels if label))
-    return TagLine(name=name, suffix=suffix, labels=kept, split=row.split, place=row.place)
-
-
-def label_separator(fields: Iterable[str], known: Collection[str]) -> Callable[[str], list[str]]:
-    """How the labels of a file are taken apart; one way for the whole file, so that names may hold spaces."""
-    listed = any(character in field for field in fields for character in LABEL_SEPARATORS)
-    pattern = re.compile(f"[{LABEL_SEPARATORS}]" if listed else r"\s+")
-
-    def separate(field: str) -> list[str]:
-        field = field.strip()
-        return [field] if field in known else [label.strip() for label in pattern.split(field)]
-
-    return separate
-
-
-def image_name(image: str, place: Place, prefix: str = "") -> tuple[str, str]:
-    """Name and suffix of an image given by its path below the image folder.
-
-    Raises:
-        DataError: the path is empty, absolute or climbs out of the folder.
-    """
-    path = PurePosixPath(image.strip().replace("\\", "/"))
-    if not path.parts or path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:/", str(path)):
-        what = f"'{image}' leaves the data folder or names nothing"
-        fix = "give every image by its path below the data folder, such as street/0001.jpg"
-        raise BadData.at("path-outside", place, what, fix)
-    parts = path.parts[1:] if len(path.parts) > 1 and path.parts[0] == prefix else path.parts
-    return split_suffix("/".join(parts))
-
-
-def read_text(path: Path) -> str:
-    """A UTF-8 text, with or without byte-order mark; every line ends in a line feed.
-
-    Raises:
-        DataError: it is missing, huge or in another encoding.
-    """
-    try:
-        size = path.stat().st_size
-        if size > MAX_TEXT:
-            raise BadData.at("text-unreadable", path, f"{size} bytes; at most {MAX_TEXT} are read", f"head {path}")
-        content = path.read_bytes()
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        place = f"byte 0x{error.object[error.start]:02x} at position {error.start}"
-        raise other_encoding(path, content, place) from error
-    except OSError as error:
-        raise BadData.at("text-unreadable", path, f"cannot be read ({error.strerror})", f"ls -l {path}") from error
-    if "\0" in text:  # UTF-16 of plain letters would pass as UTF-8
-        raise other_encoding(path, content, f"a zero byte at position {content.index(0)}")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def other_encoding(path: Path, content: bytes, why: str) -> BadData:
-    """A text that is not UTF-8, and the command that makes it so."""
-    wide = content[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in content
-    source = "UTF-16" if wide else "WINDOWS-1252"
-    fix = f"save it as UTF-8: iconv -f {source} -t UTF-8 {path} > {path.stem}.utf8{path.suffix}"
-    return BadData.at("text-encoding", path, f"not UTF-8 text ({why})", fix)
-
-
-def read_csv(path: Path, note: Note = refuse) -> list[Row]:
-    """Rows of a table with the columns image, labels and perhaps split."""
-    text = read_text(path)
-    header, delimiter = read_header(path, text.split("\n", 1)[0])
-    table = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
-    rows = []
-    try:
-        for fields in list_rows(table):
-            try:
-                rows.append(read_fields(header, fields, Place(path, table.line_num)))
-            except BadData as error:
-                note(error)
-    except csv.Error as error:
-        place, fix = Place(path, table.line_num), "close every double quote in that line, right before the next comma"
-        raise BadData.at("table-format", place, f"not CSV ({error})", fix) from error
-    return rows
-
-
-def read_fields(header: list[str], fields: list[str], place: Place) -> Row:
-    """One line of a table.
-
-    Raises:
-        DataError: it has too many or too few fields, or no split.
-    """
-    if len(fields) != len(header):
-        what = f"{len(fields)} fields, but the header has {len(header)} ({', '.join(header)})"
-        fix = "separate the labels of an image by ';', or put them in double quotes"
-        raise BadData.at("table-fields", place, what, fix)
-    cell = dict(zip(header, fields, strict=True))
-    split = cell.get("split", ONLY_SPLIT).strip()
-    if not split:
-        what, fix = f"no split for '{cell['image']}'", f"fill in its split in {place.path}"
-        raise BadData.at("table-split", place, what, fix)
-    return Row(image=cell["image"], labels=cell["labels"], split=split, place=place)
-
-
-def list_rows(table: Iterable[list[str]]) -> Iterable[list[str]]:
-    """The rows below the header that are not blank."""
-    for number, fields in enumerate(table):
-        if number and any(field.strip() for field in fields):
-            yield fields
-
-
-def read_header(path: Path, line: str) -> tuple[list[str], str]:
-    """Column names of a table, in lower case, and its delimiter."""
-    for delimiter in DELIMITERS:
-        header = [field.strip().strip('"').lower() for field in line.split(delimiter)]
-        if sorted(header) in (sorted(COLUMNS), sorted(COLUMNS[:2])):
-            return header, delimiter
-    what = f"the header must be 'image,labels' or 'image,labels,split', got '{line.strip()}'"
-    raise BadData.at("table-header", Place(path, 1), what, f"begin {path} with the line image,labels")
-
-
-def read_json(path: Path, note: Note = refuse) -> list[Row]:
-    """Rows of a JSON object: image to list of labels."""
-    try:
-        pairs = json.loads(read_text(path), object_pairs_hook=tuple)
-    except (ValueError, RecursionError) as error:
-        raise BadData.at("table-format", path, f"not JSON ({error})", f"python -m json.tool {path}") from error
-    shape = f'write {path} like {{"street/0001": ["cat", "dog"], "street/0002": []}}'
-    if not isinstance(pairs, tuple):  # what the hook makes of an object; an array stays a list
-        raise BadData.at("table-format", path, "expected one object, image to list of labels", shape)
-    rows = []
-    for image, labels in pairs:
-        if isinstance(labels, list) and all(isinstance(label, str) for label in labels):
-            rows.append(Row(image=image, labels=labels, split=ONLY_SPLIT, place=Place(path, entry=image)))
-        else:
-            what = f"'{image}' must have a list of labels, got {reprlib.repr(labels)}"
-            note(BadData.at("table-fields", path, what, shape))
-    return rows
 
 
 def untagged_images(names: list[str], source: Path) -> BadData:
