@@ -20,15 +20,14 @@ from torch import Tensor
 from wsss.config import Config
 from wsss.data.masks import write_mask
 from wsss.data.records import Record
-from wsss.data.scaled import ScaledBatch, load_batches
-from wsss.device import autocast, num_workers
+from wsss.data.scaled import ScaledBatch
+from wsss.device import autocast
 from wsss.evaluation.overlay import overlay, write_jpeg
-from wsss.labels.crf import Crf, CrfSettings, crf_labels, crf_processes, crf_ranks
+from wsss.labels.crf import Crf, CrfSettings, crf_labels, crf_ranks
 from wsss.labels.manifest import output_folder, write_manifest
-from wsss.labels.remaining import remaining_batches
+from wsss.labels.remaining import label_remaining
 from wsss.models.averaged import label_probabilities
 from wsss.models.network import Network
-from wsss.pool import Pool
 from wsss.reporting import Reporter
 
 
@@ -69,17 +68,19 @@ def predict_masks(
     overwritten = labels.values() if overwrite else None
     with output_folder(out, settings, config, reporter, overwritten=overwritten) as stop:
         todo = [record for record in records if not labels[record.name].is_file()]
-        reporter.begin("masks", len(records), len(records) - len(todo))
         names = frozenset(record.name for record in todo)
-        predictor = Predictor(network.to(device).eval(), out, config, device, overlays, names)
-        stride, size = network.backbone.stride, config.maps.batch_size
-        images = remaining_batches(records, names, config.predict.scales, stride, size)
-        crf = crf_processes(min(num_workers(config.run), len(todo)) if config.predict.crf else 0)
-        with Pool(crf.count) as pool, crf:
-            results = pool.run(predictor.jobs(load_batches(images, num_workers(config.run)), crf.call))
-            for done, _ in enumerate(results, len(records) - len(todo) + 1):
-                reporter.advance()
-                stop.leave_if_asked(f"after {done} of {len(records)} images", "run the same command again")
+        label_remaining(
+            "masks",
+            records,
+            names,
+            Predictor(network.to(device).eval(), out, config, device, overlays, names),
+            config,
+            reporter,
+            stop,
+            scales=config.predict.scales,
+            stride=network.backbone.stride,
+            crf=config.predict.crf,
+        )
         counts = {"images": len(records), "made": len(todo), "skipped": len(records) - len(todo)}
         write_manifest(out, settings, counts)
     return counts

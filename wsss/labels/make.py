@@ -24,19 +24,18 @@ from wsss.config import Config
 from wsss.data.layers import NO_SALIENCY, check_layers
 from wsss.data.masks import IGNORE_INDEX, read_mask, write_mask
 from wsss.data.records import Record, TaggedSet
-from wsss.data.scaled import ScaledBatch, load_batches
-from wsss.device import autocast, num_workers
+from wsss.data.scaled import ScaledBatch
+from wsss.device import autocast
 from wsss.errors import DataError
 from wsss.evaluation.overlay import contact_sheet, overlay, write_jpeg
 from wsss.files import write_whole
-from wsss.labels.crf import Crf, crf_processes
+from wsss.labels.crf import Crf
 from wsss.labels.manifest import forget, output_folder, write_manifest
 from wsss.labels.recipe import complete, refine_to_image
-from wsss.labels.remaining import remaining_batches
+from wsss.labels.remaining import label_remaining
 from wsss.maps.generate import MapSettings, multiscale_scores
 from wsss.models.averaged import LabelProbabilities
 from wsss.models.network import Network
-from wsss.pool import Pool
 from wsss.reporting import Reporter
 
 READERS = 4
@@ -92,15 +91,18 @@ def make_pseudo_labels(
         pictured = {record.name for record in tagged.records[::step][: wanted.overlays]}
         names = frozenset(record.name for record in todo)
         maker = Maker(network.to(device).eval(), tagged, out, config, device, wanted, pictured, names)
-        reporter.begin("pseudo labels", len(tagged), len(tagged) - len(todo))
-        stride, size = network.backbone.stride, config.maps.batch_size
-        images = remaining_batches(tagged.records, names, config.maps.scales, stride, size)
-        crf = crf_processes(min(num_workers(config.run), len(todo)) if config.labels.crf else 0)
-        with Pool(crf.count) as pool, crf:
-            results = pool.run(maker.jobs(load_batches(images, num_workers(config.run)), crf.call))
-            for done, _ in enumerate(results, len(tagged) - len(todo) + 1):
-                reporter.advance()
-                stop.leave_if_asked(f"after {done} of {len(tagged)} images", "run the same command again")
+        label_remaining(
+            "pseudo labels",
+            tagged.records,
+            names,
+            maker,
+            config,
+            reporter,
+            stop,
+            scales=config.maps.scales,
+            stride=network.backbone.stride,
+            crf=config.labels.crf,
+        )
         counts = {"images": len(tagged), **count_pixels(out, tagged)}
         write_manifest(out, settings, counts)
     return {"made": len(todo), "skipped": len(tagged) - len(todo), **counts}
