@@ -25,7 +25,8 @@ from wsss.data.scaled import ScaledImages, load_batches
 from wsss.evaluation.confusion import ConfusionMatrix
 from wsss.labels.make import read_saliency
 from wsss.labels.recipe import complete, refine_to_image
-from wsss.maps.generate import MapSettings, multiscale_scores
+from wsss.maps.generate import multiscale_scores
+from wsss.maps.recorder import MapSettings
 from wsss.training.checkpoint import load_network
 
 BANDS = ((0.25, 0.55), (0.40, 0.50), (0.50, 0.65), (0.60, 0.72), (0.66, 0.76), (0.66, 0.66), (0.70, 0.70), (0.74, 0.74))

@@ -51,7 +51,8 @@ from wsss.data.scenes import SceneSettings, write_scenes
 from wsss.device import autocast, pick_device
 from wsss.labels.make import make_pseudo_labels
 from wsss.labels.recipe import complete
-from wsss.maps.generate import MapSettings, multiscale_scores
+from wsss.maps.generate import multiscale_scores
+from wsss.maps.recorder import MapSettings
 from wsss.maps.scores import normalise_scores
 from wsss.models.network import Network, build_network
 from wsss.reporting import Silent

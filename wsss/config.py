@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from wsss.errors import UsageError
+from wsss.plain_yaml import load_yaml, read_yaml
 
 Method = Literal["getam", "attention-gradient", "gradcam", "rollout", "chefer", "attention", "cam"]
 Coupling = Literal["released", "paper"]
@@ -29,8 +30,6 @@ Positive = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
 Sizes = Annotated[tuple[Positive, ...], Field(min_length=1)]
 
-MAX_BYTES = 2**18
-"""A larger file is no config; the longest there is has a hundredth."""
 MOST_MISTAKES = 20
 """So many are told."""
 brief = Repr()
@@ -234,14 +233,14 @@ def resolve(
     Raises:
         UsageError: every unknown key and bad value, together.
     """
-    tree: dict[str, Any] = {} if source is None else _read_yaml(source)
+    tree: dict[str, Any] = {} if source is None else _sections(source)
     given: list[str] = []
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise UsageError(f"--set {assignment}: expected key=value", "wsss config show")
         given.append(key.strip())
-        _merge(tree, _nested(key.strip(), _parse_yaml(text, f"--set {assignment}")))
+        _merge(tree, _nested(key.strip(), load_yaml(text, f"--set {assignment}")))
     for key, value in (flags or {}).items():
         if value is not None:
             given.append(key)
@@ -272,50 +271,23 @@ def known_keys() -> tuple[str, ...]:
     )
 
 
-def _read_yaml(source: str | Path) -> dict[str, Any]:
-    path = Path(source)
-    if path.is_file():
-        try:
-            if path.stat().st_size > MAX_BYTES:
-                raise UsageError(f"{source}: more than {MAX_BYTES} bytes, which is no config", "wsss config show")
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{source}: cannot be read as text ({error})", "wsss config show") from error
+def _sections(source: str | Path) -> dict[str, Any]:
+    """What a file or preset says, not yet checked."""
+    if Path(source).is_file():
+        tree = read_yaml(source)
     elif str(source) in preset_names():
         text = resources.files("wsss.configs").joinpath(f"{source}.yaml").read_text(encoding="utf-8")
+        tree = load_yaml(text, str(source))
     else:
         raise UsageError(
             f"{source}: no such config file, and no preset of that name ({', '.join(preset_names())})",
             "wsss config list",
         )
-    tree = _parse_yaml(text, str(source))
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise UsageError(f"{source}: expected sections of keys, got {type(tree).__name__}", "wsss config show")
     return tree
-
-
-class PlainLoader(yaml.SafeLoader):
-    """YAML of plain values, in which an alias stands for one scalar: others can grow without bound."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Called for each node, before it is built."""
-        is_alias = self.check_event(yaml.AliasEvent)
-        node = super().compose_node(parent, index)
-        if is_alias and not isinstance(node, yaml.ScalarNode):
-            raise yaml.YAMLError("an alias of more than one value")
-        return node
-
-
-def _parse_yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, PlainLoader)  # a SafeLoader
-    except RecursionError as error:
-        raise UsageError(f"{where}: not valid YAML (nested too deeply)", "wsss config show") from error
-    except (yaml.YAMLError, ValueError) as error:  # the latter: a date or number that there is not
-        reason = " ".join(str(error).split())[:300]
-        raise UsageError(f"{where}: not valid YAML ({reason})", "wsss config show") from error
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:

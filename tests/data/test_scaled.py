@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from wsss.data import scaled
 from wsss.data.open import open_data
 from wsss.data.records import TaggedSet
 from wsss.data.scaled import ScaledBatch, ScaledImages, load_batches
@@ -40,6 +42,29 @@ def test_mixed_shapes_are_batched_as_if_each_image_were_alone(tagged: TaggedSet,
             for together, single in zip(batch.scaled, alone[record.name].scaled, strict=True):
                 assert torch.equal(together[i], single[0])
     assert sorted(seen) == sorted(record.name for record in tagged.records)
+
+
+def test_pinning_keeps_every_value(tagged: TaggedSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU nothing can be pinned: a marked copy stands in for it."""
+    pinned: list[Tensor] = []
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: pinned.append(tensor.clone()) or pinned[-1])
+    batch = images(tagged, 3)[0]
+    copy = batch.pin_memory()
+    assert copy.records == batch.records
+    held = {id(tensor) for tensor in pinned}
+    for before, after in zip((*batch.images, *batch.scaled), (*copy.images, *copy.scaled), strict=True):
+        assert id(after) in held
+        assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize(("device", "pins"), [(None, False), ("cpu", False), ("cuda", True)])
+def test_batches_for_a_gpu_are_pinned(
+    tagged: TaggedSet, monkeypatch: pytest.MonkeyPatch, device: str | None, pins: bool
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(scaled, "read_ahead", lambda *args, pin_memory: iter([asked.append(pin_memory)]))
+    list(load_batches(images(tagged, 3), 0, None if device is None else torch.device(device)))
+    assert asked == [pins]
 
 
 class Told(ScaledImages):

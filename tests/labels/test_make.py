@@ -25,7 +25,8 @@ from wsss.errors import DataError, UsageError
 from wsss.labels.make import Wanted, make_pseudo_labels
 from wsss.labels.manifest import read_manifest
 from wsss.labels.recipe import complete, refine_to_image
-from wsss.maps.generate import MapSettings, multiscale_scores
+from wsss.maps.generate import multiscale_scores
+from wsss.maps.recorder import MapSettings
 from wsss.models.averaged import label_probabilities
 from wsss.models.network import Network
 from wsss.reporting import Reporter, Silent

@@ -7,14 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from wsss.maps.generate import (
-    MapSettings,
-    Recorder,
-    forward_with_maps,
-    frozen,
-    multiscale_scores,
-    read_maps,
-)
+from wsss.maps.generate import forward_with_maps, frozen, multiscale_scores, read_maps
+from wsss.maps.recorder import MapSettings, Recorder
 from wsss.models.averaged import LabelProbabilities, label_probabilities
 from wsss.models.network import Network
 

@@ -24,7 +24,8 @@ from wsss.labels.completion import PowerBackground
 from wsss.labels.make import make_pseudo_labels
 from wsss.labels.pamr import pamr
 from wsss.labels.recipe import complete, refine, refine_to_image
-from wsss.maps.generate import MapSettings, multiscale_scores
+from wsss.maps.generate import multiscale_scores
+from wsss.maps.recorder import MapSettings
 from wsss.maps.scores import normalise_scores
 from wsss.reporting import Silent
 from wsss.training.dense_energy import dense_energy

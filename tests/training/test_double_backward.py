@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from wsss.config import Config
 from wsss.data.masks import IGNORE_INDEX
 from wsss.labels.recipe import complete, refine_to_image
-from wsss.maps.generate import MapSettings, Recorder, class_maps
+from wsss.maps.generate import class_maps
+from wsss.maps.recorder import MapSettings, Recorder
 from wsss.maps.scores import normalise_scores
 from wsss.models.network import Network
 from wsss.training.segment import SegmentTask

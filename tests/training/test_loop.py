@@ -26,7 +26,8 @@ from wsss.reporting import Silent
 from wsss.training import loop
 from wsss.training.average import decay_after
 from wsss.training.classify import ClassifyTask
-from wsss.training.loop import Loop, make_optimizer, schedule
+from wsss.training.loop import Loop
+from wsss.training.optimiser import make_optimizer, schedule
 from wsss.training.run import build_from, check_free
 from wsss.training.segment import SegmentTask
 from wsss.training.start import find_labels, train_classifier
@@ -227,7 +228,8 @@ def test_a_loss_that_is_no_number_stops_the_run(
 def test_norms_and_biases_do_not_decay_and_the_decoder_learns_faster(tiny_config: Any) -> None:
     config = tiny_config(segment__lr=1e-2, segment__decoder_lr_factor=5.0, segment__weight_decay=0.1)
     network = build_from(config, ["a"], decoder=True)
-    optimizer = make_optimizer(SegmentTask(config, None, CPU, from_disk=True, started=False), network)
+    task = SegmentTask(config, None, CPU, from_disk=True, started=False)
+    optimizer = make_optimizer(task.section, task.parameter_groups(network))
     group_of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(network.parameters()))
     for name, parameter in network.named_parameters():
@@ -239,7 +241,8 @@ def test_norms_and_biases_do_not_decay_and_the_decoder_learns_faster(tiny_config
 def test_the_optimisers(tiny_config: Any) -> None:
     config = tiny_config(classify__optimizer="sgd-poly", classify__momentum=0.8, classify__weight_decay=0.01)
     network = build_from(config, ["a"], decoder=False)
-    optimizer = make_optimizer(ClassifyTask(config, None, CPU), network)
+    task = ClassifyTask(config, None, CPU)
+    optimizer = make_optimizer(task.section, task.parameter_groups(network))
     assert isinstance(optimizer, torch.optim.SGD)
     assert {group["momentum"] for group in optimizer.param_groups} == {0.8}
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.01, 0.0}

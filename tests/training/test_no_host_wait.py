@@ -23,7 +23,8 @@ from wsss.data.augment import TrainingImages
 from wsss.data.open import open_data
 from wsss.labels.make import _among as among
 from wsss.labels.recipe import refine_to_image
-from wsss.maps.generate import MapSettings, multiscale_scores
+from wsss.maps.generate import multiscale_scores
+from wsss.maps.recorder import MapSettings
 from wsss.models.averaged import LabelProbabilities
 from wsss.models.network import Network
 from wsss.reporting import Silent

@@ -36,6 +36,11 @@ class ScaledBatch:
     images: list[Tensor]
     scaled: list[Tensor]
 
+    def pin_memory(self) -> ScaledBatch:
+        """The same in memory that a GPU reads by itself; torch's loader asks for it."""
+        images, scaled = ([image.pin_memory() for image in some] for some in (self.images, self.scaled))
+        return ScaledBatch(self.records, images, scaled)
+
     def at_scales(self, device: torch.device) -> list[Tensor]:
         """For each scale (B, 3, H_s, W_s) float32 in [0, 1] on a device."""
         return [images.to(device, non_blocking=True).float() / 255 for images in self.scaled]
@@ -79,9 +84,16 @@ def _read(record: Record) -> Tensor:
     return torch.from_numpy(read_image(record.image))
 
 
-def load_batches(dataset: ScaledImages, workers: int) -> Iterator[ScaledBatch]:
-    """Read batches ahead of their use, in order; nothing runs ahead of the only one, so it needs no process."""
-    return read_ahead(dataset, max(0, min(workers, len(dataset) - 1)))
+def load_batches(dataset: ScaledImages, workers: int, device: torch.device | None = None) -> Iterator[ScaledBatch]:
+    """Read batches ahead of their use, in order; nothing runs ahead of the only one, so it needs no process.
+
+    Args:
+        dataset: the batches.
+        workers: processes that read them.
+        device: where they will be used; None is the CPU.
+    """
+    pin_memory = device is not None and device.type == "cuda"
+    return read_ahead(dataset, max(0, min(workers, len(dataset) - 1)), pin_memory=pin_memory)
 
 
 def scaled_size(height: int, width: int, side: int, stride: tuple[int, int]) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from wsss.config import Config
 from wsss.data.records import Record
@@ -19,6 +20,11 @@ from wsss.stopping import StopRequest
 
 class Labeller(Protocol):
     """Makes the label maps of batches."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
 
     def jobs(
         self, batches: Iterable[ScaledBatch], crf: Callable[..., np.ndarray[Any, Any]]
@@ -68,7 +74,7 @@ def label_remaining(
     reporter.begin(what, total, total - len(todo))
     processes = crf_processes(min(workers, len(todo)) if crf else 0)
     with Pool(processes.count) as pool, processes:
-        results = pool.run(labeller.jobs(load_batches(images, workers), processes.call))
+        results = pool.run(labeller.jobs(load_batches(images, workers, labeller.device), processes.call))
         for done, _ in enumerate(results, total - len(todo) + 1):
             reporter.advance()
             stop.leave_if_asked(f"after {done} of {total} images", "run the same command again")

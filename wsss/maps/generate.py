@@ -1,183 +1,31 @@
 """Class maps of a batch: one forward, then one backward for the r-th present class of every image.
 
-Images do not influence each other, so the logit of one class of each image may share a backward: the number of
-backwards is the largest number of tags among images that pass together. Gradients are taken with respect to the
-recorded attention outputs alone; no parameter gradient is computed.
+What passes is recorded and read by ``recorder.py``; here batches are parted into passes, at one scale or several, and
+what these say is put together.
 
 Tags decide how many passes there are, so they are wanted on the host, which then never waits for the device. Tags that
 lie on a device serve as well, but the host waits to read them.
 
-Shape suffixes: B images, C = K + 1 label channels, K classes, R the largest number of tags, H x W pixels, h x w patch
+Shape suffixes: B images, C = K + 1 label channels (in features those of a token), K classes, H x W pixels, h x w patch
 grid, N tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
-from types import TracebackType
-from typing import Literal
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wsss.config import Coupling, MapsSection, Method, Rows
-from wsss.errors import UsageError
-from wsss.maps.affinity import spread
-from wsss.maps.methods import BY_GRADIENT, CLASS_AGNOSTIC, Reading, gradcam
-from wsss.maps.passes import image_groups, one_class_an_image
+from wsss.config import Coupling, Method, Rows
+from wsss.maps.passes import image_groups
+from wsss.maps.recorder import BY_BACKWARD, MapSettings, Recorder
 from wsss.maps.scores import normalise_scores
-from wsss.maps.tape import AttentionTape
 from wsss.models.averaged import LabelProbabilities, passes
 from wsss.models.backbone import Features
 from wsss.models.network import Network
-
-BY_BACKWARD = {*BY_GRADIENT, "gradcam"}
-"""Methods that ask for a backward a class."""
-
-BY_ROWS = {"getam", "attention-gradient"}
-"""Those that read the gradient of no other rows of attention than the explaining ones."""
-
-HALF_SCALE = 1024.0
-"""Under fp16 the logit is multiplied by this for the backward, so that small gradients do not vanish."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MapSettings:
-    """How a class is read out; see ``wsss.maps.methods``.
-
-    ``rows`` "auto" takes those of the tokens that feed the head. Maps are raised to the power ``gamma`` and then
-    spread ``spread`` times by the affinity of the patches (``wsss.maps.affinity``); 1 and 0 leave them as published.
-    """
-
-    method: Method = "getam"
-    coupling: Coupling = "released"
-    start_layer: int = 0
-    rows: Rows = "auto"
-    gamma: float = 1.0
-    spread: int = 0
-
-    @classmethod
-    def of(cls, section: MapsSection) -> MapSettings:
-        """The settings of a config section."""
-        return cls(**section.model_dump(include={field.name for field in fields(cls)}))
-
-
-class Recorder:
-    """Records a forward pass of the network for maps: the tape and, for grad-CAM, one layer's tokens.
-
-    Use as a context around ``network.features``; then ``maps`` reads them, as often as the graph lives.
-    """
-
-    def __init__(self, network: Network, settings: MapSettings) -> None:
-        if settings.start_layer >= network.backbone.depth:
-            raise UsageError(
-                f"start layer {settings.start_layer}: {network.backbone.name} has {network.backbone.depth} blocks",
-                f"--start-layer {network.backbone.depth // 2}",
-            )
-        self.network = network
-        self.settings = settings
-        self.tape = AttentionTape(settings.start_layer, below=settings.spread > 0)
-        self._stack = ExitStack()
-        self._tokens_BNC: Tensor | None = None
-
-    def __enter__(self) -> Recorder:
-        if self.settings.method == "gradcam":
-            handle = self.network.backbone.gradcam_layer.register_forward_hook(self._keep_tokens)
-            self._stack.callback(handle.remove)
-        if self.settings.method in BY_ROWS and self._fed == "token":
-            block = self.network.backbone.vit.blocks[self.settings.start_layer]
-            self._stack.callback(block.register_forward_hook(self.tape.narrow_start).remove)
-        self._stack.enter_context(self.tape)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
-
-    def _keep_tokens(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        self._tokens_BNC = output if output.requires_grad else output.detach().requires_grad_()
-        return self._tokens_BNC
-
-    def maps(self, features: Features, logits_BK: Tensor, present_BK: Tensor, *, keep_graph: bool = False) -> Tensor:
-        """Class maps (B, K, h, w) float32, detached; those of absent classes are 0.
-
-        Args:
-            features: of the recorded pass.
-            logits_BK: the readout of these features.
-            present_BK: bool, the image-level labels, on the host.
-            keep_graph: whether another backward follows through the same pass.
-        """
-        device = logits_BK.device
-        rounds = [chosen_BK.to(device, non_blocking=True) for chosen_BK in one_class_an_image(present_BK)]
-        maps_BKhw = logits_BK.new_zeros((*logits_BK.shape, *features.grid), dtype=torch.float32)
-        if rounds:
-            ranked_BRhw = self._spread(self._ranked(features, logits_BK, rounds, keep_graph))
-            for chosen_BK, map_Bhw in zip(rounds, ranked_BRhw.unbind(dim=1), strict=True):
-                maps_BKhw += chosen_BK[:, :, None, None] * map_Bhw[:, None]
-        return maps_BKhw
-
-    def _ranked(self, features: Features, logits_BK: Tensor, rounds: list[Tensor], keep_graph: bool) -> Tensor:
-        """(B, R, h, w): the map of each image's r-th class; where it has none, anything finite."""
-        method = self.settings.method
-        if method == "cam":
-            maps_BKhw = self.network.readout.cam(features).detach().float().relu()
-            return torch.einsum("rbk,bkhw->brhw", torch.stack(rounds).float(), maps_BKhw)
-        if method in CLASS_AGNOSTIC:
-            row_BN = CLASS_AGNOSTIC[method](self._reading())
-            return self._on_grid(row_BN, features.grid)[:, None].expand(-1, len(rounds), -1, -1)
-        return self._by_gradient(features.grid, logits_BK, rounds, keep_graph)
-
-    def _spread(self, maps_BRhw: Tensor) -> Tensor:
-        settings = self.settings
-        if settings.gamma != 1:
-            maps_BRhw = maps_BRhw.clamp_min(0) ** settings.gamma
-        if settings.spread == 0:
-            return maps_BRhw
-        prefix = self.network.backbone.num_prefix_tokens
-        return spread(maps_BRhw.flatten(2), self.tape.attentions, prefix, settings.spread).reshape(maps_BRhw.shape)
-
-    @property
-    def _fed(self) -> Literal["token", "pool", "both"]:
-        return self.network.readout.fed if self.settings.rows == "auto" else self.settings.rows
-
-    def _reading(self) -> Reading:
-        return Reading(
-            attentions=self.tape.from_start,
-            num_prefix_tokens=self.network.backbone.num_prefix_tokens,
-            fed=self._fed,
-            coupling=self.settings.coupling,
-        )
-
-    def _by_gradient(self, grid: tuple[int, int], logits_BK: Tensor, rounds: list[Tensor], keep_graph: bool) -> Tensor:
-        reading = self._reading()
-        scale = HALF_SCALE if logits_BK.dtype == torch.float16 else 1.0
-        maps = []
-        for number, chosen_BK in enumerate(rounds):
-            score = (logits_BK * chosen_BK).sum() * scale
-            retain = keep_graph or number + 1 < len(rounds)
-            maps.append(self._on_grid(self._row(reading, score, scale, retain), grid))
-        return torch.stack(maps, dim=1)
-
-    def _row(self, reading: Reading, score: Tensor, scale: float, retain: bool) -> Tensor:
-        if self.settings.method == "gradcam":
-            tokens_BNC = self._tokens_BNC
-            assert tokens_BNC is not None
-            (gradient_BNC,) = torch.autograd.grad(score, tokens_BNC, retain_graph=retain)
-            first = reading.num_prefix_tokens
-            row_BN = gradcam(tokens_BNC[:, first:], gradient_BNC[:, first:].float() / scale)
-            return F.pad(row_BN, (first, 0))
-        outputs = [attention.output_BAND for attention in reading.attentions]
-        gradients = list(torch.autograd.grad(score, outputs, retain_graph=retain))
-        if scale != 1:
-            gradients = [gradient.float() / scale for gradient in gradients]
-        return BY_GRADIENT[self.settings.method](reading, gradients)
-
-    def _on_grid(self, row_BN: Tensor, grid: tuple[int, int]) -> Tensor:
-        return row_BN[:, self.network.backbone.num_prefix_tokens :].detach().reshape(-1, *grid)
 
 
 @contextmanager

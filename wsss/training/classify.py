@@ -17,8 +17,9 @@ from wsss.data.scaled import ScaledImages, load_batches
 from wsss.device import autocast, num_workers
 from wsss.evaluation.tagging import tag_f1, tag_map
 from wsss.models.network import Network
-from wsss.training.loop import Batch, schedule
+from wsss.training.loop import Batch
 from wsss.training.losses import classification_loss
+from wsss.training.optimiser import schedule
 
 
 class ClassifyTask:
@@ -59,7 +60,7 @@ def tag_scores(network: Network, tagged: TaggedSet, config: Config, device: torc
     images = ScaledImages(tagged.records, (config.augment.size,), network.backbone.stride, config.classify.batch_size)
     scores: list[Tensor] = []
     present: list[Any] = []
-    for batch in load_batches(images, num_workers(config.run)):
+    for batch in load_batches(images, num_workers(config.run), device):
         with torch.inference_mode(), autocast(config.run, device):
             logits_BK = network.classify(batch.at_scales(device)[0])
         scores.append(logits_BK.float().sigmoid().cpu())

@@ -29,6 +29,7 @@ from wsss.stopping import StopRequest, stop_requests
 from wsss.training.average import MovingAverage
 from wsss.training.bad_loss import BadStep, LossWatch, save_batch
 from wsss.training.checkpoint import part_of, read_checkpoint, save_checkpoint
+from wsss.training.optimiser import make_optimizer
 
 LOG_EVERY = 10
 """Steps between two lines of metrics.jsonl: there alone the host waits for a GPU, unless bad steps are skipped or fp16
@@ -108,7 +109,7 @@ class Loop:
         self.reporter = reporter
         self.extra = dict(extra or {})
         self.state = State()
-        self.optimizer = make_optimizer(task, network)
+        self.optimizer = make_optimizer(task.section, task.parameter_groups(network))
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.run.amp == "fp16")
         decay = task.section.ema
         self.ema = MovingAverage(network, decay) if decay else None
@@ -319,32 +320,6 @@ class Loop:
         path = self.run / METRICS
         with disk_errors(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(plain) + "\n")
-
-
-def make_optimizer(task: Task, network: Network) -> torch.optim.Optimizer:
-    """The optimiser of a task; matrices decay, norms and biases do not."""
-    section = task.section
-    groups: list[dict[str, Any]] = []
-    for group in task.parameter_groups(network):
-        parameters = [parameter for parameter in group["params"] if parameter.requires_grad]
-        for decay, chosen in (
-            (section.weight_decay, [p for p in parameters if p.ndim > 1]),
-            (0.0, [p for p in parameters if p.ndim <= 1]),
-        ):
-            groups.append({"params": chosen, "lr": group["lr"], "base_lr": group["lr"], "weight_decay": decay})
-    if section.optimizer == "sgd-poly":
-        return torch.optim.SGD(groups, lr=section.lr, momentum=section.momentum)
-    return torch.optim.AdamW(groups, lr=section.lr)
-
-
-def schedule(section: Optimisation, step: int, total: int) -> float:
-    """Learning rate at a step relative to its base: warm-up, then cosine to 0 (AdamW) or (1 - t)^0.9 (SGD)."""
-    if section.optimizer == "sgd-poly":
-        return math.pow(1 - step / total, 0.9)
-    warmup = section.warmup * total
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, total - warmup)))
 
 
 def _drop_lines_after(path: Path, step: int) -> None:

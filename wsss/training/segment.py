@@ -21,14 +21,16 @@ from wsss.data.scaled import ScaledImages, load_batches
 from wsss.device import autocast, num_workers
 from wsss.evaluation.confusion import ConfusionMatrix
 from wsss.labels.recipe import agree, complete, refine
-from wsss.maps.generate import MapSettings, forward_with_maps
+from wsss.maps.generate import forward_with_maps
+from wsss.maps.recorder import MapSettings
 from wsss.maps.scores import normalise_scores
 from wsss.models.averaged import label_probabilities
 from wsss.models.backbone import Features
 from wsss.models.network import Network
 from wsss.training.dense_energy import dense_energy
-from wsss.training.loop import Batch, schedule
+from wsss.training.loop import Batch
 from wsss.training.losses import balanced_cross_entropy, classification_loss, saliency_loss
+from wsss.training.optimiser import schedule
 
 
 class SegmentTask:
@@ -173,7 +175,7 @@ def score_split(network: Network, tagged: TaggedSet, config: Config, device: tor
     records = [record for record in tagged.records if tagged.mask_path(record) is not None]
     images = ScaledImages(records, (config.augment.size,), network.backbone.stride, config.segment.batch_size)
     matrix = ConfusionMatrix(len(tagged.classes) + 1)
-    for batch in load_batches(images, num_workers(config.run)):
+    for batch in load_batches(images, num_workers(config.run), device):
         sizes = [(image.shape[0], image.shape[1]) for image in batch.images]
         with autocast(config.run, device):
             probabilities = label_probabilities(network, batch.at_scales(device), sizes)
