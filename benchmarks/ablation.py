@@ -1,12 +1,13 @@
 """What each piece of the recipe is worth on VOC animals: the ablation table of RESULTS.md.
 
     python benchmarks/ablation.py OUT --data DIR --init runs/cls                       # every row, one seed: hours
-    python benchmarks/ablation.py OUT --data DIR --init runs/cls --rows published,default --seeds 0,1
+    python benchmarks/ablation.py OUT --data DIR --init runs/cls --rows 'published; default' --seeds 0,1
 
 A row is `wsss train-seg` with the preset and some settings, from the same classifier, on the same crops, for as many
-steps (the default twice that, in two rounds); then `wsss predict` of `val` at one scale and at two with flip, and
-`wsss evaluate --errors`. The last step is scored. Every seed has its own training; the classifier stays. What is in OUT
-already is kept and a stopped training goes on, so rows may be added one by one.
+steps; the default takes twice that, in two rounds, and so do the rows "4 epochs". Then come `wsss predict` of `val`, at
+one scale and more up to two with flip and the dense CRF, and `wsss evaluate --errors`. The last step is scored. Every
+seed has its own training; the classifier stays. What is in OUT already is kept and a stopped training goes on, so rows
+may be added one by one.
 """
 
 from __future__ import annotations
@@ -36,20 +37,31 @@ PUBLISHED = (
 )
 """The published reading, completion and losses; network, optimiser, crops and steps are those of the other rows."""
 
+LONGER = ("segment.epochs=4",)
+"""As many steps as the two rounds of the default; the preset has two epochs a round."""
+
 ROWS: Mapping[str, Sequence[str]] = {
     "published": PUBLISHED,
+    "published, 4 epochs": (*PUBLISHED, *LONGER),
     "maps alone": ("segment.maps_share=1", "segment.ema=0", "segment.rounds=1"),
     "no average": ("segment.ema=0", "segment.rounds=1"),
     "one round": ("segment.rounds=1",),
     "default": (),
     "one round, energy": ("segment.weight_energy=1e-7", "segment.rounds=1"),
+    "true masks": (),
+    "true masks, 4 epochs": LONGER,
 }
 """One switch at a time; each is `wsss train-seg` with these settings. "one round" is the first of the default's two."""
 
-CEILING = "true masks"
+CEILINGS = ("true masks", "true masks, 4 epochs")
+"""Rows that learn true masks."""
+
 VIEWS: Mapping[str, Sequence[str]] = {
     "one scale": ("--scales", "224", "--no-flip"),
+    "flip": ("--scales", "224", "--flip"),
+    "two scales": ("--scales", "224,320", "--no-flip"),
     "two scales, flip": ("--scales", "224,320", "--flip"),
+    "two scales, flip, CRF": ("--scales", "224,320", "--flip", "--crf"),
 }
 
 
@@ -72,20 +84,25 @@ def train(run: Path, preset: str, data: Path, init: Path, row: str, seed: int) -
     if (run / "last.pt").is_file():
         wsss("train-seg", "--resume", run)
     else:
-        labels = ("--labels", data / "SegmentationClass") if row == CEILING else ()
-        settings = [part for setting in ROWS.get(row, ()) for part in ("--set", setting)]
+        labels = ("--labels", data / "SegmentationClass") if row in CEILINGS else ()
+        settings = [part for setting in ROWS[row] for part in ("--set", setting)]
         wsss("train-seg", "-c", preset, "--data", data, "--init", init, "--seed", seed, *labels, *settings, "-o", run)
     (run / ".done").touch()
 
 
 def score(run: Path, preset: str, data: Path, view: str) -> dict[str, Any]:
     """Figures of ``wsss evaluate --errors`` on ``val``."""
-    masks = run / view.replace(",", "").replace(" ", "-")
+    masks = run / folder(view)
     if not (masks / ".done").is_file():
         wsss("predict", run, data, "--split", "val", "-c", preset, *VIEWS[view], "--no-overlays", "-o", masks)
         (masks / ".done").touch()
     report: dict[str, Any] = json.loads(wsss("evaluate", masks, "--data", data, "--split", "val", "--errors", "--json"))
     return report
+
+
+def folder(name: str) -> str:
+    """Of a row or a view."""
+    return name.replace(",", "").replace(" ", "-")
 
 
 def images_per_second(run: Path) -> float:
@@ -105,16 +122,16 @@ def main(
     data: Annotated[Path, typer.Option()],
     init: Annotated[Path, typer.Option(help="Run of train-cls that every row starts from.")],
     preset: Annotated[str, typer.Option("-c", "--config")] = "voc-animals-cpu",
-    rows: Annotated[str, typer.Option(help="Commas between; all are " + ", ".join([*ROWS, CEILING]))] = "",
+    rows: Annotated[str, typer.Option(help="Semicolons between; all are " + "; ".join(ROWS))] = "",
     seeds: str = "0",
 ) -> None:
     """Train, score and print the tables."""
-    chosen = [row.strip() for row in rows.split(",")] if rows else [*ROWS, CEILING]
-    unknown = [row for row in chosen if row not in (*ROWS, CEILING)]
+    chosen = [row.strip() for row in rows.split(";")] if rows else list(ROWS)
+    unknown = [row for row in chosen if row not in ROWS]
     if unknown:
-        raise typer.BadParameter(f"no row {', '.join(unknown)}; there are {', '.join([*ROWS, CEILING])}")
+        raise typer.BadParameter(f"no row {'; '.join(unknown)}; there are {'; '.join(ROWS)}")
     numbers = [int(seed) for seed in seeds.split(",")]
-    runs = {row: [out / f"{row.replace(' ', '-')}-{seed}" for seed in numbers] for row in chosen}
+    runs = {row: [out / f"{folder(row)}-{seed}" for seed in numbers] for row in chosen}
     reports: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for row in chosen:
         for run, seed in zip(runs[row], numbers, strict=True):

@@ -5,7 +5,8 @@
 
 The readable version holds every neighbour of image and maps at once and refines all classes. Ours refines the present
 ones; VOC has 1.56 an image. Both give the same scores within 1e-5, which is checked first. With a run, its pseudo
-labels are made and scored at every stride; masks are opened for scoring alone.
+labels are made and scored at every stride (masks are opened for scoring alone), and it is counted how many of their
+pixels bfloat16 would change.
 
 Shape suffixes: B images, K classes, N neighbours, S samples, H x W pixels.
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
+import numpy as np
 import torch
 import typer
 from measuring import MEBIBYTE, Times, added_memory, machine, ratio_cell, table, take_turns
@@ -28,11 +30,16 @@ from torch.nn import functional as F
 from wsss.config import Config, LabelsSection
 from wsss.data.open import open_data
 from wsss.data.records import TaggedSet
+from wsss.data.scaled import ScaledImages, load_batches
 from wsss.device import pick_device
 from wsss.evaluation.evaluate import evaluate_labels
 from wsss.labels.make import make_pseudo_labels
-from wsss.labels.pamr import CONTRAST, DILATIONS, FLAT, ITERATIONS, pamr
-from wsss.labels.recipe import refine
+from wsss.labels.pamr import CONTRAST, DILATIONS, FLAT, ITERATIONS, pamr, pamr_affinity, pamr_apply, replicate
+from wsss.labels.pamr import neighbours as shifted
+from wsss.labels.recipe import complete, refine
+from wsss.maps.generate import multiscale_scores
+from wsss.maps.recorder import MapSettings
+from wsss.maps.scores import normalise_scores
 from wsss.models.network import Network
 from wsss.reporting import Silent
 from wsss.training.checkpoint import file_hash, load_network
@@ -173,12 +180,73 @@ def labels_at(stride: int, network: Network, tagged: TaggedSet, config: Config, 
 def label_table(run: Path, data: Path, split: str, limit: int) -> str:
     """The pseudo labels of a run, with its own config, at every stride."""
     network, config, path = load_network(run)
-    tagged = open_data(data, split=split, classes=network.classes)
-    if limit:
-        tagged = replace(tagged, records=tagged.records[:: -(-len(tagged) // limit)])
+    tagged = few(open_data(data, split=split, classes=network.classes), limit)
     rows = [labels_at(stride, network, tagged, config, file_hash(path)) for stride in STRIDES]
     header = ["stride", "mIoU %", "coverage %", "ms an image, maps and all"]
     return f"### Pseudo labels of {tagged.split}: {len(tagged)} images, {path}\n\n{table(header, rows)}"
+
+
+def bf16_weights(affinity_BNHW: Tensor, maps_BRHW: Tensor) -> Tensor:
+    """Weights kept in bfloat16, half the memory; sums in float32."""
+    return pamr_apply(affinity_BNHW.bfloat16().float(), maps_BRHW)
+
+
+def bf16_throughout(affinity_BNHW: Tensor, maps_BRHW: Tensor) -> Tensor:
+    """Weights, maps and the sum over the neighbours in bfloat16, each product and sum rounded."""
+    weights_N = affinity_BNHW.bfloat16().unsqueeze(2).unbind(dim=1)
+    maps_BRHW = maps_BRHW.bfloat16()
+    for _ in range(ITERATIONS):
+        padded = replicate(maps_BRHW.float(), max(DILATIONS)).bfloat16()
+        maps_BRHW = torch.zeros_like(maps_BRHW)
+        for weight_B1HW, neighbour_BRHW in zip(weights_N, shifted(padded, DILATIONS), strict=True):
+            maps_BRHW.addcmul_(weight_B1HW, neighbour_BRHW)
+    return maps_BRHW.float()
+
+
+def bf16_sums_in_float(affinity_BNHW: Tensor, maps_BRHW: Tensor) -> Tensor:
+    """Weights and maps kept in bfloat16 between iterations; the sum over the neighbours in float32."""
+    weights_BNHW = affinity_BNHW.bfloat16().float()
+    for _ in range(ITERATIONS):
+        maps_BRHW = pamr_apply(weights_BNHW, maps_BRHW.bfloat16().float(), iterations=1)
+    return maps_BRHW
+
+
+HALVES = {"weights": bf16_weights, "weights and maps": bf16_sums_in_float, "everything": bf16_throughout}
+"""What may be held in bfloat16."""
+
+
+def half_table(run: Path, data: Path, split: str, limit: int) -> str:
+    """Share of pixels whose pseudo label bfloat16 changes, maps and rule being those of the run's config."""
+    network, config, path = load_network(run)
+    tagged = few(open_data(data, split=split, classes=network.classes), limit)
+    settings, section = MapSettings.of(config.maps), config.labels
+    pixels, changed = 0, dict.fromkeys(HALVES, 0)
+    for batch in load_batches(ScaledImages(tagged.records, config.maps.scales, network.backbone.stride, 8), 0):
+        present_BK = torch.from_numpy(np.stack([tagged.present(record) for record in batch.records]))
+        _, scores_BKhw = multiscale_scores(network, batch.at_scales(torch.device("cpu")), present_BK, settings)
+        for image_HW3, scores_Khw, present_K in zip(batch.images, scores_BKhw, present_BK, strict=True):
+            image_B3HW = image_HW3.permute(2, 0, 1)[None].float() / 255
+            maps_BKHW = F.interpolate(scores_Khw[None], size=image_B3HW.shape[2:], mode="bilinear")
+            affinity_BNHW = pamr_affinity(image_B3HW)
+
+            def label(refined_BRHW: Tensor, size: tuple[int, ...], present_K: Tensor = present_K) -> Tensor:
+                scores_BKHW = torch.zeros(1, len(present_K), *size)
+                scores_BKHW[:, present_K] = refined_BRHW
+                return complete(normalise_scores(scores_BKHW, present_K[None])[0], present_K, section)
+
+            maps_BRHW, size = maps_BKHW[:, present_K], image_B3HW.shape[2:]
+            exact_HW = label(pamr_apply(affinity_BNHW, maps_BRHW), size)
+            pixels += exact_HW.numel()
+            for name, half in HALVES.items():
+                changed[name] += int((label(half(affinity_BNHW, maps_BRHW), size) != exact_HW).sum())
+    rows = [[name, f"{100 * count / pixels:.3f}"] for name, count in changed.items()]
+    title = f"### bfloat16 in PAMR, {tagged.split}: {len(tagged)} images, {path}"
+    return f"{title}\n\n{table(['in bfloat16', 'pixels changed, % (target 0.1)'], rows)}"
+
+
+def few(tagged: TaggedSet, limit: int) -> TaggedSet:
+    """At most so many images, evenly spread; 0 keeps all."""
+    return replace(tagged, records=tagged.records[:: -(-len(tagged) // limit)]) if limit else tagged
 
 
 def main(
@@ -203,7 +271,7 @@ def main(
         f"\n{TARGETS} Greatest difference between the two: {greatest:.1g}. MiB: one image of two classes.", flush=True
     )
     if run is not None and data is not None:
-        print(f"\n{label_table(run, data, split, limit)}")
+        print(f"\n{half_table(run, data, split, limit)}\n\n{label_table(run, data, split, limit)}")
 
 
 if __name__ == "__main__":

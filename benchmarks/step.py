@@ -6,7 +6,8 @@
 A step is the losses, their backward, the clipping and the optimiser. Weights, images and tags are random; the tags an
 image has are as many as in VOC. In one round, every rival sees the same batch. "end to end" makes its labels from maps
 alone, "taught" hears the moving average as later steps of the default recipe do, and "published" is the published
-recipe (`ablation.py`) with this network.
+recipe (`ablation.py`) with this network. `--compile` adds the two steps without maps with their blocks compiled by
+`torch.compile`: a pass that is recorded is left alone, since the tape keeps what happens inside a block.
 
 Shape suffixes: B images, K classes, H x W pixels.
 """
@@ -33,7 +34,8 @@ from wsss.device import autocast, pick_device
 from wsss.models.network import Network
 from wsss.training.average import MovingAverage
 from wsss.training.classify import ClassifyTask
-from wsss.training.loop import Batch, Task, make_optimizer
+from wsss.training.loop import Batch, Task
+from wsss.training.optimiser import make_optimizer
 from wsss.training.run import build_from
 from wsss.training.segment import SegmentTask
 
@@ -112,15 +114,20 @@ def make_step(
     device: torch.device,
     *,
     taught: bool = False,
+    compiled: bool = False,
 ) -> Step:
     """A task over these batches, with a fresh network and optimiser."""
     classes = [f"class-{k}" for k in range(batches[0]["present"].shape[1])]
     network = build_from(config, classes, decoder=task != "classify").to(device)
+    if compiled:
+        for block in network.backbone.vit.blocks:
+            block.compile()
     chosen: Task = ClassifyTask(config, None, device)
     if task != "classify":
         chosen = SegmentTask(config, None, device, from_disk=task == "supervised", started=True)
     teacher = MovingAverage(network, config.segment.ema) if taught else None
-    return Step(chosen, network, make_optimizer(chosen, network), cycle(batches), config.run, device, teacher)
+    optimizer = make_optimizer(chosen.section, chosen.parameter_groups(network))
+    return Step(chosen, network, optimizer, cycle(batches), config.run, device, teacher)
 
 
 def with_energy(config: Config, weight: float) -> Config:
@@ -128,11 +135,13 @@ def with_energy(config: Config, weight: float) -> Config:
     return config.model_copy(update={"segment": config.segment.model_copy(update={"weight_energy": weight})})
 
 
-def make_rivals(config: Config, published: Config, batches: list[Batch], device: torch.device) -> dict[str, Step]:
+def make_rivals(
+    config: Config, published: Config, batches: list[Batch], device: torch.device, *, compiled: bool
+) -> dict[str, Step]:
     """The steps by name."""
     plain = with_energy(config, 0.0)
     energy = with_energy(config, config.segment.weight_energy or ENERGY_WEIGHT)
-    return {
+    rivals = {
         SUPERVISED: make_step("supervised", plain, batches, device),
         END_TO_END: make_step("end to end", plain, batches, device),
         ENERGY: make_step("end to end", energy, batches, device),
@@ -140,6 +149,10 @@ def make_rivals(config: Config, published: Config, batches: list[Batch], device:
         PUBLISHED_STEP: make_step("end to end", published, batches, device),
         CLASSIFY: make_step("classify", plain, batches, device),
     }
+    if compiled:
+        rivals[f"{SUPERVISED}, compiled"] = make_step("supervised", plain, batches, device, compiled=True)
+        rivals[f"{CLASSIFY}, compiled"] = make_step("classify", plain, batches, device, compiled=True)
+    return rivals
 
 
 def share_of_energy(times: dict[str, Times]) -> str:
@@ -165,6 +178,7 @@ def main(
     classes: int = 20,
     device: str = "auto",
     rounds: int = 8,
+    compiled: Annotated[bool, typer.Option("--compile", help="Also time compiled networks.")] = False,
     profiled: Annotated[bool, typer.Option("--profile", help="Also print where the time goes.")] = False,
 ) -> None:
     """Print one table."""
@@ -172,7 +186,7 @@ def main(
     chosen, size = pick_device(device), batch or settings.segment.batch_size
     batches = [random_batch(size, classes, settings.augment.size, chosen, seed) for seed in range(rounds + 1)]
     published = resolve(config, [*(assignments or ()), *PUBLISHED], {"model.weights": "none"})
-    rivals = make_rivals(settings, published, batches, chosen)
+    rivals = make_rivals(settings, published, batches, chosen, compiled=compiled)
     times = take_turns(rivals, rounds)
     tags = statistics.mean(float(batch["present"].sum()) / size for batch in batches)
     side, backbone = settings.augment.size, settings.model.backbone
