@@ -12,7 +12,6 @@ Shape suffixes: C = K + 1 label channels, K classes, H x W pixels, h x w patch g
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from measuring import machine, table
+from measuring import few, machine, table
 from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
@@ -128,9 +127,7 @@ def main(
     """Print one table."""
     network, config, path = load_network(run)
     network.require_decoder()
-    tagged = open_data(data, split=split, classes=network.classes)
-    if limit:
-        tagged = replace(tagged, records=tagged.records[:: -(-len(tagged) // limit)])
+    tagged = few(open_data(data, split=split, classes=network.classes), limit)
     chosen = rows()
     matrices = {name: ConfusionMatrix(len(tagged.classes) + 1) for name in chosen}
     settings, sides = MapSettings.of(config.maps), tuple(int(side) for side in scales.split(","))

@@ -9,13 +9,13 @@ counts as wrong in the mIoU. Masks are opened for scoring alone.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
 import typer
+from measuring import few
 from rich.progress import track
 
 from wsss.config import LabelsSection
@@ -53,9 +53,7 @@ def main(
 ) -> None:
     """Print one table."""
     network, _, path = load_network(run)
-    tagged = open_data(data, split=split, classes=network.classes)
-    if limit:
-        tagged = replace(tagged, records=tagged.records[:: -(-len(tagged) // limit)])
+    tagged = few(open_data(data, split=split, classes=network.classes), limit)
     settings = MapSettings(
         method=method,  # type: ignore[arg-type]
         coupling=coupling,  # type: ignore[arg-type]

@@ -13,11 +13,13 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from wsss.data.records import TaggedSet
 
 MEBIBYTE = 2**20
 STATUS = Path("/proc/self/status")
@@ -128,6 +130,11 @@ def _status(field: str) -> int:
     """A size of this process from /proc, bytes."""
     lines = STATUS.read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+
+
+def few(tagged: TaggedSet, limit: int) -> TaggedSet:
+    """At most so many images, evenly spread; 0 keeps all."""
+    return replace(tagged, records=tagged.records[:: -(-len(tagged) // limit)]) if limit else tagged
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

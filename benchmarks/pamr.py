@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -23,7 +22,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from measuring import MEBIBYTE, Times, added_memory, machine, ratio_cell, table, take_turns
+from measuring import MEBIBYTE, Times, added_memory, few, machine, ratio_cell, table, take_turns
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -242,11 +241,6 @@ def half_table(run: Path, data: Path, split: str, limit: int) -> str:
     rows = [[name, f"{100 * count / pixels:.3f}"] for name, count in changed.items()]
     title = f"### bfloat16 in PAMR, {tagged.split}: {len(tagged)} images, {path}"
     return f"{title}\n\n{table(['in bfloat16', 'pixels changed, % (target 0.1)'], rows)}"
-
-
-def few(tagged: TaggedSet, limit: int) -> TaggedSet:
-    """At most so many images, evenly spread; 0 keeps all."""
-    return replace(tagged, records=tagged.records[:: -(-len(tagged) // limit)]) if limit else tagged
 
 
 def main(

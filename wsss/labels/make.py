@@ -33,7 +33,8 @@ from wsss.labels.crf import Crf
 from wsss.labels.manifest import forget, output_folder, write_manifest
 from wsss.labels.recipe import complete, refine_to_image
 from wsss.labels.remaining import label_remaining
-from wsss.maps.generate import MapSettings, multiscale_scores
+from wsss.maps.generate import multiscale_scores
+from wsss.maps.recorder import MapSettings
 from wsss.models.averaged import LabelProbabilities
 from wsss.models.network import Network
 from wsss.reporting import Reporter
@@ -176,7 +177,7 @@ class Maker:
                     continue
                 present_K = torch.from_numpy(self.tagged.present(record))
                 refined_KHW, background_HW = refine_to_image(
-                    _in_unit_range(image_HW3.to(self.device)),
+                    _in_unit_range(image_HW3.to(self.device, non_blocking=True)),
                     scores_Khw,
                     present_K,
                     self.config.labels,
