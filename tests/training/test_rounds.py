@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from wsss.errors import Interrupted
+from wsss.errors import Interrupted, MachineError
+from wsss.files import DiskError
 from wsss.labels.manifest import read_manifest
 from wsss.reporting import Silent
 from wsss.training import start
@@ -79,6 +81,22 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     assert stage == "student" or caught.value.fix == f"--resume {run}"
     resume_segmenter(run, QUIET)
     assert_same(run, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("stage", ["teacher", "labels", "student"])
+def test_a_full_disk_names_the_run_that_goes_on(
+    stage: str, tmp_path: Path, tiny_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of its parts met it; the teacher is no run of the user's."""
+    run = tmp_path / "run"
+
+    def refuse(*_: object, **__: object) -> Any:
+        raise DiskError(run / "file", OSError(errno.ENOSPC, "No space left on device"))
+
+    monkeypatch.setattr(*stop_at(stage, refuse))
+    with pytest.raises(MachineError) as caught:
+        train_segmenter(tiny_config(segment__rounds=2, segment__epochs=1), run, QUIET)
+    assert caught.value.fix.endswith(f", then --resume {run}")
 
 
 def stop_at(stage: str, leave: Callable[..., Any]) -> tuple[Any, str, Callable[..., Any]]:

@@ -19,8 +19,8 @@ from wsss.data.augment import TrainingImages
 from wsss.data.layers import NO_SALIENCY, check_layers
 from wsss.data.records import TaggedSet
 from wsss.device import prepare_device
-from wsss.errors import Interrupted, UsageError
-from wsss.files import sweep
+from wsss.errors import Interrupted, MachineError, UsageError
+from wsss.files import DiskError, sweep
 from wsss.labels.make import make_pseudo_labels
 from wsss.lock import locked
 from wsss.models.network import Network
@@ -151,6 +151,10 @@ def _be_taught(
         make_pseudo_labels(network, train, run / LABELS, config, reporter, device=device, checkpoint_sha256=digest)
     except Interrupted as error:
         raise Interrupted(error.problem, f"--resume {run}") from error
+    except DiskError as error:
+        raise MachineError(error.problem, f"{error.remedy}, then --resume {run}") from error
+    except MachineError as error:
+        raise MachineError(error.problem, error.fix.replace(f"--resume {teacher}", f"--resume {run}")) from error
 
 
 def find_labels(folder: Path, train: TaggedSet) -> Path:
