@@ -3,7 +3,7 @@
 #
 #     WSSS_VOC_ANIMALS=/data/voc-animals WSSS_WEIGHTS=/data/weights benchmarks/voc_animals.sh OUT [SEED]
 #
-# About eight hours on two cores. What is in OUT already is kept, so a stopped run goes on.
+# About fourteen hours on two cores. What is in OUT already is kept, so a stopped run goes on.
 set -euo pipefail
 out=${1:?"usage: benchmarks/voc_animals.sh OUT [SEED]"}
 seed=${2:-0}
@@ -46,6 +46,7 @@ once "$out/pseudo" wsss make-pseudo "$out/cls" -c $preset --data "$data" --split
 wsss evaluate "$out/pseudo" --data "$data" --split train_aug --json | tee -a "$out/figures.txt"
 
 python "$here/ablation.py" "$out/ablation" --data "$data" --init "$out/cls" -c $preset --seeds "$seed" | tee "$out/ablation.md"
+table "$out/agreement.md" python "$here/agreement.py" "$out/ablation/one-round-$seed" --data "$data" --split train --limit 110
 seg=$out/ablation/default-$seed
 for split in train val; do
     agreed="$out/pseudo-agreed-$split"
