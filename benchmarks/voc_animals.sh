@@ -12,6 +12,7 @@ weights=${WSSS_WEIGHTS:?"WSSS_WEIGHTS must name the folder of deit_tiny_patch16_
 preset=voc-animals-cpu
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$out"
+rm -f "$out/figures.txt" # what is kept is scored again, in moments
 
 once() { # once FOLDER COMMAND...: run it unless the folder holds a finished result
     local folder=$1
