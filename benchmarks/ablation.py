@@ -155,8 +155,9 @@ def figures(row: str, reports: Mapping[str, list[dict[str, Any]]], runs: Sequenc
 
 
 def per_class(row: str, reports: Sequence[dict[str, Any]], classes: Sequence[str]) -> list[str]:
-    """Row of the second table, means over the seeds."""
-    return [row, *(percent([statistics.mean(r["per_class_iou"][name] for r in reports)]) for name in classes)]
+    """Row of the second table, means over the seeds; a class that the split does not show has no IoU."""
+    ious = [[r["per_class_iou"][name] for r in reports if r["per_class_iou"][name] is not None] for name in classes]
+    return [row, *(percent([statistics.mean(some)]) if some else "-" for some in ious)]
 
 
 def lost(row: str, reports: Sequence[dict[str, Any]], kinds: Sequence[str]) -> list[str]:
