@@ -60,6 +60,27 @@ def test_each_image_has_its_own_tags() -> None:
     assert with_background(present_BK).tolist() == [[True, True, False], [True, True, True]]
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 3), st.integers(1, 6))
+def test_it_is_the_formula_over_all_classes(seed: int, images: int, classes: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scores_BKHW = torch.rand(images, classes, 2, 3, generator=generator)
+    opinion_BCHW = (3 * torch.randn(images, classes + 1, 2, 3, generator=generator)).softmax(dim=1)
+    present_BK = torch.rand(images, classes, generator=generator) < 0.5
+    absent_BCHW = ~with_background(present_BK)[:, :, None, None]
+
+    def shares(logits_BCHW: Tensor) -> Tensor:
+        weights_BCHW = logits_BCHW.double().exp().masked_fill(absent_BCHW, 0)
+        return weights_BCHW / weights_BCHW.sum(dim=1, keepdim=True)
+
+    best_B1HW = (scores_BKHW * present_BK[:, :, None, None]).amax(dim=1, keepdim=True)
+    maps_BCHW = shares(torch.cat([BAND.score(best_B1HW), scores_BKHW], dim=1) / 0.1)
+    heard_BCHW = shares(opinion_BCHW.clamp(min=1e-4).log())
+    expected_BCHW = shares((maps_BCHW.clamp(min=1e-4) * heard_BCHW.clamp(min=1e-4)).sqrt().log())
+    joint_BCHW = joint_probabilities(scores_BKHW, present_BK, opinion_BCHW, BAND, 0.1)
+    torch.testing.assert_close(joint_BCHW.double(), expected_BCHW, atol=1e-6, rtol=1e-5)
+
+
 def test_the_power_rule_sets_its_own_background_against_the_classes() -> None:
     scores_BKHW, opinion_BCHW = torch.tensor([[[[0.01, 0.9]]]]), torch.full((1, 2, 1, 2), 0.5)
     rule = PowerBackground(exponent=32)

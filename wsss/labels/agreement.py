@@ -4,7 +4,8 @@ Class maps know which pixels made a class likely in one image: they mark its tel
 decoder trained on many such labels has averaged their accidents out, but drifts if it teaches itself alone. Their
 normalised geometric mean, a product of experts (Hinton, 2002), is sure only where both are.
 
-Shape suffixes: B images, C = K + 1 label channels with the background first, K classes, H x W pixels.
+Shape suffixes: B images, C = K + 1 label channels with the background first, K classes, S slots of present classes,
+behind the background where both are there, H x W pixels.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from wsss.data.masks import IGNORE_INDEX
 from wsss.labels.completion import BackgroundBand, PowerBackground
+from wsss.labels.slots import Slots
 
 LEAST = 1e-4
 """Smallest probability of either side: neither forbids what the other is sure of."""
@@ -33,7 +36,7 @@ def joint_probabilities(
 
     Args:
         scores_BKHW: class scores in [0, 1].
-        present_BK: bool, the image-level labels, on the host or with the scores.
+        present_BK: bool, the image-level labels, on the host.
         opinion_BCHW: the decoder's probabilities, of all classes.
         rule: gives the background a score to set against those of the classes.
         softness: difference of scores that changes the odds of the maps by a factor e.
@@ -41,16 +44,22 @@ def joint_probabilities(
     Returns:
         (B, C, H, W) float32; 0 for absent classes, each pixel sums to 1.
     """
-    present_BK = present_BK.to(scores_BKHW.device, non_blocking=True)
-    absent_BC = ~with_background(present_BK)
+    slots = Slots.of(present_BK, scores_BKHW.device)
+    absent_BS = F.pad(slots.empty_BS, (1, 0))[:, :, None, None]  # the background comes first and is in every image
 
-    def among_present(logits_BCHW: Tensor) -> Tensor:
-        return logits_BCHW.masked_fill(absent_BC[:, :, None, None], -torch.inf).softmax(dim=1)
+    def among_present(logits_BSHW: Tensor) -> Tensor:
+        return logits_BSHW.masked_fill(absent_BS, -torch.inf).softmax(dim=1)
 
-    best_BHW = scores_BKHW.masked_fill(~present_BK[:, :, None, None], 0).amax(dim=1, keepdim=True)
-    maps_BCHW = among_present(torch.cat([rule.score(best_BHW), scores_BKHW], dim=1).float() / softness)
-    heard_BCHW = among_present(opinion_BCHW.float().clamp_min(LEAST).log())
-    return among_present(0.5 * (maps_BCHW.clamp_min(LEAST).log() + heard_BCHW.clamp_min(LEAST).log()))
+    scores_BSHW = slots.pack(scores_BKHW)
+    background_B1HW = rule.score(scores_BSHW.amax(dim=1, keepdim=True))
+    maps_BSHW = among_present(torch.cat([background_B1HW, scores_BSHW], dim=1) / softness)
+    opinion_BSHW = torch.cat([opinion_BCHW[:, :1].float(), slots.pack(opinion_BCHW[:, 1:])], dim=1)
+    heard_BSHW = among_present(opinion_BSHW.clamp_min(LEAST).log())
+    joint_BSHW = among_present(0.5 * (maps_BSHW.clamp_min(LEAST).log() + heard_BSHW.clamp_min(LEAST).log()))
+    joint_BCHW = torch.zeros_like(opinion_BCHW, dtype=torch.float32)
+    joint_BCHW[:, 0] = joint_BSHW[:, 0]
+    slots.unpack_(joint_BCHW[:, 1:], joint_BSHW[:, 1:])
+    return joint_BCHW
 
 
 def with_background(present_BK: Tensor) -> Tensor:

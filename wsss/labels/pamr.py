@@ -4,7 +4,7 @@ After "Single-stage semantic segmentation from image labels" (Araslanov and Roth
 becomes the weighted mean of its neighbours, several times over; neighbours of its own colour weigh most. The
 weights depend on the image alone, so they are computed once and serve every class.
 
-Shape suffixes: B images, K foreground classes, R maps of an image, N neighbours, H rows, W columns.
+Shape suffixes: B images, K foreground classes, R maps or S slots of an image, N neighbours, H rows, W columns.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,6 +13,8 @@ from itertools import product
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from wsss.labels.slots import Slots
 
 ITERATIONS = 10
 DILATIONS = (1, 2, 4, 8, 12, 24)
@@ -55,22 +57,14 @@ def pamr(
     size = IMAGES_AT_ONCE.get(images_B3HW.device.type, MANY_IMAGES)
     for start in range(0, len(images_B3HW), size):
         some = slice(start, start + size)
-        most = int(present_BK[some].sum(dim=1).max())
-        if most == 0:
+        if not present_BK[some].any():
             continue
-        image_R, class_R, slot_R = present_slots(present_BK[some]).to(maps_BKHW.device, non_blocking=True)
-        packed_BRHW = maps_BKHW.new_zeros((len(present_BK[some]), most, *maps_BKHW.shape[2:]), dtype=torch.float32)
-        packed_BRHW[image_R, slot_R] = maps_BKHW[some][image_R, class_R].float()
+        slots = Slots.of(present_BK[some], maps_BKHW.device)
         affinity_BNHW = pamr_affinity(images_B3HW[some], dilations)
-        packed_BRHW = pamr_apply(affinity_BNHW, packed_BRHW, iterations=iterations, dilations=dilations)
-        refined_BKHW[some][image_R, class_R] = packed_BRHW[image_R, slot_R]
+        packed_BSHW = slots.pack(maps_BKHW[some])
+        packed_BSHW = pamr_apply(affinity_BNHW, packed_BSHW, iterations=iterations, dilations=dilations)
+        slots.unpack_(refined_BKHW[some], packed_BSHW)
     return refined_BKHW
-
-
-def present_slots(present_BK: Tensor) -> Tensor:
-    """Where each present class goes when absent ones are left out: (3, R), its image, its class, its rank there."""
-    image_R, class_R = present_BK.nonzero(as_tuple=True)
-    return torch.stack([image_R, class_R, present_BK.cumsum(dim=1)[image_R, class_R] - 1])
 
 
 @torch.no_grad()
