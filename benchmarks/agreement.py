@@ -48,9 +48,18 @@ Row = Callable[[Reading, LabelsSection], Tensor]
 
 def agreement_refined(reading: Reading, section: LabelsSection) -> Tensor:
     """What `wsss make-pseudo` does."""
+    joint_CHW = joint(reading, section)
+    return complete(joint_CHW[1:], reading[2], section, background_HW=joint_CHW[0])
+
+
+def joint(reading: Reading, section: LabelsSection) -> Tensor:
+    """The probabilities (C, H, W) that maps and decoder agree on, refined as the settings want."""
     image_3HW, scores_Khw, present_K, opinion_CHW = reading
-    probabilities_KHW, background_HW = refine_to_image(image_3HW, scores_Khw, present_K, section, opinion_CHW)
-    return complete(probabilities_KHW, present_K, section, background_HW=background_HW)
+    probabilities_BKHW, background_BHW = refine_to_image(
+        image_3HW[None], scores_Khw[None], present_K[None], section, opinion_CHW[None]
+    )
+    assert background_BHW is not None
+    return torch.cat([background_BHW, probabilities_BKHW[0]])
 
 
 def maps_refined(reading: Reading, section: LabelsSection) -> Tensor:
@@ -75,19 +84,17 @@ def decoder_alone(reading: Reading, section: LabelsSection) -> Tensor:
 def maps_alone(reading: Reading, section: LabelsSection) -> Tensor:
     """The maps, refined, by the background rule of the run, opened as it wants."""
     image_3HW, scores_Khw, present_K, _ = reading
-    scores_KHW, _ = refine_to_image(image_3HW, scores_Khw, present_K, section)
-    return complete(scores_KHW, present_K, section)
+    scores_BKHW, _ = refine_to_image(image_3HW[None], scores_Khw[None], present_K[None], section)
+    return complete(scores_BKHW[0], present_K, section)
 
 
 def by_crf(reading: Reading, section: LabelsSection) -> Tensor:
     """The dense CRF over the agreement, in the place of PAMR; it ignores nothing."""
     image_3HW, _, present_K, _ = reading
     none = section.model_copy(update={"pamr_iterations": 0})
-    probabilities_KHW, background_HW = refine_to_image(*reading[:3], none, reading[3])
-    assert background_HW is not None
-    joint_CHW = torch.cat([background_HW[None], probabilities_KHW]).numpy()
     image_HW3 = (image_3HW.permute(1, 2, 0) * 255).round().byte().numpy()
-    return torch.from_numpy(crf_labels(image_HW3, joint_CHW, present_K.numpy(), settings=CrfSettings()))
+    scores_CHW = joint(reading, none).numpy()
+    return torch.from_numpy(crf_labels(image_HW3, scores_CHW, present_K.numpy(), settings=CrfSettings()))
 
 
 def opened(row: Row, reading: Reading, section: LabelsSection) -> Tensor:

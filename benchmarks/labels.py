@@ -70,7 +70,7 @@ def main(
         _, scores = multiscale_scores(network, batch.at_scales(torch.device("cpu")), present_BK, settings, flip=flip)
         for b, record in enumerate(batch.records):
             image_3HW = batch.images[b].permute(2, 0, 1).float() / 255
-            refined, _ = refine_to_image(image_3HW, scores[b], present_BK[b], LabelsSection())
+            (refined,), _ = refine_to_image(image_3HW[None], scores[b, None], present_BK[b, None], LabelsSection())
             truth_HW = read_mask(tagged.mask_path(record) or Path())
             for name, salient in rows:
                 saliency_HW = None

@@ -86,12 +86,12 @@ def test_pamr_and_completion_equal_those_of_the_cpu(place: str) -> None:
 @pytest.mark.parametrize("heard", [False, True])
 def test_refinement_equals_that_of_the_cpu(heard: bool) -> None:
     torch.manual_seed(0)
-    image_3HW, scores_Khw = torch.rand(3, 48, 64), torch.rand(2, 6, 8)
-    opinion_CHW = torch.rand(3, 48, 64).softmax(dim=0) if heard else None
+    images_B3HW, scores_BKhw = torch.rand(2, 3, 48, 64), torch.rand(2, 2, 6, 8)
+    opinion_BCHW = torch.rand(2, 3, 48, 64).softmax(dim=1) if heard else None
     section = LabelsSection(pamr_iterations=3, pamr_dilations=(1, 4))
-    here = refine_to_image(image_3HW, scores_Khw, PRESENT[0], section, opinion_CHW)
-    opinion_CHW = None if opinion_CHW is None else opinion_CHW.cuda()
-    there = refine_to_image(image_3HW.cuda(), scores_Khw.cuda(), PRESENT[0], section, opinion_CHW)
+    here = refine_to_image(images_B3HW, scores_BKhw, PRESENT, section, opinion_BCHW)
+    opinion_BCHW = None if opinion_BCHW is None else opinion_BCHW.cuda()
+    there = refine_to_image(images_B3HW.cuda(), scores_BKhw.cuda(), PRESENT, section, opinion_BCHW)
     for ours, theirs in zip(there, here, strict=True):
         assert (ours is None) == (theirs is None)
         if ours is not None:

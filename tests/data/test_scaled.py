@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from wsss.data import scaled
+from wsss.data.images import image_size
 from wsss.data.open import open_data
 from wsss.data.records import TaggedSet
-from wsss.data.scaled import ScaledBatch, ScaledImages, load_batches
+from wsss.data.scaled import ScaledBatch, ScaledImages, equal_sizes, load_batches
 
 SCALES = (48, 72)
 STRIDE = (8, 8)
@@ -42,6 +43,21 @@ def test_mixed_shapes_are_batched_as_if_each_image_were_alone(tagged: TaggedSet,
             for together, single in zip(batch.scaled, alone[record.name].scaled, strict=True):
                 assert torch.equal(together[i], single[0])
     assert sorted(seen) == sorted(record.name for record in tagged.records)
+
+
+def test_images_of_one_size_are_grouped_up_to_so_many_pixels() -> None:
+    images = [torch.empty(*size, 3) for size in ((2, 3), (3, 2), (2, 3), (9, 9), (2, 3), (2, 3))]
+    assert equal_sizes(images, range(6), 12) == [[0, 2], [4, 5], [1], [3]]
+    assert equal_sizes(images, [4, 2], 100) == [[4, 2]]
+    assert equal_sizes(images, range(6), 1) == [[0], [2], [4], [5], [1], [3]]
+    assert equal_sizes(images, [], 1) == []
+
+
+def test_equal_sizes_are_neighbours_among_equally_many_tags(tagged: TaggedSet) -> None:
+    """So that many share a refinement."""
+    for batch in images(tagged, 100).batches:
+        keys = [(len(record.tags), image_size(record.image)) for record in batch]
+        assert keys == sorted(keys)
 
 
 def test_pinning_keeps_every_value(tagged: TaggedSet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ def figures() -> dict[str, Any]:
     scores = normalise_scores(maps, present)[0]
     for background in ("power", "band"):
         section = LabelsSection(background=background, opening=3)
-        label = complete(refine_to_image(image, scores, present[0], section)[0], present[0], section)
+        label = complete(refine_to_image(image[None], scores[None], present, section)[0][0], present[0], section)
         found[f"label_{background}"] = torch.bincount(label.flatten().long(), minlength=256).nonzero().tolist()
         found[f"pixels_{background}"] = torch.bincount(label.flatten().long()).tolist()[:6]
     with torch.no_grad():

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from wsss.config import Config, to_yaml
 from wsss.data.images import read_image
@@ -22,7 +23,7 @@ from wsss.data.open import open_data
 from wsss.data.records import TaggedSet
 from wsss.data.scaled import ScaledImages, load_batches
 from wsss.errors import DataError, UsageError
-from wsss.labels.make import Wanted, make_pseudo_labels
+from wsss.labels.make import PIXELS_AT_ONCE, Wanted, make_pseudo_labels
 from wsss.labels.manifest import read_manifest
 from wsss.labels.recipe import complete, refine_to_image
 from wsss.maps.generate import multiscale_scores
@@ -126,8 +127,8 @@ def test_a_label_is_the_recipe_of_its_scores(
         scaled = [F.resize_image(image_3HW, list(shape), antialias=True)[None].float() / 255 for shape in shapes]
         present_K = torch.from_numpy(tagged.present(record))
         _, scores_BKhw = multiscale_scores(network, scaled, present_K[None], MapSettings(), flip=True)
-        scores_KHW, _ = refine_to_image(image_3HW.float() / 255, scores_BKhw[0], present_K, config.labels)
-        expected_HW = complete(scores_KHW, present_K, config.labels).numpy()
+        scores_BKHW, _ = refine_to_image(image_3HW[None].float() / 255, scores_BKhw, present_K[None], config.labels)
+        expected_HW = complete(scores_BKHW[0], present_K, config.labels).numpy()
         assert (written[record.name] != expected_HW).mean() < 0.002
 
 
@@ -404,6 +405,36 @@ def test_the_manifest_is_plain_json(tmp_path: Path, make: Make) -> None:
     assert text.endswith("}\n")
 
 
+@pytest.mark.parametrize("decoder", [False, True])
+def test_images_refined_together_are_labelled_as_if_each_were_alone(
+    tmp_path: Path,
+    small_network: Callable[..., Network],
+    tagged: TaggedSet,
+    tiny_config: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    decoder: bool,
+) -> None:
+    """As on a GPU, where images of one size share their refinement."""
+    network, groups = small_network(decoder=decoder), []
+    config = tiny_config(maps__batch_size=8, maps__start_layer=2)
+
+    def counted(images_B3HW: Tensor, *rest: Any) -> Any:
+        groups.append(len(images_B3HW))
+        return refine_to_image(images_B3HW, *rest)
+
+    monkeypatch.setattr("wsss.labels.make.refine_to_image", counted)
+    for pixels in (1, 1 << 22):
+        monkeypatch.setitem(PIXELS_AT_ONCE, "cpu", pixels)
+        out = tmp_path / str(pixels)
+        make_pseudo_labels(network, tagged, out, config, Silent(), device=CPU, checkpoint_sha256="f00d")
+    alone, together = labels(tmp_path / "1"), labels(tmp_path / str(1 << 22))
+    assert groups[: len(tagged)] == [1] * len(tagged)
+    assert sum(groups[len(tagged) :]) == len(tagged)
+    assert max(groups) > 2
+    for name, label_HW in alone.items():
+        assert np.array_equal(label_HW, together[name])
+
+
 def test_a_run_with_a_decoder_is_heard(
     tmp_path: Path, small_network: Callable[..., Network], tagged: TaggedSet, tiny_config: Any
 ) -> None:
@@ -444,11 +475,14 @@ def test_maps_and_decoder_share_their_passes(
     written = labels(tmp_path / "heard")
     for batch in load_batches(ScaledImages(tagged.records, [48], network.backbone.stride, 1), 0):
         (record,), (image_HW3,) = batch.records, batch.images
-        image_3HW, present_K = image_HW3.permute(2, 0, 1).float() / 255, torch.from_numpy(tagged.present(record))
+        images_B3HW = image_HW3.permute(2, 0, 1)[None].float() / 255
+        present_BK = torch.from_numpy(tagged.present(record))[None]
         reading = MapSettings.of(config.maps)
-        _, scores_BKhw = multiscale_scores(network, batch.at_scales(CPU), present_K[None], reading, flip=True)
+        _, scores_BKhw = multiscale_scores(network, batch.at_scales(CPU), present_BK, reading, flip=True)
         (opinion_CHW,) = label_probabilities(network, batch.at_scales(CPU), [written[record.name].shape], flip=True)
-        refined_KHW, sure_HW = refine_to_image(image_3HW, scores_BKhw[0], present_K, config.labels, opinion_CHW)
+        opinion_BCHW = opinion_CHW[None]
+        (refined_KHW,), sure_BHW = refine_to_image(images_B3HW, scores_BKhw, present_BK, config.labels, opinion_BCHW)
+        assert sure_BHW is not None
         unopened = config.labels.model_copy(update={"opening": 0})
-        expected_HW = complete(refined_KHW, present_K, unopened, background_HW=sure_HW).numpy()
+        expected_HW = complete(refined_KHW, present_BK[0], unopened, background_HW=sure_BHW[0]).numpy()
         assert (written[record.name] != expected_HW).mean() < 0.002

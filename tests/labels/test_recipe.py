@@ -85,9 +85,10 @@ def test_images_larger_than_the_working_area() -> None:
     """Refined at a quarter of the pixels, in the shape of the image, near what full size gives."""
     image_3HW, present_K = picture(64, 96), torch.tensor([True, False])
     scores_Khw = torch.rand(2, 8, 12)
-    whole, _ = refine_to_image(image_3HW, scores_Khw, present_K, LabelsSection(pamr_dilations=(1, 2)))
+    reading = image_3HW[None], scores_Khw[None], present_K[None]
+    (whole,), _ = refine_to_image(*reading, LabelsSection(pamr_dilations=(1, 2)))
     section = LabelsSection(pamr_dilations=(1,), refine_side=round((64 * 96 / 4) ** 0.5))
-    coarse, _ = refine_to_image(image_3HW, scores_Khw, present_K, section)
+    (coarse,), _ = refine_to_image(*reading, section)
     assert whole.shape == coarse.shape == (2, 64, 96)
     assert not whole[1].any()
     assert not coarse[1].any()
@@ -128,17 +129,18 @@ def test_a_stride_stays_near_the_whole(size: tuple[int, int]) -> None:
     torch.manual_seed(3)
     image_3HW, present_K = picture(64, 96)[:, : size[0], : size[1]], torch.tensor([True, False])
     scores_Khw = torch.rand(2, 8, 12)
-    whole, _ = refine_to_image(image_3HW, scores_Khw, present_K, LabelsSection(pamr_dilations=(2, 4)))
-    coarse, _ = refine_to_image(image_3HW, scores_Khw, present_K, LabelsSection(pamr_dilations=(2, 4), pamr_stride=2))
+    reading = image_3HW[None], scores_Khw[None], present_K[None]
+    (whole,), _ = refine_to_image(*reading, LabelsSection(pamr_dilations=(2, 4)))
+    (coarse,), _ = refine_to_image(*reading, LabelsSection(pamr_dilations=(2, 4), pamr_stride=2))
     assert coarse.shape == (2, *size)
     assert not torch.equal(whole, coarse)
     assert torch.corrcoef(torch.stack([whole[0].flatten(), coarse[0].flatten()]))[0, 1] > 0.8
 
 
 def test_a_stride_beyond_the_image_leaves_one_pixel() -> None:
-    scores_Khw, present_K = torch.rand(1, 2, 2), torch.tensor([True])
-    refined, _ = refine_to_image(picture(8, 16), scores_Khw, present_K, LabelsSection(pamr_stride=100))
-    torch.testing.assert_close(refined, torch.ones(1, 8, 16))
+    scores_BKhw, present_BK = torch.rand(1, 1, 2, 2), torch.tensor([[True]])
+    refined, _ = refine_to_image(picture(8, 16)[None], scores_BKhw, present_BK, LabelsSection(pamr_stride=100))
+    torch.testing.assert_close(refined, torch.ones(1, 1, 8, 16))
 
 
 def red_square(size: int = 40) -> tuple[Tensor, Tensor, Tensor]:
@@ -188,28 +190,33 @@ def test_the_crf_without_a_tag_is_background() -> None:
 
 def test_with_an_opinion_maps_and_decoder_must_agree() -> None:
     section = PLAIN.model_copy(update={"low": 0.4, "high": 0.6, "softness": 0.1, "confidence": 0.6})
-    scores_KHW, present_K = torch.tensor([[[1.0, 1.0, 0.1]]]), torch.tensor([True])
-    opinion_CHW = torch.tensor([[[0.1, 0.99, 0.9]], [[0.9, 0.01, 0.1]]])
-    scores_KHW, background_HW = refine_to_image(torch.zeros(3, 1, 3), scores_KHW, present_K, section, opinion_CHW)
-    label_HW = complete(scores_KHW, present_K, section, background_HW=background_HW)
+    scores_BKHW, present_BK = torch.tensor([[[[1.0, 1.0, 0.1]]]]), torch.tensor([[True]])
+    opinion_BCHW = torch.tensor([[[[0.1, 0.99, 0.9]], [[0.9, 0.01, 0.1]]]])
+    images_B3HW = torch.zeros(1, 3, 1, 3)
+    scores_BKHW, background_BHW = refine_to_image(images_B3HW, scores_BKHW, present_BK, section, opinion_BCHW)
+    assert background_BHW is not None
+    label_HW = complete(scores_BKHW[0], present_BK[0], section, background_HW=background_BHW[0])
     assert label_HW.tolist() == [[1, IGNORE_INDEX, 0]]
 
 
 def test_on_disk_the_agreement_is_refined() -> None:
     """PAMR of the joint probabilities of the background and the present class, which sum to 1 before and after."""
     torch.manual_seed(4)
-    image_3HW, scores_KHW, present_K = picture(16, 24), torch.rand(2, 16, 24), torch.tensor([False, True])
-    opinion_CHW = torch.randn(3, 16, 24).softmax(dim=0)
+    images_B3HW, scores_BKHW, present_BK = (
+        picture(16, 24)[None],
+        torch.rand(1, 2, 16, 24),
+        torch.tensor([[False, True]]),
+    )
+    opinion_BCHW = torch.randn(1, 3, 16, 24).softmax(dim=1)
     section = LabelsSection(pamr_iterations=3, pamr_dilations=(1, 3))
-    normalised_BKHW = normalise_scores(scores_KHW, present_K)[None]
-    joint_BCHW = agree(normalised_BKHW, present_K[None], opinion_CHW[None], section)
+    joint_BCHW = agree(normalise_scores(scores_BKHW, present_BK), present_BK, opinion_BCHW, section)
     spoken_BC = torch.tensor([[True, False, True]])
-    expected_BCHW = pamr(image_3HW[None], joint_BCHW, spoken_BC, iterations=3, dilations=(1, 3))
-    refined_KHW, background_HW = refine_to_image(image_3HW, scores_KHW, present_K, section, opinion_CHW)
-    assert background_HW is not None
-    torch.testing.assert_close(torch.cat([background_HW[None], refined_KHW]), expected_BCHW[0])
-    torch.testing.assert_close(refined_KHW[1] + background_HW, torch.ones(16, 24))
-    assert not torch.equal(background_HW, joint_BCHW[0, 0])
+    expected_BCHW = pamr(images_B3HW, joint_BCHW, spoken_BC, iterations=3, dilations=(1, 3))
+    refined_BKHW, background_BHW = refine_to_image(images_B3HW, scores_BKHW, present_BK, section, opinion_BCHW)
+    assert background_BHW is not None
+    torch.testing.assert_close(torch.cat([background_BHW[:, None], refined_BKHW], dim=1), expected_BCHW)
+    torch.testing.assert_close(refined_BKHW[:, 1] + background_BHW, torch.ones(1, 16, 24))
+    assert not torch.equal(background_BHW, joint_BCHW[:, 0])
 
 
 def test_the_crf_takes_probabilities_as_they_are() -> None:

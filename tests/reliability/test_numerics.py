@@ -110,7 +110,11 @@ def test_from_scores_to_labels(
     refined_KHW = refine(image_3HW[None], scores_KHW[None], present_K[None], section)[0]
     found: list[tuple[Tensor, Tensor | None]] = [(normalised_KHW, None), (refined_KHW, None)]
     for opinion_CHW in (None, torch.zeros(4, *size), torch.softmax(torch.randn(4, *size) * 100, dim=0)):
-        found.append(refine_to_image(image_3HW, scores(level, 3, 2, 1), present_K, section, opinion_CHW))
+        opinion_BCHW = None if opinion_CHW is None else opinion_CHW[None]
+        refined_BKHW, background_BHW = refine_to_image(
+            image_3HW[None], scores(level, 3, 2, 1)[None], present_K[None], section, opinion_BCHW
+        )
+        found.append((refined_BKHW[0], None if background_BHW is None else background_BHW[0]))
     for maps_KHW, background_HW in found:
         for values in (maps_KHW, background_HW):
             if values is not None:

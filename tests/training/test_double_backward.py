@@ -54,9 +54,10 @@ def separate_labels(network: Network, batch: dict[str, Tensor], config: Config) 
     maps = config.maps
     _, maps_BKhw = class_maps(network, batch["image"], PRESENT, method=maps.method, start_layer=maps.start_layer)
     scores_BKhw = normalise_scores(maps_BKhw, PRESENT)
+    refined_BKHW, _ = refine_to_image(batch["image"], scores_BKhw, PRESENT, config.labels)
     labels = [
-        complete(refine_to_image(image, scores, present, config.labels)[0], present, config.labels)
-        for image, scores, present in zip(batch["image"], scores_BKhw, PRESENT, strict=True)
+        complete(scores_KHW, present_K, config.labels)
+        for scores_KHW, present_K in zip(refined_BKHW, PRESENT, strict=True)
     ]
     return torch.stack(labels)
 

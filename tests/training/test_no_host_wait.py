@@ -21,11 +21,9 @@ from torch.utils._pytree import tree_leaves
 
 from wsss.data.augment import TrainingImages
 from wsss.data.open import open_data
-from wsss.labels.make import _among as among
-from wsss.labels.recipe import refine_to_image
-from wsss.maps.generate import multiscale_scores
-from wsss.maps.recorder import MapSettings
-from wsss.models.averaged import LabelProbabilities
+from wsss.data.records import Record, TaggedSet
+from wsss.data.scaled import ScaledBatch, equal_sizes
+from wsss.labels.make import MANY_PIXELS, Maker, Wanted
 from wsss.models.network import Network
 from wsss.reporting import Silent
 from wsss.training.classify import ClassifyTask
@@ -179,19 +177,19 @@ def test_labels_from_disk(loop_of: Callable[..., Loop], layers: tuple[str, ...])
 
 @pytest.mark.parametrize("hears", [False, True])
 def test_pseudo_labels_up_to_their_way_back(
-    small_network: Callable[..., Network], tiny_config: Any, hears: bool
+    tmp_path: Path, small_network: Callable[..., Network], tiny_config: Any, hears: bool
 ) -> None:
-    """What make-pseudo does on the device: scales, flips and the decoder's opinion, then the refinement of each."""
-    network, section = small_network(depth=2).to(META), tiny_config(**SHORT).labels
-    scales = [torch.empty(4, 3, 32, 40, device=META), torch.empty(4, 3, 48, 56, device=META)]
-    opinion = LabelProbabilities([(30, 41)] * 4, [[0, 1], [0, 1, 2], [0], [0, 2]]) if hears else None
+    """What make-pseudo does on the device: scales, flips, the decoder's opinion, then the refinement of each group."""
+    network, config = small_network(depth=2, decoder=hears).to(META), tiny_config(maps__flip=True, **SHORT)
+    records = [Record(name=f"{i}", image=tmp_path, tags=tags) for i, tags in enumerate([(0,), (0, 1), (), (1,)])]
+    images = [torch.zeros(*size, 3, dtype=torch.uint8) for size in ((30, 41), (31, 40), (31, 40), (31, 40))]
+    scaled = [torch.zeros(4, 3, *size, dtype=torch.uint8) for size in ((32, 40), (48, 56))]
+    batch = ScaledBatch(records, images, scaled)
+    tagged = TaggedSet(root=tmp_path, split="train", classes=("bee", "ladybird"), records=tuple(records))
+    maker = Maker(network, tagged, tmp_path, config, META, Wanted(), set(), ())
     with NoWait():
-        _, scores_BKhw = multiscale_scores(network, scales, PRESENT, MapSettings(spread=1), flip=True, opinion=opinion)
-        opinions = (
-            [None] * 4 if opinion is None else [among(mean, [0, 1, 2][: len(mean)], 3) for mean in opinion.mean()]
-        )
-        for scores_Khw, present_K, opinion_CHW in zip(scores_BKhw, PRESENT, opinions, strict=True):
-            image_3HW = torch.empty(3, 30, 41, device=META)
-            refined_KHW, background_HW = refine_to_image(image_3HW, scores_Khw, present_K, section, opinion_CHW)
-            assert refined_KHW.is_meta
-            assert (background_HW is not None) == hears
+        scores_BKhw, opinions = maker._read(batch)
+        for group in equal_sizes(images, range(4), MANY_PIXELS):
+            maps_BSHW, background_BHW = maker._refine(batch, group, scores_BKhw, opinions)
+            assert maps_BSHW.is_meta
+            assert (background_BHW is not None) == hears

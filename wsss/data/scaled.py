@@ -111,16 +111,31 @@ def resize(image_HW3: Tensor, size: tuple[int, int]) -> Tensor:
     return resized
 
 
+def equal_sizes(images: Sequence[Tensor], indices: Sequence[int], pixels: int) -> list[list[int]]:
+    """Indices of images (H, W, 3) of one size together, of at most so many pixels in all unless one has more."""
+    groups: dict[torch.Size, list[int]] = defaultdict(list)
+    for i in indices:
+        groups[images[i].shape].append(i)
+    parts: list[list[int]] = []
+    for (height, width, _), group in groups.items():
+        count = max(1, pixels // (height * width))
+        parts += [group[first : first + count] for first in range(0, len(group), count)]
+    return parts
+
+
 def _batches(
     records: Sequence[Record], scales: tuple[int, ...], stride: tuple[int, int], batch_size: int
 ) -> list[list[Record]]:
-    """Records of equal shapes at every scale together, by number of tags so that few backwards are wasted."""
+    """Records of equal shapes at every scale together.
+
+    By number of tags, so that few backwards are wasted, then by size, so that many are refined together.
+    """
     buckets: dict[tuple[tuple[int, int], ...], list[Record]] = defaultdict(list)
-    for record in records:
-        height, width = image_size(record.image)
+    sized = [(len(record.tags), image_size(record.image), record) for record in records]
+    for _, (height, width), record in sorted(sized, key=lambda entry: entry[:2]):
         buckets[tuple(scaled_size(height, width, side, stride) for side in scales)].append(record)
     batches: list[list[Record]] = []
     for shape in sorted(buckets):
-        bucket = sorted(buckets[shape], key=lambda record: len(record.tags))
+        bucket = buckets[shape]
         batches += [bucket[first : first + batch_size] for first in range(0, len(bucket), batch_size)]
     return batches

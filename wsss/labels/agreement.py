@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from wsss.data.masks import IGNORE_INDEX
 from wsss.labels.completion import BackgroundBand, PowerBackground
@@ -45,10 +44,10 @@ def joint_probabilities(
         (B, C, H, W) float32; 0 for absent classes, each pixel sums to 1.
     """
     slots = Slots.of(present_BK, scores_BKHW.device)
-    absent_BS = F.pad(slots.empty_BS, (1, 0))[:, :, None, None]  # the background comes first and is in every image
+    absent_BS = ~with_background(slots.taken_BS).to(scores_BKHW.device, non_blocking=True)
 
     def among_present(logits_BSHW: Tensor) -> Tensor:
-        return logits_BSHW.masked_fill(absent_BS, -torch.inf).softmax(dim=1)
+        return logits_BSHW.masked_fill(absent_BS[:, :, None, None], -torch.inf).softmax(dim=1)
 
     scores_BSHW = slots.pack(scores_BKHW)
     background_B1HW = rule.score(scores_BSHW.amax(dim=1, keepdim=True))

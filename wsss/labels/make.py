@@ -3,7 +3,7 @@
 The network and the refinement of one batch run while threads complete and write earlier images, and processes their
 dense CRF.
 
-Shape suffixes: B images, K classes, C present classes, H x W pixels, h x w patch grid.
+Shape suffixes: B images, K classes, R present classes of an image, S slots for them, H x W pixels, h x w patch grid.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from wsss.config import Config
 from wsss.data.layers import NO_SALIENCY, check_layers
 from wsss.data.masks import IGNORE_INDEX, read_mask, write_mask
 from wsss.data.records import Record, TaggedSet
-from wsss.data.scaled import ScaledBatch
+from wsss.data.scaled import ScaledBatch, equal_sizes
 from wsss.device import autocast
 from wsss.errors import DataError
 from wsss.evaluation.overlay import contact_sheet, overlay, write_jpeg
@@ -33,6 +33,7 @@ from wsss.labels.crf import Crf
 from wsss.labels.manifest import forget, output_folder, write_manifest
 from wsss.labels.recipe import complete, refine_to_image
 from wsss.labels.remaining import label_remaining
+from wsss.labels.slots import Slots
 from wsss.maps.generate import multiscale_scores
 from wsss.maps.recorder import MapSettings
 from wsss.models.averaged import LabelProbabilities
@@ -41,6 +42,11 @@ from wsss.reporting import Reporter
 
 READERS = 4
 """Threads that read label maps back to count their pixels."""
+
+PIXELS_AT_ONCE = {"cpu": 1}
+"""Pixels of the images refined together: one image keeps a CPU busy, ``MANY_PIXELS`` other devices."""
+
+MANY_PIXELS = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,43 +176,55 @@ class Maker:
         """
         for batch in batches:
             scores_BKhw, opinions = self._read(batch)
-            for record, image_HW3, scores_Khw, opinion in zip(
-                batch.records, batch.images, scores_BKhw, opinions, strict=True
-            ):
-                if record.name not in self.todo:
-                    continue
-                present_K = torch.from_numpy(self.tagged.present(record))
-                refined_KHW, background_HW = refine_to_image(
-                    _in_unit_range(image_HW3.to(self.device, non_blocking=True)),
-                    scores_Khw,
-                    present_K,
-                    self.config.labels,
-                    None if opinion is None else _among(opinion, _spoken(record), len(present_K) + 1),
-                )
-                refined_RHW = refined_KHW[list(record.tags)].cpu()  # few: K would fill the memory
-                background = None if background_HW is None else background_HW.cpu()
-                finish = partial(self._finish, record, image_HW3, scores_Khw.cpu(), refined_RHW, background)
-                yield record.name, partial(finish, partial(crf, record.name))
+            some = [i for i, record in enumerate(batch.records) if record.name in self.todo]
+            for group in equal_sizes(batch.images, some, PIXELS_AT_ONCE.get(self.device.type, MANY_PIXELS)):
+                refined = self._refine(batch, group, scores_BKhw, opinions)
+                maps_BSHW, background_BHW = refined[0].cpu(), None if refined[1] is None else refined[1].cpu()
+                for b, i in enumerate(group):
+                    record = batch.records[i]
+                    maps_RHW = maps_BSHW[b, : len(record.tags)]
+                    background_HW = None if background_BHW is None else background_BHW[b]
+                    finish = partial(
+                        self._finish, record, batch.images[i], scores_BKhw[i].cpu(), maps_RHW, background_HW
+                    )
+                    yield record.name, partial(finish, partial(crf, record.name))
 
-    def _read(self, batch: ScaledBatch) -> tuple[Tensor, Sequence[Tensor | None]]:
+    def _refine(
+        self, batch: ScaledBatch, group: Sequence[int], scores_BKhw: Tensor, opinions: Sequence[Tensor] | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What `refine_to_image` makes of a group of images of one size.
+
+        In the place of K classes are the S slots: K maps at image size would fill the memory.
+        """
+        images = [_in_unit_range(batch.images[i].to(self.device, non_blocking=True)) for i in group]
+        slots = Slots.of(self._present([batch.records[i] for i in group]), self.device)
+        opinion_BCHW = None
+        if opinions is not None:
+            count = slots.taken_BS.shape[1] + 1
+            opinion_BCHW = torch.stack([_among(opinions[i], range(len(opinions[i])), count) for i in group])
+        scores_BShw = slots.pack(torch.stack([scores_BKhw[i] for i in group]))
+        return refine_to_image(torch.stack(images), scores_BShw, slots.taken_BS, self.config.labels, opinion_BCHW)
+
+    def _present(self, records: Sequence[Record]) -> Tensor:
+        """(B, K) bool, on the host."""
+        return torch.from_numpy(np.stack([self.tagged.present(record) for record in records]))
+
+    def _read(self, batch: ScaledBatch) -> tuple[Tensor, Sequence[Tensor] | None]:
         """Class scores (B, K, h, w) and, from the same passes, for each image what the decoder says.
 
         That is the probabilities of the background and the present classes; None without a decoder.
         """
-        present_BK = torch.from_numpy(np.stack([self.tagged.present(record) for record in batch.records]))
         opinion = self._opinion(batch) if self.network.decoder is not None and self.config.labels.decoder else None
         with autocast(self.config.run, self.device):
             _, scores_BKhw = multiscale_scores(
                 self.network,
                 batch.at_scales(self.device),
-                present_BK,
+                self._present(batch.records),
                 MapSettings.of(self.config.maps),
                 flip=self.config.maps.flip,
                 opinion=opinion,
             )
-        if opinion is None:
-            return scores_BKhw, [None] * len(batch.records)
-        return scores_BKhw, opinion.mean()
+        return scores_BKhw, None if opinion is None else opinion.mean()
 
     def _opinion(self, batch: ScaledBatch) -> LabelProbabilities:
         sizes = [(image.shape[0], image.shape[1]) for image in batch.images]
@@ -263,7 +281,7 @@ def _spoken(record: Record) -> list[int]:
     return [0, *(tag + 1 for tag in record.tags)]
 
 
-def _among(maps: Tensor, channels: list[int], count: int) -> Tensor:
+def _among(maps: Tensor, channels: Sequence[int], count: int) -> Tensor:
     """Some channels in their places among ``count``; the others are 0."""
     every = maps.new_zeros(count, *maps.shape[1:])
     for channel, map_HW in zip(channels, maps, strict=True):  # a list of indices would make the host wait

@@ -94,11 +94,11 @@ def working_size(height: int, width: int, section: LabelsSection) -> tuple[int, 
 
 @torch.no_grad()
 def refine_to_image(
-    image_3HW: Tensor,
-    scores_Khw: Tensor,
-    present_K: Tensor,
+    images_B3HW: Tensor,
+    scores_BKhw: Tensor,
+    present_BK: Tensor,
     section: LabelsSection,
-    opinion_CHW: Tensor | None = None,
+    opinion_BCHW: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Scores on a patch grid brought to image size and made to follow its edges.
 
@@ -106,20 +106,27 @@ def refine_to_image(
     of the maps. Inside a training step it is the maps alone (`refine`, then `agree`): there the labels come back as the
     next opinion, and the one run that refined and opened the agreement each time got worse (benchmarks/RESULTS.md).
 
+    Args:
+        images_B3HW: in [0, 1].
+        scores_BKhw: class scores, on any grid.
+        present_BK: bool, on the host.
+        section: the settings.
+        opinion_BCHW: the decoder's probabilities, at image size.
+
     Returns:
-        scores (K, H, W) and None; with an opinion, the probabilities of the classes and of the background (H, W).
+        scores (B, K, H, W) and None; with an opinion, the probabilities of the classes and of the background (B, H, W).
     """
-    height, width = image_3HW.shape[1:]
-    size, present_BK = working_size(height, width, section), present_K[None]
-    images_B3HW = _resize(image_3HW[None], size)
-    scores_BKHW = F.interpolate(scores_Khw[None].float(), size=size, mode="bilinear", align_corners=False)
-    if opinion_CHW is None:
-        return _resize(refine(images_B3HW, scores_BKHW, present_BK, section), (height, width))[0], None
+    height, width = images_B3HW.shape[2:]
+    size = working_size(height, width, section)
+    images_B3HW = _resize(images_B3HW, size)
+    scores_BKHW = F.interpolate(scores_BKhw.float(), size=size, mode="bilinear", align_corners=False)
+    if opinion_BCHW is None:
+        return _resize(refine(images_B3HW, scores_BKHW, present_BK, section), (height, width)), None
     scores_BKHW = normalise_scores(scores_BKHW, present_BK)
-    joint_BCHW = agree(scores_BKHW, present_BK, _resize(opinion_CHW[None], size), section)
+    joint_BCHW = agree(scores_BKHW, present_BK, _resize(opinion_BCHW, size), section)
     joint_BCHW = follow_edges(images_B3HW, joint_BCHW, with_background(present_BK), section)
-    whole_CHW = _resize(joint_BCHW, (height, width))[0]
-    return whole_CHW[1:], whole_CHW[0]
+    joint_BCHW = _resize(joint_BCHW, (height, width))
+    return joint_BCHW[:, 1:], joint_BCHW[:, 0]
 
 
 def background_rule(section: LabelsSection) -> PowerBackground | BackgroundBand:

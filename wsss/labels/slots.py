@@ -19,27 +19,27 @@ class Slots:
         image_R: of each pair, and so on.
         class_R: in 0..K-1.
         slot_R: in 0..S-1.
-        empty_BS: bool, slots of images that hold fewer classes than others.
+        taken_BS: bool, where the tags are; images that hold fewer classes than others leave slots empty.
     """
 
     image_R: Tensor
     class_R: Tensor
     slot_R: Tensor
-    empty_BS: Tensor
+    taken_BS: Tensor
 
     @classmethod
     def of(cls, present_BK: Tensor, device: torch.device) -> Slots:
-        """Of image-level labels, bool on the host; at least one slot, and nothing waits for the device."""
+        """Of image-level labels, for maps on a device; at least one slot. Tags on the host make it wait for nothing."""
         image_R, class_R = present_BK.nonzero(as_tuple=True)
         slot_R = present_BK.cumsum(dim=1)[image_R, class_R] - 1
         count_B = present_BK.sum(dim=1)
-        empty_BS = torch.arange(max(1, int(count_B.max()))) >= count_B[:, None]
+        taken_BS = torch.arange(max(1, int(count_B.max())), device=present_BK.device) < count_B[:, None]
         image_R, class_R, slot_R = torch.stack([image_R, class_R, slot_R]).to(device, non_blocking=True)
-        return cls(image_R, class_R, slot_R, empty_BS.to(device, non_blocking=True))
+        return cls(image_R, class_R, slot_R, taken_BS)
 
     def pack(self, maps_BKHW: Tensor) -> Tensor:
         """(B, S, H, W) float32; empty slots are 0."""
-        packed_BSHW = maps_BKHW.new_zeros((*self.empty_BS.shape, *maps_BKHW.shape[2:]), dtype=torch.float32)
+        packed_BSHW = maps_BKHW.new_zeros((*self.taken_BS.shape, *maps_BKHW.shape[2:]), dtype=torch.float32)
         packed_BSHW[self.image_R, self.slot_R] = maps_BKHW[self.image_R, self.class_R].float()
         return packed_BSHW
 
