@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from wsss.config import Method
 from wsss.maps.generate import forward_with_maps, frozen, multiscale_scores, read_maps
 from wsss.maps.recorder import MapSettings, Recorder
 from wsss.models.averaged import LabelProbabilities, label_probabilities
@@ -106,6 +107,50 @@ def test_the_mean_of_two_passes_by_hand() -> None:
     mean.add(scores_12HW, mirrored=True)
     expected = (0.5 + F.softmax(torch.tensor([1.0, -1.0]), dim=0)) / 2
     torch.testing.assert_close(mean.mean()[0], expected[:, None, None].expand(2, 1, 2))
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("method", ["getam", "attention-gradient", "chefer", "gradcam", "attention", "rollout"])
+def test_what_autocast_recorded_is_read_in_float32(network: Network, method: Method, kind: torch.dtype) -> None:
+    settings = MapSettings(method=method, rows="both", spread=1)
+    with torch.autocast("cpu", dtype=kind):
+        with Recorder(network, settings) as recorder:
+            features = network.features(torch.rand(5, 3, 24, 40))
+            logits_BK = network.readout(features)
+        assert logits_BK.dtype == kind
+        inside = recorder.maps(features, logits_BK, PRESENT, keep_graph=True)
+        assert torch.is_autocast_enabled("cpu")
+    outside = recorder.maps(features, logits_BK, PRESENT)
+    assert inside.dtype == torch.float32
+    assert inside[PRESENT].amax(dim=(1, 2)).min() > 0
+    torch.testing.assert_close(inside, outside, rtol=1e-5, atol=0)
+
+
+def test_cams_of_autocast_are_picked_as_they_are(network: Network) -> None:
+    settings = MapSettings(method="cam")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with Recorder(network, settings) as recorder:
+            features = network.features(torch.rand(5, 3, 24, 40))
+            logits_BK = network.readout(features)
+        expected = network.readout.cam(features).float().relu() * PRESENT[:, :, None, None]
+        assert torch.equal(recorder.maps(features, logits_BK, PRESENT), expected)
+
+
+def test_gradients_of_1e_8_survive_fp16(network: Network) -> None:
+    """Which has no number between 0 and 6e-8."""
+    with torch.no_grad():
+        for name in ("head.weight", "project.weight"):
+            network.readout.get_parameter(name).mul_(1 / 3000)
+    images, settings = torch.rand(5, 3, 24, 40), MapSettings(method="attention-gradient", start_layer=2)
+    with frozen(network), Recorder(network, settings) as recorder:
+        logits_BK = network.classify(images)
+    outputs = [attention.output_BAND for attention in recorder.tape.from_start]
+    largest = max(float(gradient.abs().max()) for gradient in torch.autograd.grad(logits_BK.sum(), outputs))
+    assert 1e-9 < largest < 2e-8
+    _, full = read_maps(network, images, PRESENT, settings)
+    with torch.autocast("cpu", dtype=torch.float16):
+        _, half = read_maps(network, images, PRESENT, settings)
+    assert float((half - full).norm() / full.norm()) < 0.1
 
 
 def test_a_batch_without_a_tag_has_no_maps(network: Network) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +17,11 @@ import timm
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from wsss.errors import DataError, MachineError, UsageError
-from wsss.models.backbone import Backbone, plain_transformers, read_weights
+from wsss.models.backbone import Backbone, plain_transformers, read_weights, resample_bicubic
 
 VIT = {"patch_size": 8, "img_size": 32, "embed_dim": 24, "depth": 2, "num_heads": 3}
 PREFIX = {
@@ -199,3 +206,155 @@ def test_taps_hold_the_tokens_of_their_block() -> None:
     for (patches_BChw, class_BC), tokens_BNC in zip(features.taps, outputs, strict=True):
         torch.testing.assert_close(patches_BChw, tokens_BNC[:, 2:].transpose(1, 2).reshape(1, 24, 3, 2))
         torch.testing.assert_close(class_BC, tokens_BNC[:, 0])
+
+
+GRIDS = [(4, 4), (2, 2), (7, 7), (3, 9), (4, 5), (1, 4)]
+"""Same, smaller, larger, both, larger on one axis, one row; the embeddings are made for 4 x 4."""
+
+LEARNT = {
+    **PREFIX,
+    "deit3_small_patch16_224": (1, True),  # without an embedding of the class token
+    "eva02_tiny_patch14_224": (1, True),  # rotary beside learnt
+    "vit_base_patch16_clip_224": (1, True),
+}
+
+
+@contextmanager
+def as_timm_does(backbone: Backbone) -> Iterator[None]:
+    """Positions interpolated by timm inside."""
+    ours = type(backbone.vit)
+    backbone.vit.__class__ = ours.__mro__[2]
+    try:
+        yield
+    finally:
+        backbone.vit.__class__ = ours
+
+
+def with_positions(name: str) -> Backbone:
+    backbone = small(name).eval()
+    torch.nn.init.normal_(backbone.vit.pos_embed)
+    return backbone
+
+
+def positions_of(backbone: Backbone, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Positions of a grid of zeros and how a random weighting of them teaches the embeddings."""
+    zeros_BhwC = torch.zeros(1, *grid, 24)
+    embedded = backbone.vit._pos_embed(zeros_BhwC)
+    positions_BNC = embedded[0] if isinstance(embedded, tuple) else embedded
+    weights_BNC = torch.randn(positions_BNC.shape, generator=torch.Generator().manual_seed(0))
+    (gradient,) = torch.autograd.grad((positions_BNC * weights_BNC).sum(), backbone.vit.pos_embed)
+    return positions_BNC, gradient
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("name", LEARNT)
+def test_positions_and_their_gradients_are_those_of_timm(name: str, grid: tuple[int, int]) -> None:
+    backbone = with_positions(name)
+    ours_BNC, ours = positions_of(backbone, grid)
+    with as_timm_does(backbone):
+        theirs_BNC, theirs = positions_of(backbone, grid)
+    if grid == (4, 4):
+        assert torch.equal(ours_BNC, theirs_BNC)
+        assert torch.equal(ours, theirs)
+    torch.testing.assert_close(ours_BNC, theirs_BNC, rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("old", "new"), [((14, 14), (20, 20)), ((14, 14), (16, 16)), ((37, 37), (9, 52))])
+def test_positions_of_real_sizes(old: tuple[int, int], new: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    maps_BChw = torch.randn(1, 64, *old)
+    expected = F.interpolate(maps_BChw, size=new, mode="bicubic", antialias=True)
+    torch.testing.assert_close(resample_bicubic(maps_BChw, new), expected, rtol=0, atol=1e-5)
+
+
+def test_positions_by_hand() -> None:
+    """From one row to two, the same twice; from two columns to one, their mean."""
+    maps_BChw = torch.tensor([[[[1.0, 3.0]]]])
+    torch.testing.assert_close(resample_bicubic(maps_BChw, (2, 1)), torch.full((1, 1, 2, 1), 2.0))
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_positions_stay_float32_under_autocast(kind: torch.dtype) -> None:
+    backbone = with_positions("deit_tiny_patch16_224")
+    expected, _ = positions_of(backbone, (3, 9))
+    with torch.autocast("cpu", dtype=kind):
+        positions, gradient = positions_of(backbone, (3, 9))
+    assert positions.dtype == gradient.dtype == torch.float32
+    assert torch.equal(positions, expected)
+
+
+def test_positions_of_a_network_in_half_precision_keep_its_type() -> None:
+    backbone = with_positions("deit_tiny_patch16_224").to(torch.bfloat16)
+    positions = backbone.vit._pos_embed(torch.zeros(1, 3, 9, 24, dtype=torch.bfloat16))
+    with as_timm_does(backbone):
+        expected = backbone.vit._pos_embed(torch.zeros(1, 3, 9, 24, dtype=torch.bfloat16))
+    assert positions.dtype == torch.bfloat16
+    torch.testing.assert_close(positions, expected)
+
+
+class Operators(TorchDispatchMode):
+    """Names of what is called inside, backward included."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def upsamplings(backbone: Backbone) -> list[str]:
+    """In a training step on images of another size than the embeddings are made for."""
+    with Operators() as operators:
+        backbone(torch.rand(1, 3, 40, 24)).patches_BNC.square().sum().backward()
+    assert any("bmm" in name or "mm" in name for name in operators.names)
+    return [name for name in operators.names if "upsample" in name]
+
+
+@pytest.mark.parametrize("name", LEARNT)
+def test_a_step_interpolates_nothing(name: str) -> None:
+    """On CUDA the gradient of an interpolation is not deterministic."""
+    backbone = with_positions(name).train()
+    upsamplings(backbone)  # the first makes the matrices
+    assert upsamplings(backbone) == []
+    assert backbone.vit.pos_embed.grad.abs().max() > 0
+    with as_timm_does(backbone):
+        assert len(upsamplings(backbone)) == 2  # there and back
+
+
+def test_positions_first_seen_in_inference_mode_can_be_learnt_after() -> None:
+    backbone, images = with_positions("deit_tiny_patch16_224"), torch.rand(1, 3, 8 * 11, 8 * 13)
+    with torch.inference_mode():
+        backbone(images)
+    backbone(images).patches_BNC.sum().backward()
+    assert backbone.vit.pos_embed.grad.abs().max() > 0
+
+
+def test_a_copy_has_positions_of_its_own() -> None:
+    backbone = with_positions("deit_tiny_patch16_224")
+    copied = deepcopy(backbone)
+    torch.nn.init.zeros_(copied.vit.pos_embed)
+    assert positions_of(copied, (3, 9))[0][0, 1:].abs().max() == 0
+    assert positions_of(backbone, (3, 9))[0][0, 1:].abs().max() > 1
+
+
+def test_a_backbone_is_freed_at_once() -> None:
+    backbone = with_positions("deit_tiny_patch16_224")
+    backbone(torch.rand(1, 3, 40, 24))
+    kept = weakref.ref(backbone.vit)
+    gc.disable()
+    try:
+        del backbone
+        assert kept() is None
+    finally:
+        gc.enable()
+
+
+def test_exported_it_interpolates_as_timm_wrote_it() -> None:
+    """A matrix would be that of one size, and those kept would be tensors of the tracer, without values."""
+    backbone, images_B3HW = with_positions("deit_tiny_patch16_224"), torch.rand(1, 3, 8 * 6, 8 * 17)
+    exported = torch.export.export(backbone.vit, (images_B3HW,))
+    assert any("upsample_bicubic2d_aa" in str(node.target) for node in exported.graph.nodes)
+    torch.testing.assert_close(backbone.vit(images_B3HW), exported.module()(images_B3HW))

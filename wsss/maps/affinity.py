@@ -23,6 +23,8 @@ from wsss.maps.tape import Attention
 def spread(maps_BKM: Tensor, attentions: Sequence[Attention], num_prefix_tokens: int, steps: int = 1) -> Tensor:
     """Multiply maps by the row-normalised patch-to-patch attention, summed over blocks, ``steps`` times.
 
+    With autocast off, which would make the products in half precision.
+
     Args:
         maps_BKM: class maps over the patches.
         attentions: of the blocks that make the affinity.

@@ -99,6 +99,9 @@ class Recorder:
     def maps(self, features: Features, logits_BK: Tensor, present_BK: Tensor, *, keep_graph: bool = False) -> Tensor:
         """Class maps (B, K, h, w) float32, detached; those of absent classes are 0.
 
+        What autocast recorded in half is read in float32, inside its region too: attention and its small gradients
+        survive there alone.
+
         Args:
             features: of the recorded pass.
             logits_BK: the readout of these features.
@@ -108,22 +111,26 @@ class Recorder:
         device = logits_BK.device
         rounds = [chosen_BK.to(device, non_blocking=True) for chosen_BK in one_class_an_image(present_BK)]
         maps_BKhw = logits_BK.new_zeros((*logits_BK.shape, *features.grid), dtype=torch.float32)
-        if rounds:
-            ranked_BRhw = self._spread(self._ranked(features, logits_BK, rounds, keep_graph))
-            for chosen_BK, map_Bhw in zip(rounds, ranked_BRhw.unbind(dim=1), strict=True):
-                maps_BKhw += chosen_BK[:, :, None, None] * map_Bhw[:, None]
+        if not rounds:
+            return maps_BKhw
+        cam_BKhw = self.network.readout.cam(features).detach() if self.settings.method == "cam" else None
+        with torch.autocast(device.type, enabled=False):
+            ranked_BRhw = self._spread(self._ranked(features.grid, logits_BK, cam_BKhw, rounds, keep_graph))
+        for chosen_BK, map_Bhw in zip(rounds, ranked_BRhw.unbind(dim=1), strict=True):
+            maps_BKhw += chosen_BK[:, :, None, None] * map_Bhw[:, None]
         return maps_BKhw
 
-    def _ranked(self, features: Features, logits_BK: Tensor, rounds: list[Tensor], keep_graph: bool) -> Tensor:
+    def _ranked(
+        self, grid: tuple[int, int], logits_BK: Tensor, cam_BKhw: Tensor | None, rounds: list[Tensor], keep_graph: bool
+    ) -> Tensor:
         """(B, R, h, w): the map of each image's r-th class; where it has none, anything finite."""
+        if cam_BKhw is not None:
+            return torch.einsum("rbk,bkhw->brhw", torch.stack(rounds).float(), cam_BKhw.float().relu())
         method = self.settings.method
-        if method == "cam":
-            maps_BKhw = self.network.readout.cam(features).detach().float().relu()
-            return torch.einsum("rbk,bkhw->brhw", torch.stack(rounds).float(), maps_BKhw)
         if method in CLASS_AGNOSTIC:
             row_BN = CLASS_AGNOSTIC[method](self._reading())
-            return self._on_grid(row_BN, features.grid)[:, None].expand(-1, len(rounds), -1, -1)
-        return self._by_gradient(features.grid, logits_BK, rounds, keep_graph)
+            return self._on_grid(row_BN, grid)[:, None].expand(-1, len(rounds), -1, -1)
+        return self._by_gradient(grid, logits_BK, rounds, keep_graph)
 
     def _spread(self, maps_BRhw: Tensor) -> Tensor:
         settings = self.settings
@@ -151,7 +158,7 @@ class Recorder:
         scale = HALF_SCALE if logits_BK.dtype == torch.float16 else 1.0
         maps = []
         for number, chosen_BK in enumerate(rounds):
-            score = (logits_BK * chosen_BK).sum() * scale
+            score = (logits_BK.float() * chosen_BK).sum() * scale
             retain = keep_graph or number + 1 < len(rounds)
             maps.append(self._on_grid(self._row(reading, score, scale, retain), grid))
         return torch.stack(maps, dim=1)

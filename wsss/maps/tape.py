@@ -23,7 +23,10 @@ from torch.overrides import TorchFunctionMode
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """One recorded call; the output, or its class token alone, is part of the graph that leads to the logits."""
+    """One recorded call; the output, or its class token alone, is part of the graph that leads to the logits.
+
+    Rows are float32 where autocast is off: it would make their products in half precision.
+    """
 
     query_BAND: Tensor
     key_BAND: Tensor

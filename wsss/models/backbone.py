@@ -1,6 +1,7 @@
 """Plain vision transformers from timm behind one small face.
 
-Shape suffixes: B images, C channels, N patch tokens, h x w their grid, P prefix tokens.
+Shape suffixes: B images, C channels, N patch tokens, h x w their grid, P prefix tokens, M and L
+places of an axis after and before it is resampled.
 """
 
 from __future__ import annotations
@@ -9,11 +10,15 @@ import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from wsss.errors import DataError, MachineError, UsageError
 from wsss.models.archive import Claim, claims_in, first_line, read_archive, read_safetensors
@@ -115,6 +120,46 @@ class Backbone(nn.Module):
             )
 
 
+class PositionsByMatrix:
+    """Mixed into timm's models: position embeddings of another grid as a product of matrices.
+
+    Bicubic interpolation against aliasing is linear in each axis, and the gradient of a product is deterministic: torch
+    has no such algorithm for that of the interpolation on CUDA.
+    """
+
+    def _pos_embed(self, tokens_BhwC: Tensor) -> Any:
+        with _InterpolatesByMatrix():
+            return super()._pos_embed(tokens_BhwC)  # type: ignore[misc]
+
+
+class _InterpolatesByMatrix(TorchFunctionMode):
+    """Sees timm's one call; a compiler that traces it keeps what timm wrote."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is not F.interpolate or torch.compiler.is_compiling():
+            return func(*args, **kwargs)
+        return resample_bicubic(args[0], kwargs["size"])
+
+
+def resample_bicubic(maps_BChw: Tensor, size: tuple[int, int]) -> Tensor:
+    """``F.interpolate(maps, size, mode="bicubic", antialias=True)`` of float32 maps, under autocast too."""
+    (height, width), device = maps_BChw.shape[2:], maps_BChw.device
+    with torch.autocast(device.type, enabled=False):
+        return _bicubic(height, size[0], device) @ maps_BChw @ _bicubic(width, size[1], device).T
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _bicubic(old: int, new: int, device: torch.device) -> Tensor:
+    """The matrix (M, L) that resamples an axis, read off the images of the unit vectors."""
+    identity_11LL = torch.eye(old, device="cpu")[None, None]
+    matrix_ML = F.interpolate(identity_11LL, size=(new, old), mode="bicubic", antialias=True)[0, 0]
+    return matrix_ML.to(device, non_blocking=True)
+
+
 def plain_transformers(pattern: str = "*") -> list[str]:
     """Names of timm's models that class maps can be read from, matching a shell pattern."""
     names = timm.list_models(["vit_*", "deit*", "eva*", "beit3*"])
@@ -189,6 +234,7 @@ def _create(name: str, drop_path: float, overrides: Mapping[str, int]) -> Any:
             f"--backbone {name}: not a plain vision transformer with fused attention, which class maps are read from",
             "wsss backbones",
         )
+    vit.__class__ = type(type(vit).__name__, (PositionsByMatrix, type(vit)), {})
     return vit
 
 
