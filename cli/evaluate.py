@@ -8,21 +8,29 @@ from typing import Annotated
 
 import typer
 
-from wsss.cli.options import JsonOption
+from wsss.cli.options import JsonOption, TagsOption
 
 
 def evaluate(
     predictions: Annotated[Path, typer.Argument(help="Folder of make-pseudo or predict, or of label maps NAME.png.")],
     data: Annotated[Path, typer.Option("--data", help="Data folder with masks.", metavar="DIR")],
     split: Annotated[str | None, typer.Option(help="Split to score.")] = None,
+    tags: TagsOption = None,
     scores: Annotated[
         bool,
         typer.Option("--scores", help="Score the seeds of saved class scores: fixed threshold and oracle."),
     ] = False,
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="The fixed threshold of the seeds.")] = 0.07,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="The fixed threshold of the seeds; by default that of their background rule."),
+    ] = None,
     errors: Annotated[
         bool,
         typer.Option("--errors", help="Sort the lost pixels of label maps by kind of error: missed, bleeding, ..."),
+    ] = False,
+    missing_as_wrong: Annotated[
+        bool,
+        typer.Option("--missing-as-wrong", help="Count every pixel of an image without a label map as wrong."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -41,7 +49,7 @@ def evaluate(
             "--errors sorts the pixels of label maps, --scores cuts seeds at many thresholds: choose one",
             f"wsss evaluate {predictions} --data {data} --errors",
         )
-    tagged = open_data(data, split=split)
+    tagged = open_data(data, split=split, tags=tags, need_tags=False)
     report: Report | ScoreReport
     with Terminal() as terminal:
         terminal.begin("scoring", len(tagged))
@@ -52,7 +60,9 @@ def evaluate(
         if scores:
             report = evaluate_scores(predictions, tagged, fixed_threshold=threshold, on_progress=step)
         else:
-            report = evaluate_labels(predictions, tagged, errors=errors, on_progress=step)
+            report = evaluate_labels(
+                predictions, tagged, errors=errors, missing_as_wrong=missing_as_wrong, on_progress=step
+            )
     print_report(report, console)
     if as_json:
         typer.echo(json.dumps(report.to_json()))

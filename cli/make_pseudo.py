@@ -123,4 +123,6 @@ def make_pseudo(
             wanted=Wanted(scores=save_scores, overlays=overlays, overwrite=overwrite),
         )
         terminal.say(f"{counts['made']} pseudo labels made, {counts['skipped']} there already")
+        if counts["foreground"] == 0:
+            terminal.say("they hold no class: train longer, or try another --method or --background")
     typer.echo(json.dumps({"output": str(output), "split": tagged.split, **counts}) if as_json else output)

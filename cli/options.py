@@ -36,7 +36,7 @@ ScalesOption = Annotated[
     typer.Option(help="Sides in pixels, e.g. 224,320; an image is brought to the area of such a square."),
 ]
 FlipOption = Annotated[bool | None, typer.Option("--flip/--no-flip", help="Also read the mirrored image.")]
-CrfOption = Annotated[bool | None, typer.Option("--crf/--no-crf", help="Refine with the dense CRF (wsss[crf]).")]
+CrfOption = Annotated[bool | None, typer.Option("--crf/--no-crf", help="Refine with the dense CRF (wsss\\[crf]).")]
 CheckpointOption = Annotated[str, typer.Option(help="Which checkpoint of the run: last or best.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 ResumeOption = Annotated[Path | None, typer.Option(help="Go on with this run, with its own config.", metavar="RUN")]

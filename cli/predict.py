@@ -21,6 +21,7 @@ from wsss.cli.options import (
     OutOption,
     ScalesOption,
     SetOption,
+    TagsOption,
     WorkersOption,
     numbers,
 )
@@ -31,6 +32,7 @@ def predict(
     images: Annotated[Path, typer.Argument(help="An image, a folder of images, or with --split a data folder.")],
     output: OutOption,
     split: Annotated[str | None, typer.Option(help="Take the images of this split; their tags are not used.")] = None,
+    tags: TagsOption = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
     scales: ScalesOption = None,
@@ -80,7 +82,10 @@ def predict(
     chosen = prepare_device(settings.run)
     network, trained, path = load_network(run, checkpoint)
     settings = for_run(settings, trained)
-    records = open_data(images, split=split).records if split is not None else open_unlabelled(images)
+    if split is None:
+        records = open_unlabelled(images)
+    else:
+        records = open_data(images, split=split, tags=tags, need_tags=False).records
     with Terminal() as terminal:
         records, bad = keep_readable_records(records)
         for message in bad:
@@ -100,4 +105,6 @@ def predict(
             overwrite=overwrite,
         )
         terminal.say(f"{counts['made']} masks made, {counts['skipped']} there already")
+        if counts["foreground"] == 0:
+            terminal.say("they hold background alone: too short a training ends like that (--epochs)")
     typer.echo(json.dumps({"output": str(output), **counts, "unreadable": len(bad)}) if as_json else output)

@@ -217,6 +217,12 @@ class Config(Section):
     labels: LabelsSection = LabelsSection()
     predict: PredictSection = PredictSection()
 
+    def anchored(self) -> Config:
+        """The same with the data's paths absolute, so that what is begun here can be gone on with from elsewhere."""
+        paths = {name: getattr(self.data, name) for name in ("root", "tags", "saliency")}
+        absolute = {name: path.absolute() for name, path in paths.items() if path is not None}
+        return self.model_copy(update={"data": self.data.model_copy(update=absolute)})
+
 
 def resolve(
     source: str | Path | None = None,

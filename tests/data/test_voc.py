@@ -200,3 +200,20 @@ def test_no_split_list(voc_root: Path) -> None:
 def test_two_sources_of_tags_at_once(voc_root: Path) -> None:
     with pytest.raises(UsageError, match="at once"):
         open_data(voc_root, split="val", tags=voc_root / "tags.csv", tags_from="xml")
+
+
+def test_a_test_split_has_no_tags_and_needs_none(voc_root: Path) -> None:
+    annotate(voc_root, "n1", "cat")
+    (voc_root / "tags.csv").unlink()
+    write_list(voc_root, "test", "n1\nn2\n")
+    (voc_root / "classes.txt").write_text("sheep\ncat\ndog\n")
+    with pytest.raises(DataError, match=r"Annotations: no tags for 1 images \(n2\)"):
+        open_data(voc_root, split="test")
+    tagged = open_data(voc_root, split="test", need_tags=False)
+    assert tags(tagged) == [("n1", ["cat"]), ("n2", [])]
+    shutil.rmtree(voc_root / "Annotations")
+    with pytest.raises(DataError, match="no tags: looked for"):
+        open_data(voc_root, split="test")
+    tagged = open_data(voc_root, split="test", need_tags=False)
+    assert tags(tagged) == [("n1", []), ("n2", [])]
+    assert tagged.classes == ("sheep", "cat", "dog")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from wsss.data.masks import IGNORE_INDEX, write_mask
 from wsss.data.records import Record, TaggedSet
 from wsss.errors import DataError
-from wsss.evaluation.artefact import find_artefact
+from wsss.evaluation.artefact import crossing, find_artefact
 from wsss.evaluation.confusion import ConfusionMatrix
 from wsss.evaluation.evaluate import evaluate_labels, evaluate_scores, strongest_class
 
@@ -87,6 +87,7 @@ def test_perfect_labels_and_their_making(tagged: TaggedSet, out: Path) -> None:
         "images": 3,
         "unscored": 1,
         "missing": 0,
+        "supervision": None,
         "mean_iou": 1.0,
         "per_class_iou": {"background": 1.0, "cat": 1.0, "dog": 1.0},
         "pixel_accuracy": 1.0,
@@ -122,18 +123,35 @@ def test_classes_of_empty_union_and_empty_truth_become_null(tmp_path: Path) -> N
     json.dumps(none, allow_nan=False)
 
 
-def test_missing_predictions_are_refused_unless_allowed(tagged: TaggedSet, out: Path) -> None:
+def test_missing_predictions_are_refused(tagged: TaggedSet, out: Path) -> None:
     (out / "labels" / "a.png").unlink()
     with pytest.raises(DataError, match=r"1 of the 3 masked images of split 'val' \(a\)"):
         evaluate_labels(out, tagged)
-    report = evaluate_labels(out, tagged, allow_missing=True)
-    assert (report.images, report.missing, report.unscored) == (2, 1, 1)
-    assert report.per_class_iou["cat"] is None
+    with pytest.raises(DataError, match=r"no NAME\.npz for 3 of the 3") as caught:
+        evaluate_scores(out, tagged)
+    assert "--save-scores" in caught.value.fix
 
 
-def test_no_prediction_at_all_is_never_allowed(tagged: TaggedSet, out: Path) -> None:
-    with pytest.raises(DataError, match=r"no NAME\.npz for 3 of the 3"):
-        evaluate_scores(out, tagged, allow_missing=True)
+def test_missing_predictions_count_as_wrong_where_asked(tagged: TaggedSet, out: Path) -> None:
+    """Of 5, 6 and 4 pixels that are scored."""
+    (out / "labels" / "a.png").unlink()
+    report = evaluate_labels(out, tagged, missing_as_wrong=True, errors=True)
+    assert (report.images, report.missing, report.unscored) == (3, 1, 1)
+    assert report.per_class_iou["cat"] == 0.0
+    assert report.pixel_accuracy == report.coverage == pytest.approx(10 / 15)
+    assert report.errors is not None
+    assert report.errors.all_classes.pixels["ignored"] == 5
+    for path in (out / "labels").rglob("*.png"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"no NAME\.png for 3 of the 3"):
+        evaluate_labels(out, tagged, missing_as_wrong=True)
+
+
+def test_a_run_is_no_folder_of_predictions(tagged: TaggedSet, out: Path) -> None:
+    (out / "run.json").write_text("{}")
+    with pytest.raises(DataError, match="is a run") as caught:
+        evaluate_labels(out, tagged)
+    assert caught.value.fix.startswith("wsss predict ")
 
 
 def test_another_size_names_both(tagged: TaggedSet, out: Path) -> None:
@@ -175,6 +193,39 @@ def test_a_broken_manifest_or_folder(tagged: TaggedSet, out: Path, tmp_path: Pat
         evaluate_labels(out, tagged)
     with pytest.raises(DataError, match="no such folder"):
         find_artefact(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ({}, "0.077"),
+        ({"background": "power", "exponent": 32}, "0.077"),
+        ({"background": "power", "exponent": 1}, "0.50"),
+        ({"background": "band", "low": 0.2, "high": 0.5}, "0.35"),
+        ({"background": "band"}, "0.077"),
+    ],
+)
+def test_the_fixed_threshold_is_that_of_the_background_rule(
+    tagged: TaggedSet, out: Path, rule: dict[str, Any], expected: str
+) -> None:
+    write_all_scores(out)
+    (out / "manifest.json").write_text(json.dumps({**MANIFEST, **rule}))
+    report = evaluate_scores(out, tagged)
+    assert report.fixed.threshold_rule == f"fixed {expected}"
+    assert report == evaluate_scores(out, tagged, fixed_threshold=float(expected))
+
+
+def test_the_published_rule_hands_over_where_both_are_as_strong() -> None:
+    for exponent in (1, 8, 32):
+        score = crossing(exponent)
+        assert (1 - score + 0.001) ** exponent >= score - 0.001
+        assert (1 - score - 0.001) ** exponent <= score + 0.001
+    assert crossing(32) == 0.077
+
+
+def test_what_predictions_come_from_is_in_the_report(tagged: TaggedSet, out: Path) -> None:
+    (out / "manifest.json").write_text(json.dumps({**MANIFEST, "supervision": ["tags", "label maps"]}))
+    assert evaluate_labels(out, tagged).supervision == ("tags", "label maps")
 
 
 def test_seeds_at_a_fixed_threshold_and_the_oracle(tagged: TaggedSet, out: Path) -> None:

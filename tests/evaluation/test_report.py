@@ -18,6 +18,7 @@ REPORT = Report(
     images=3,
     unscored=0,
     missing=0,
+    supervision=("tags", "saliency maps"),
     mean_iou=0.5,
     per_class_iou={"background": 0.75, "[red]cat": 0.25, "dog": None},
     pixel_accuracy=0.875,
@@ -33,7 +34,7 @@ def printed(report: Report | ScoreReport) -> list[str]:
 
 def test_the_title_says_which_number_it_is() -> None:
     lines = printed(REPORT)
-    assert lines[0] == "val: segmentation, scales 0.5 1, flip on, CRF off, threshold none"
+    assert lines[0] == "val: segmentation, from tags + saliency maps, scales 0.5 1, flip on, CRF off, threshold none"
     assert lines[-1] == "3 images scored"
     for row in (
         "background 75.00",
@@ -47,9 +48,10 @@ def test_the_title_says_which_number_it_is() -> None:
 
 
 def test_unknown_settings_and_hidden_images_are_said() -> None:
-    lines = printed(replace(REPORT, scales=None, flip=None, crf=None, unscored=2, missing=1))
-    assert lines[0] == "val: segmentation, scales unknown, flip unknown, CRF unknown, threshold none"
-    assert lines[-1] == "3 images scored, 2 without a mask not scored, 1 WITHOUT A PREDICTION left out"
+    lines = printed(replace(REPORT, scales=None, flip=None, crf=None, unscored=2, missing=1, supervision=None))
+    assert lines[0].startswith("val: segmentation, from unknown supervision, scales unknown, ")
+    assert lines[0].endswith("flip unknown, CRF unknown, threshold none")
+    assert lines[-1].startswith("3 images scored, 2 without a mask not scored, 1 WITHOUT A PREDICTION")
 
 
 def test_seeds_stand_side_by_side() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from wsss.data.images import read_image
 from wsss.data.masks import PALETTE, read_mask
 from wsss.data.open import open_unlabelled
 from wsss.errors import UsageError
+from wsss.evaluation.overlay import KEY_MIN_WIDTH, key
 from wsss.inference.predict import Seen, predict_masks
 from wsss.labels.manifest import read_manifest
 from wsss.models.averaged import label_probabilities
@@ -40,6 +42,7 @@ def network(small_network: Callable[..., Network]) -> Network:
     torch.manual_seed(2)
     assert network.decoder is not None
     torch.nn.init.normal_(network.decoder.classify.weight, std=3.0)
+    network.supervision = ("tags", "saliency maps")
     return network
 
 
@@ -68,7 +71,8 @@ def predict(network: Network, source: Path, out: Path, config: Config, **options
 
 def test_a_plain_folder(tmp_path: Path, network: Network, photos: Path, tiny_config: Any) -> None:
     counts = predict(network, photos, tmp_path / "out", tiny_config())
-    assert counts == {"images": 5, "made": 5, "skipped": 0}
+    assert {key: counts[key] for key in ("images", "made", "skipped")} == {"images": 5, "made": 5, "skipped": 0}
+    assert counts["foreground"] > 0 == counts["ignored"]
     sizes = {
         "colour": (40, 56),
         "deep/grey": (40, 50),
@@ -90,7 +94,28 @@ def test_a_plain_folder(tmp_path: Path, network: Network, photos: Path, tiny_con
     manifest = read_manifest(tmp_path / "out")
     assert manifest["kind"] == "segmentation"
     assert manifest["split"] is None
+    assert manifest["supervision"] == ["tags", "saliency maps"]
     assert manifest["counts"] == counts
+
+
+def test_other_images_of_the_same_names_are_segmented(
+    tmp_path: Path, network: Network, photos: Path, tiny_config: Any
+) -> None:
+    predict(network, photos, tmp_path / "out", tiny_config())
+    shutil.copytree(photos, tmp_path / "others")
+    image_HW3 = read_image(photos / "side.jpg")
+    Image.fromarray(255 - image_HW3).save(tmp_path / "others" / "side.jpg")
+    counts = predict(network, tmp_path / "others", tmp_path / "out", tiny_config())
+    assert (counts["made"], counts["skipped"]) == (1, 4)
+
+
+def test_an_overlay_has_a_key_of_the_classes(tmp_path: Path, network: Network, photos: Path, tiny_config: Any) -> None:
+    predict(network, photos / "side.jpg", tmp_path / "out", tiny_config())
+    label_HW = read_mask(tmp_path / "out" / "labels" / "side.png")
+    key_HW3 = key(label_HW, network.classes, KEY_MIN_WIDTH)
+    drawn_HW3 = read_image(tmp_path / "out" / "overlays" / "side.jpg")
+    assert drawn_HW3.shape == (56 + len(key_HW3), KEY_MIN_WIDTH, 3)
+    assert np.abs(drawn_HW3[56:].astype(int) - key_HW3).mean() < 6  # a JPEG
 
 
 def test_one_image_and_no_overlays(tmp_path: Path, network: Network, photos: Path, tiny_config: Any) -> None:
@@ -143,7 +168,8 @@ def test_what_is_there_is_skipped(tmp_path: Path, network: Network, photos: Path
     out = tmp_path / "out"
     predict(network, photos, out, tiny_config())
     (out / "labels" / "side.png").unlink()
-    assert predict(network, photos, out, tiny_config()) == {"images": 5, "made": 1, "skipped": 4}
+    counts = predict(network, photos, out, tiny_config())
+    assert (counts["images"], counts["made"], counts["skipped"]) == (5, 1, 4)
     with pytest.raises(UsageError, match=r"other settings: flip \(was false, now true\)"):
         predict(network, photos, out, tiny_config(predict__flip=True))
     config = tiny_config(predict__flip=True)

@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from wsss.data.open import open_data
 from wsss.data.records import TaggedSet
 from wsss.data.scaled import ScaledImages, load_batches
 from wsss.errors import DataError, UsageError
+from wsss.evaluation.overlay import key
 from wsss.labels.make import PIXELS_AT_ONCE, Wanted, make_pseudo_labels
 from wsss.labels.manifest import read_manifest
 from wsss.labels.recipe import complete, refine_to_image
@@ -176,6 +178,50 @@ def test_other_settings_are_refused(tmp_path: Path, make: Make, tiny_config: Any
     make(tmp_path / "out", tiny_config(maps__batch_size=1, run__workers=1))  # decide nothing
 
 
+def test_changed_tags_and_images_are_labelled_again(
+    tmp_path: Path, make: Make, tagged: TaggedSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Never an old label for new tags; images that came later are labelled too."""
+    first, second, *rest = tagged.records
+    fewer = replace(tagged, records=(first, *rest))
+    make(tmp_path / "out", tagged=fewer)
+    photo = tmp_path / "photo.png"
+    Image.fromarray(255 - read_image(rest[0].image)).save(photo)
+    retagged = replace(first, tags=(0,) if first.tags != (0,) else (1,))
+    now = replace(tagged, records=(retagged, second, replace(rest[0], image=photo), *rest[1:]))
+    told = Told()
+    counts = make(tmp_path / "out", tagged=now, reporter=told)
+    assert (counts["made"], counts["skipped"]) == (3, 5)
+    assert told.said == [f"2 images or their tags have changed ({first.name}, {rest[0].name}); made again"]
+    make(tmp_path / "fresh", tagged=now)
+    assert same(tmp_path / "out", tmp_path / "fresh")
+    assert make(tmp_path / "out", tagged=now)["made"] == 0
+
+
+class Told(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.said.append(message)
+
+
+def test_changed_saliency_maps_are_taken_in(tmp_path: Path, make: Make, tagged: TaggedSet, tiny_config: Any) -> None:
+    def saliency(folder: str, level: int) -> Config:
+        for record in tagged.records:
+            saliency_HW = np.full(read_image(record.image).shape[:2], level, dtype=np.uint8)
+            saliency_HW[:3, :level] = 7  # files of other lengths
+            write_mask(tmp_path / folder / f"{record.name}.png", saliency_HW)
+        return tiny_config(data__saliency=tmp_path / folder)
+
+    assert make(tmp_path / "out", saliency("all", 200))["made"] == 8
+    shutil.copytree(tmp_path / "all", tmp_path / "moved")
+    assert make(tmp_path / "out", tiny_config(data__saliency=tmp_path / "moved"))["made"] == 0
+    assert make(tmp_path / "out", saliency("none", 5))["made"] == 8
+
+
 def test_folders_of_others_are_left_alone(tmp_path: Path, make: Make) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
@@ -260,6 +306,14 @@ def test_as_many_pictures_as_asked(tmp_path: Path, make: Make, asked: int, drawn
     assert len(list((tmp_path / "out").glob("overlays/*.jpg"))) == drawn
 
 
+def test_a_picture_has_a_key_of_the_classes(tmp_path: Path, make: Make, tagged: TaggedSet) -> None:
+    make(tmp_path / "out", overlays=1)
+    name = tagged.records[0].name
+    drawn_HW3 = read_image(tmp_path / "out" / "overlays" / f"{name}.jpg")
+    key_HW3 = key(read_mask(tmp_path / "out" / "labels" / f"{name}.png"), tagged.classes, drawn_HW3.shape[1])
+    assert np.abs(drawn_HW3[-len(key_HW3) :].astype(int) - key_HW3).mean() < 6  # a JPEG
+
+
 def test_images_larger_than_the_working_area(tmp_path: Path, make: Make, tagged: TaggedSet, tiny_config: Any) -> None:
     make(tmp_path / "out", tiny_config(labels__refine_side=24))
     for record in tagged.records:
@@ -280,6 +334,7 @@ def test_saliency(tmp_path: Path, make: Make, tagged: TaggedSet, tiny_config: An
         assert not label_HW[:, middle:].any()
         assert (label_HW[:, :middle] == IGNORE_INDEX).any()
     assert read_manifest(tmp_path / "out")["saliency"] is True
+    assert read_manifest(tmp_path / "out")["supervision"] == ["tags", "saliency maps"]
     with pytest.raises(UsageError, match="saliency"):
         make(tmp_path / "out")
 
@@ -452,8 +507,9 @@ def test_a_run_with_a_decoder_is_heard(
     assert not same(heard, alone)
     assert {0, IGNORE_INDEX} >= {value for label_HW in labels(heard).values() for value in np.unique(label_HW)}
     assert any(((label_HW > 0) & (label_HW < IGNORE_INDEX)).any() for label_HW in labels(alone).values())
-    assert read_manifest(heard)["decoder"] is True
-    assert read_manifest(alone)["decoder"] is False
+    made_by = {path: read_manifest(path) for path in (heard, alone)}
+    assert (made_by[heard]["decoder"], made_by[heard]["opening"]) == (True, 0)  # as it was done
+    assert (made_by[alone]["decoder"], made_by[alone]["opening"]) == (False, tiny_config().labels.opening)
 
 
 def test_maps_and_decoder_share_their_passes(

@@ -178,6 +178,9 @@ def test_checkpoints_that_are_none(tmp_path: Path, tiny_config: Any, small_netwo
         find_checkpoint(tmp_path / "none")
     run = tmp_path / "run"
     run.mkdir()
+    with pytest.raises(DataError, match=r"is no run: it has no last\.pt"):
+        find_checkpoint(run)
+    (run / "run.json").write_text("{}")
     with pytest.raises(DataError, match="stopped before the first one was written") as caught:
         find_checkpoint(run)
     assert caught.value.fix == f"rm -r {run}  # and train it again"

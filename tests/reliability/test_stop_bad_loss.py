@@ -60,8 +60,9 @@ class Saying(Silent):
 
 
 def learnt(loop: Loop) -> list[Tensor]:
-    """Weights, their moving average and what the optimiser remembers."""
+    """Weights, their moving average and what the optimiser and a scaler remember."""
     memory = [value for state in loop.optimizer.state.values() for value in state.values()]
+    memory += [torch.tensor(value) for value in loop.scaler.state_dict().values()]
     return [value.detach().clone() for value in (*loop.network.parameters(), *loop.shown.parameters(), *memory)]
 
 
@@ -102,9 +103,12 @@ def test_no_checkpoint_holds_what_a_bad_step_made(begin: Begin) -> None:
     assert read_checkpoint(loop.run / "last.pt")["training"]["step"] == 0
 
 
-def test_a_step_that_is_passed_over_changes_nothing(begin: Begin) -> None:
+@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
+@pytest.mark.parametrize("amp", ["none", "fp16"])
+def test_a_step_that_is_passed_over_changes_nothing(begin: Begin, amp: str, clip_norm: float) -> None:
     reporter = Saying()
-    loop = begin((1, 4), math.nan, classify__on_bad_loss="skip", reporter=reporter)
+    changes = {"run__amp": amp, "classify__clip_norm": clip_norm}
+    loop = begin((1, 4), math.nan, classify__on_bad_loss="skip", reporter=reporter, **changes)
     plain, untouched = loop._step, []
 
     def step(batch: Any) -> None:
@@ -127,9 +131,13 @@ def test_a_step_that_is_passed_over_changes_nothing(begin: Begin) -> None:
     assert torch.load(loop.run / "bad-batch.pt", weights_only=True)["step"] == 5  # the latest
 
 
-def test_a_gradient_that_is_no_number(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loss is good; its gradient, of a root at 0, is not."""
-    loop = begin((), 1.0)
+@pytest.mark.parametrize("deferred", [False, True])
+@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
+def test_a_gradient_that_is_no_number(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch, clip_norm: float, deferred: bool
+) -> None:
+    """The loss is good; its gradient, of a root at 0, is not, and what it made of the weights is nowhere saved."""
+    loop = begin((), 1.0, deferred=deferred, classify__clip_norm=clip_norm)
     plain = loop.task.losses
 
     def losses(network: Any, batch: Any, at: int, *others: Any) -> dict[str, Tensor]:
@@ -138,8 +146,12 @@ def test_a_gradient_that_is_no_number(begin: Begin, monkeypatch: pytest.MonkeyPa
         return terms if at != 1 else terms | {"root": (0 * weight).abs().sum().sqrt()}
 
     monkeypatch.setattr(loop.task, "losses", losses)
-    with pytest.raises(BadLoss, match="the gradient is not finite at step 2 "):
+    said = "the loss or its gradient is" if deferred else "the gradient is"
+    with pytest.raises(BadLoss, match=f": {said} not finite at step 2 "):
         loop.train()
+    last = read_checkpoint(loop.run / "last.pt")
+    assert last["training"]["step"] == 0
+    assert all(value.isfinite().all() for value in last["network"].values())
 
 
 def test_bad_steps_in_a_row_are_not_passed_over_for_ever(begin: Begin) -> None:

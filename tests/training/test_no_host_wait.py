@@ -23,7 +23,7 @@ from wsss.data.augment import TrainingImages
 from wsss.data.open import open_data
 from wsss.data.records import Record, TaggedSet
 from wsss.data.scaled import ScaledBatch, equal_sizes
-from wsss.labels.make import MANY_PIXELS, Maker, Wanted
+from wsss.labels.make import MANY_PIXELS, Maker, Wanted, labels_section
 from wsss.models.network import Network
 from wsss.reporting import Silent
 from wsss.training.classify import ClassifyTask
@@ -159,9 +159,9 @@ def test_end_to_end(loop_of: Callable[..., Loop], monkeypatch: pytest.MonkeyPatc
     assert len(passes) == groups
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd-poly"])
-def test_classification(loop_of: Callable[..., Loop], optimizer: str) -> None:
-    loop = loop_of("classify", classify__ema=0.9, classify__optimizer=optimizer)
+@pytest.mark.parametrize(("optimizer", "clip_norm"), [("adamw", 1.0), ("sgd-poly", 1.0), ("sgd-poly", 0.0)])
+def test_classification(loop_of: Callable[..., Loop], optimizer: str, clip_norm: float) -> None:
+    loop = loop_of("classify", classify__ema=0.9, classify__optimizer=optimizer, classify__clip_norm=clip_norm)
     for _ in range(2):  # an average begins with the second
         take_step(loop, make_batch())
 
@@ -186,6 +186,7 @@ def test_pseudo_labels_up_to_their_way_back(
     scaled = [torch.zeros(4, 3, *size, dtype=torch.uint8) for size in ((32, 40), (48, 56))]
     batch = ScaledBatch(records, images, scaled)
     tagged = TaggedSet(root=tmp_path, split="train", classes=("bee", "ladybird"), records=tuple(records))
+    config = config.model_copy(update={"labels": labels_section(network, config.labels)})
     maker = Maker(network, tagged, tmp_path, config, META, Wanted(), set(), ())
     with NoWait():
         scores_BKhw, opinions = maker._read(batch)

@@ -196,6 +196,104 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path, tiny_config: Any) -> No
     assert before == ((tmp_path / "run" / "last.pt").read_bytes(), (tmp_path / "run" / "metrics.jsonl").read_bytes())
 
 
+@pytest.fixture
+def begun(tmp_path: Path, tiny_config: Any, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """A copy of the scenes, one image of which is broken, and a run on it that was stopped in its first epoch."""
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(scenes, data)
+    image_of(data, 7).write_bytes(b"broken")
+    stop_at(monkeypatch, ClassifyTask, 0, terminate)
+    with pytest.raises(Interrupted):
+        train_classifier(tiny_config(data__root=data, data__bad_limit=0.1, classify__batch_size=4), run, QUIET)
+    return data, run
+
+
+def image_of(data: Path, index: int) -> Path:
+    return data / "images" / f"train_{index:05}.jpg"
+
+
+def rewrite(data: Path, index: int, old: str, new: str) -> None:
+    """Change the line of an image in the table."""
+    table = data / "tags.csv"
+    line = next(line for line in table.read_text().splitlines() if line.startswith(image_of(data, index).name))
+    assert old in line
+    table.write_text(table.read_text().replace(line, line.replace(old, new)))
+
+
+def rename(data: Path) -> None:
+    rewrite(data, 3, "train_00003", "train_00003b")
+    image_of(data, 3).rename(data / "images" / "train_00003b.jpg")
+
+
+def shuffle(data: Path) -> None:
+    first, *lines = (data / "tags.csv").read_text().splitlines()
+    (data / "tags.csv").write_text("\n".join([first, *lines[::-1]]) + "\n")
+
+
+def retag(data: Path) -> None:
+    rewrite(data, 3, ",bee", ",ladybird")
+
+
+CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "repaired": (
+        lambda data: shutil.copy(image_of(data, 8), image_of(data, 7)),
+        "it began with 23 readable images, there are 24",
+    ),
+    "broken": (
+        lambda data: image_of(data, 8).write_bytes(b"broken"),
+        "it began with 23 readable images, there are 22",
+    ),
+    "moved to another split": (
+        lambda data: rewrite(data, 3, ",train", ",val"),
+        "it began with 23 readable images, there are 22",
+    ),
+    "split": (lambda data: rewrite(data, 3, ",train", ",train_aug"), "it began on split train"),
+    "renamed": (rename, "these are other images, or in another order"),
+    "shuffled": (shuffle, "these are other images, or in another order"),
+    "tagged": (retag, "the tags have changed"),
+    "replaced": (lambda data: shutil.copy(image_of(data, 8), image_of(data, 3)), "the image files have changed"),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), CHANGES.values(), ids=CHANGES)
+def test_a_run_does_not_go_on_with_other_data(
+    begun: tuple[Path, Path], change: Callable[[Path], object], said: str
+) -> None:
+    data, run = begun
+    before = (run / "last.pt").read_bytes()
+    change(data)
+    with pytest.raises(DataError) as caught:
+        resume_classifier(run, QUIET)
+    split = "train_aug" if "split" in said else "train"
+    assert caught.value.problem == f"{run} cannot go on with split {split} of {data}: {said}"
+    assert caught.value.fix == f"--resume {run}  # once {data} is as it was; or train anew, with another -o"
+    assert (run / "last.pt").read_bytes() == before
+
+
+def test_a_run_of_an_earlier_version_is_checked_too(begun: tuple[Path, Path]) -> None:
+    data, run = begun
+    facts = json.loads((run / "run.json").read_text())
+    earlier = {key: value for key, value in facts.items() if key not in ("names_sha256", "tags_sha256")}
+    (run / "run.json").write_text(json.dumps(earlier))
+    retag(data)
+    with pytest.raises(DataError, match="the images or their tags have changed"):
+        resume_classifier(run, QUIET)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_run_goes_on_with_the_same_data_elsewhere(begun: tuple[Path, Path], known: bool) -> None:
+    """A copy behind the same path; the broken image is left out again. A checkpoint alone goes on unchecked."""
+    data, run = begun
+    shutil.copytree(data, data.with_name("copy"))
+    shutil.rmtree(data)
+    data.symlink_to(data.with_name("copy"))
+    if not known:
+        (run / "run.json").unlink()
+        retag(data)
+    resume_classifier(run, QUIET)
+    assert steps(run) == [*range(1, 11)]
+
+
 def test_what_cannot_be_resumed(tmp_path: Path, tiny_config: Any) -> None:
     run = tmp_path / "run"
     train_classifier(tiny_config(classify__epochs=1), run, QUIET)

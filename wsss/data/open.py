@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 from wsss.data.findings import BadData, Finding, Note, refuse
-from wsss.data.folder import ListedImage, Listing, first_few, open_tag_file, read_folder
+from wsss.data.folder import ListedImage, Listing, first_few, folder_images, image_folder, open_tag_file, read_folder
 from wsss.data.images import IMAGE_SUFFIXES, list_images, split_suffix
 from wsss.data.masks import IGNORE_INDEX
 from wsss.data.records import Record, TaggedSet
 from wsss.data.tag_table import TAG_FILES, TagFile, find_tag_file, read_text
-from wsss.data.voc import is_voc, read_voc, voc_splits
+from wsss.data.voc import IMAGES, is_voc, read_voc, voc_splits
 from wsss.errors import DataError, UsageError
 
 Layout = Literal["auto", "voc", "folder"]
@@ -34,6 +34,7 @@ def open_data(
     tags: Path | None = None,
     tags_from: TagsFrom = "auto",
     classes: Sequence[str] | None = None,
+    need_tags: bool = True,
     note: Note = refuse,
 ) -> TaggedSet:
     """Open one split of a data folder (data/README.md shows the layouts).
@@ -45,6 +46,7 @@ def open_data(
         tags: tags.csv or tags.json elsewhere than at the root.
         tags_from: "auto" takes the table, else the XML annotations; "masks" must be asked for.
         classes: names a checkpoint knows; tags get their indices from these.
+        need_tags: else images of the VOC layout may have none, as those of a test split.
         note: told of faults; where it goes on, what is at fault is left out.
 
     Raises:
@@ -59,7 +61,7 @@ def open_data(
     names = own if tags_from == "masks" else own or given  # a mask's indices never follow a checkpoint
     if kind == "voc":
         name = choose_split(root, split, tuple(voc_splits(root)))
-        listing = read_voc(root, name, source=tags_from, table=tags, names=names, note=note)
+        listing = read_voc(root, name, source=tags_from, table=tags, names=names, need_tags=need_tags, note=note)
     else:
         table = folder_table(root, tags, tags_from, names, note)
         listing = read_folder(root, table, choose_split(root, split, table.splits()), names, note=note)
@@ -92,22 +94,33 @@ def list_splits(
 def open_unlabelled(path: Path) -> tuple[Record, ...]:
     """Records without tags: of one image, or of every image below a folder, sorted by name.
 
+    Of a data folder those are its images, called as in its splits; masks and saliency maps are none.
+
     Raises:
         DataError: there is no such path, it is no image, or the folder holds none.
     """
     path = Path(path)
     endings = " ".join(IMAGE_SUFFIXES)
     if path.is_dir():
-        files = list_images(path)
+        base, files = photographs(path)
         if not files:
             raise DataError(f"{path}: no image in it (files ending in {endings})", f"ls -R {path}")
-        return tuple(Record(name=name, image=path / file, tags=()) for name, file in files.items())
+        return tuple(Record(name=name, image=base / file, tags=()) for name, file in files.items())
     if not path.exists():
         raise DataError(f"{path}: no such image or folder", f"ls {path.parent}")
     name, suffix = split_suffix(path.name)
     if not suffix:
         raise DataError(f"{path}: not an image (files ending in {endings})", "convert it to PNG or JPEG")
     return (Record(name=name, image=path, tags=()),)
+
+
+def photographs(folder: Path) -> tuple[Path, dict[str, str]]:
+    """Where the images of a folder lie, and their paths below that by name; a data folder has others that are none."""
+    if is_voc(folder):
+        return folder / IMAGES, list_images(folder / IMAGES)
+    if find_tag_file(folder) is not None:
+        return image_folder(folder), folder_images(folder)
+    return folder, list_images(folder)
 
 
 def find_layout(root: Path, layout: Layout, tags: Path | None) -> Literal["voc", "folder"]:

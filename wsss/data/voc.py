@@ -92,6 +92,7 @@ def read_voc(
     source: TagSource | Literal["auto"] = "auto",
     table: Path | None = None,
     names: tuple[str, ...] | None = None,
+    need_tags: bool = True,
     note: Note = refuse,
 ) -> Listing:
     """List one split.
@@ -102,20 +103,26 @@ def read_voc(
         source: where tags come from; "auto" is the table, else the XML annotations, and never the masks.
         table: tags.csv or tags.json elsewhere than at the root.
         names: class names of the data set, where its classes.txt tells them.
+        need_tags: else an image without any is one that holds none of the classes.
         note: told of faults; where it goes on, the images at fault are left out.
 
     Raises:
-        DataError: listed images are missing or have no tags.
+        DataError: listed images are missing or, where they are needed, have no tags.
     """
     table = table or find_tag_file(root)
     if source == "auto":
         source = "xml" if table is None and (root / "Annotations").is_dir() else "file"
     files = list_images(root / IMAGES, note=note)
     listed = read_split(voc_splits(root)[split], files, note)
-    tags, classes, told_by = TAG_READERS[source](root, listed, table, names, note)
+    if need_tags or table is not None or source != "file":
+        tags, classes, told_by = TAG_READERS[source](root, listed, table, names, note)
+    else:
+        tags, classes, told_by = {}, names or VOC_CLASSES, root
     untagged = [name for name in listed if name not in tags or tags[name][0] is None]
-    if untagged:
+    if untagged and need_tags:
         note(untagged_images(untagged, told_by))
+    elif untagged:
+        tags = {**dict.fromkeys(untagged, ((), Place(told_by))), **tags}
     return Listing(
         split=split,
         images=tuple(

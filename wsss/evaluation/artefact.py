@@ -16,7 +16,10 @@ from wsss.errors import DataError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """What predictions say of their making; None where they do not say."""
+    """What predictions say of their making; None where they do not say.
+
+    The last four are the background rule of pseudo labels, see ``wsss.labels.completion``.
+    """
 
     kind: str = "labels"
     classes: tuple[str, ...] | None = None
@@ -24,6 +27,28 @@ class Manifest:
     scales: tuple[float, ...] | None = None
     flip: bool | None = None
     crf: bool | None = None
+    supervision: tuple[str, ...] | None = None
+    background: str | None = None
+    exponent: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def threshold(self) -> float | None:
+        """The class score at which the background rule of pseudo labels hands over, in [0, 1]; None where unknown."""
+        if self.background == "band" and self.low is not None and self.high is not None:
+            return (self.low + self.high) / 2
+        if self.background == "power" and self.exponent is not None and self.exponent > 0:
+            return crossing(self.exponent)
+        return None
+
+
+def crossing(exponent: float) -> float:
+    """The score ``t`` with ``(1 - t) ** exponent = t``, to three decimals: 0.077 for the published 32."""
+    low, high = 0.0, 1.0
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        low, high = (middle, high) if (1 - middle) ** exponent > middle else (low, middle)
+    return round(high, 3)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,13 +64,15 @@ def find_artefact(predictions: Path) -> Artefact:
     """Find label maps, scores and manifest in OUT, OUT/labels, OUT/scores or a plain folder of files.
 
     Raises:
-        DataError: no such folder, or its manifest is unreadable.
+        DataError: no such folder, it is a run, or its manifest is unreadable.
     """
     if not predictions.is_dir():
         raise DataError(f"{predictions}: no such folder of predictions", f"ls {predictions.parent}")
     root = predictions
     if predictions.name in ("labels", "scores") and (predictions.parent / "manifest.json").is_file():
         root = predictions.parent
+    if (root / "run.json").is_file():
+        raise DataError(f"{root} is a run, no folder of predictions", f"wsss predict {root} DATA --split val -o MASKS")
     labels, scores = root / "labels", root / "scores"
     return Artefact(
         labels=labels if labels.is_dir() else root,

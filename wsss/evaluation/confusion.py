@@ -73,12 +73,6 @@ class ConfusionMatrix:
         counts = np.bincount(index.ravel(), minlength=self.counts.size)  # IGNORE_INDEX falls behind the matrix
         self.counts += counts[: self.counts.size].reshape(rows, columns)
 
-    def merge(self, other: ConfusionMatrix) -> None:
-        """Add the counts of another matrix to this one."""
-        if other.num_classes != self.num_classes:
-            raise ValueError(f"cannot merge {other.num_classes} classes into {self.num_classes}")
-        self.counts += other.counts
-
     def per_class_iou(self) -> NDArray[np.float64]:
         """Intersection over union: (C,) in [0, 1], NaN where the union is empty."""
         intersection_C = np.diagonal(self.counts)

@@ -94,12 +94,6 @@ class ErrorCounts:
         class_HW = np.where(predicted_HW, label_HW, truth_HW)
         np.add.at(self.counts, (class_HW[lost_HW], kind_HW[lost_HW]), 1)
 
-    def merge(self, other: ErrorCounts) -> None:
-        """Add the counts of other images to these."""
-        if other.num_classes != self.num_classes:
-            raise ValueError(f"cannot merge {other.num_classes} classes into {self.num_classes}")
-        self.counts += other.counts
-
     def shares(self) -> NDArray[np.float64]:
         """Share of each kind in all lost pixels: (E,) in [0, 1], NaN where nothing is lost."""
         return _shares(self.counts.sum(axis=0))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from wsss.data.masks import IGNORE_INDEX, read_mask
 from wsss.data.records import Record, TaggedSet
 from wsss.errors import DataError
-from wsss.evaluation.artefact import Manifest, find_artefact
+from wsss.evaluation.artefact import Manifest, crossing, find_artefact
 from wsss.evaluation.confusion import ConfusionMatrix, ThresholdSweep
 from wsss.evaluation.errors import ErrorCounts, ErrorKind
 from wsss.evaluation.report import ErrorReport, LostPixels, Report, ScoreReport
@@ -29,8 +29,8 @@ from wsss.evaluation.report import ErrorReport, LostPixels, Report, ScoreReport
 READERS = 4
 """Threads that decode files ahead of the counting; decoding releases the GIL."""
 
-FIXED_THRESHOLD = 0.07
-"""That of the published background score: (1 - t)^32 = t."""
+PUBLISHED_THRESHOLD = crossing(32)
+"""That of the published background score."""
 ORACLE_THRESHOLDS = tuple(step / 100 for step in range(101))
 BACKGROUND = "background"
 NAMES_SHOWN = 3
@@ -47,7 +47,7 @@ def evaluate_labels(
     tagged: TaggedSet,
     *,
     errors: bool = False,
-    allow_missing: bool = False,
+    missing_as_wrong: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Report:
     """Score label maps against the masks of a split.
@@ -56,7 +56,7 @@ def evaluate_labels(
         predictions: see ``find_artefact``.
         tagged: the split; its images without a mask are counted as unscored.
         errors: sort the lost pixels by kind of error as well.
-        allow_missing: leave images without a prediction out (the report counts them) instead of refusing.
+        missing_as_wrong: count every pixel of an image without a prediction as wrong instead of refusing.
         on_progress: told of every image.
 
     Raises:
@@ -65,12 +65,13 @@ def evaluate_labels(
     """
     artefact = find_artefact(predictions)
     _check_classes(artefact.manifest, tagged, predictions)
-    work = _pair(tagged, artefact.labels, ".png", allow_missing)
+    work = _pair(tagged, artefact.labels, ".png", missing_as_wrong=missing_as_wrong)
     matrix = ConfusionMatrix(len(tagged.classes) + 1)
     counts = ErrorCounts(matrix.num_classes) if errors else None
 
     def read(pair: _Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        label_HW, truth_HW = read_mask(pair.prediction), _read_truth(pair.mask, tagged)
+        truth_HW = _read_truth(pair.mask, tagged)
+        label_HW = np.full_like(truth_HW, IGNORE_INDEX) if pair.missing else read_mask(pair.prediction)
         _check_size(label_HW.shape, truth_HW.shape, pair)
         return label_HW, truth_HW
 
@@ -89,8 +90,7 @@ def evaluate_scores(
     tagged: TaggedSet,
     thresholds: Sequence[float] | None = None,
     *,
-    fixed_threshold: float = FIXED_THRESHOLD,
-    allow_missing: bool = False,
+    fixed_threshold: float | None = None,
     on_progress: OnProgress | None = None,
 ) -> ScoreReport:
     """Score the seeds that stored class scores give, at a fixed background threshold and at the best one.
@@ -102,16 +102,18 @@ def evaluate_scores(
         predictions: see ``find_artefact``.
         tagged: the split; its images without a mask are counted as unscored.
         thresholds: those among which the oracle chooses; 0.00, 0.01, ... 1.00 by default.
-        fixed_threshold: chosen without looking at these masks.
-        allow_missing: leave images without scores out (the report counts them) instead of refusing.
+        fixed_threshold: chosen without looking at these masks; by default that of the background rule that their
+            pseudo labels were made by, or the published one.
         on_progress: told of every image.
 
     Raises:
         DataError: as for ``evaluate_labels``.
     """
     artefact = find_artefact(predictions)
+    if fixed_threshold is None:
+        fixed_threshold = artefact.manifest.threshold() or PUBLISHED_THRESHOLD
     _check_classes(artefact.manifest, tagged, predictions)
-    work = _pair(tagged, artefact.scores, ".npz", allow_missing)
+    work = _pair(tagged, artefact.scores, ".npz")
     num_classes = len(tagged.classes) + 1
     sweep = ThresholdSweep(num_classes, ORACLE_THRESHOLDS if thresholds is None else thresholds)
     fixed = ThresholdSweep(num_classes, [fixed_threshold])
@@ -162,6 +164,7 @@ def strongest_class(
 class _Pair:
     prediction: Path
     mask: Path
+    missing: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,8 +176,8 @@ class _Work:
     missing: int
 
 
-def _pair(tagged: TaggedSet, folder: Path, suffix: str, allow_missing: bool) -> _Work:
-    """Match predictions with masks; refuse where there is nothing to score or a prediction is missing."""
+def _pair(tagged: TaggedSet, folder: Path, suffix: str, *, missing_as_wrong: bool = False) -> _Work:
+    """Match predictions with masks; refuse where there is nothing to score or, unless told, one is missing."""
     masks = [(record, mask) for record in tagged.records if (mask := tagged.mask_path(record)) is not None]
     if not masks:
         where = tagged.root if tagged.mask_folder is None else tagged.mask_folder
@@ -185,11 +188,10 @@ def _pair(tagged: TaggedSet, folder: Path, suffix: str, allow_missing: bool) -> 
     pairs, missing = [], []
     for record, mask in masks:
         prediction = folder / f"{record.name}{suffix}"
-        if prediction.is_file():
-            pairs.append(_Pair(prediction=prediction, mask=mask))
-        else:
+        pairs.append(_Pair(prediction=prediction, mask=mask, missing=not prediction.is_file()))
+        if pairs[-1].missing:
             missing.append(record)
-    if missing and not (allow_missing and pairs):
+    if missing and not (missing_as_wrong and len(missing) < len(pairs)):
         raise _missing_error(missing, len(masks), folder, suffix, tagged.split)
     return _Work(pairs=pairs, unscored=len(tagged) - len(masks), missing=len(missing))
 
@@ -197,10 +199,15 @@ def _pair(tagged: TaggedSet, folder: Path, suffix: str, allow_missing: bool) -> 
 def _missing_error(missing: Sequence[Record], expected: int, folder: Path, suffix: str, split: str) -> DataError:
     names = ", ".join(record.name for record in missing[:NAMES_SHOWN])
     more = ", ..." if len(missing) > NAMES_SHOWN else ""
+    fix = f"make the predictions of split '{split}' whole, or choose another folder: ls {folder}"
+    if suffix == ".npz" and len(missing) == expected:
+        fix = "wsss make-pseudo RUN --data DIR --save-scores -o OUT  # keeps them"
+    elif suffix == ".png" and len(missing) < expected:
+        fix = "make these predictions too, or --missing-as-wrong  # counts all of their pixels as wrong"
     return DataError(
         f"{folder}: no NAME{suffix} for {len(missing)} of the {expected} masked images of split '{split}'"
-        f" ({names}{more}); a score may not leave images out unasked",
-        f"make the predictions of split '{split}' whole, or choose another folder: ls {folder}",
+        f" ({names}{more}); a score may not leave images out",
+        fix,
     )
 
 
@@ -275,6 +282,7 @@ def _report(
         scales=manifest.scales,
         flip=manifest.flip,
         crf=False if read_off_scores else manifest.crf,
+        supervision=manifest.supervision or None,
         threshold_rule=threshold_rule,
         images=len(work.pairs),
         unscored=work.unscored,

@@ -1,6 +1,6 @@
 """What a score says of itself: the figures, and which figures they are.
 
-A number without its split, kind, scales, flip, CRF and threshold rule cannot be compared with another.
+A number without its split, kind, scales, flip, CRF, threshold rule and supervision cannot be compared with another.
 """
 
 from __future__ import annotations
@@ -48,10 +48,11 @@ class Report:
         scales: test scales; None where unknown.
         flip: whether mirrored images were averaged in; None where unknown.
         crf: whether a dense CRF came last; None where unknown.
+        supervision: what they come from, see ``wsss.data.supervision``; None where unknown.
         threshold_rule: "none", "fixed 0.40" or "oracle 0.37" (chosen on the very masks it is scored with).
         images: scored images.
         unscored: images of the split that have no mask.
-        missing: images with a mask but without a prediction, left out of every figure.
+        missing: scored images without a prediction, every pixel of which counts as wrong.
         mean_iou: over the classes with a non-empty union; NaN where every pixel is ignored.
         per_class_iou: "background" first; None for a class with an empty union.
         pixel_accuracy: share of the pixels whose class is right.
@@ -65,6 +66,7 @@ class Report:
     scales: tuple[float, ...] | None
     flip: bool | None
     crf: bool | None
+    supervision: tuple[str, ...] | None
     threshold_rule: str
     images: int
     unscored: int
@@ -140,7 +142,8 @@ def _title(report: Report, rules: list[str]) -> str:
     scales = UNKNOWN if report.scales is None else " ".join(f"{scale:g}" for scale in report.scales)
     kind = report.kind if report.method is None else f"{report.kind} ({report.method})"
     switches = f"flip {_on_off(report.flip)}, CRF {_on_off(report.crf)}"
-    return f"{report.split}: {kind}, scales {scales}, {switches}, threshold {' and '.join(rules)}"
+    learnt = " + ".join(report.supervision or (f"{UNKNOWN} supervision",))
+    return f"{report.split}: {kind}, from {learnt}, scales {scales}, {switches}, threshold {' and '.join(rules)}"
 
 
 def _caption(report: Report) -> str:
@@ -148,7 +151,7 @@ def _caption(report: Report) -> str:
     if report.unscored:
         caption += f", {report.unscored} without a mask not scored"
     if report.missing:
-        caption += f", {report.missing} WITHOUT A PREDICTION left out"
+        caption += f", {report.missing} WITHOUT A PREDICTION, all of their pixels wrong"
     return caption
 
 

@@ -8,7 +8,7 @@ Shape suffixes: C = K + 1 label channels, S of them seen in an image with the ba
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ from wsss.data.masks import write_mask
 from wsss.data.records import Record
 from wsss.data.scaled import ScaledBatch
 from wsss.device import autocast
-from wsss.evaluation.overlay import overlay, write_jpeg
+from wsss.evaluation.overlay import overlay, with_key, write_jpeg
 from wsss.labels.crf import Crf, CrfSettings, crf_labels, crf_ranks
-from wsss.labels.manifest import output_folder, write_manifest
+from wsss.labels.manifest import count_pixels, label_path, output_folder, source, write_manifest
 from wsss.labels.remaining import label_remaining
 from wsss.models.averaged import label_probabilities
 from wsss.models.network import Network
@@ -47,7 +47,7 @@ def predict_masks(
     """Write ``labels/NAME.png`` and ``overlays/NAME.jpg`` of every image; what is there already is skipped.
 
     Returns:
-        Counts: images, made, skipped.
+        Counts: images, made, skipped, and pixels of background, foreground and ignored in all of them.
 
     Raises:
         UsageError: the network has no decoder, or the folder is in use or was made with other settings.
@@ -60,18 +60,19 @@ def predict_masks(
         "split": split,
         "backbone": network.backbone.name,
         "checkpoint_sha256": checkpoint_sha256,
+        "supervision": list(network.supervision),
         **config.predict.model_dump(mode="json"),
         "amp": config.run.amp,
     }
     network.require_decoder()
-    labels = {record.name: out / "labels" / f"{record.name}.png" for record in records}
-    overwritten = labels.values() if overwrite else None
-    with output_folder(out, settings, config, reporter, overwritten=overwritten) as stop:
-        todo = [record for record in records if not labels[record.name].is_file()]
+    untagged = [replace(record, tags=()) for record in records]
+    sources = {record.name: source(record) for record in untagged}
+    with output_folder(out, settings, sources, config, reporter, overwrite=overwrite) as stop:
+        todo = [record for record in untagged if not label_path(out, record.name).is_file()]
         names = frozenset(record.name for record in todo)
         label_remaining(
             "masks",
-            records,
+            untagged,
             names,
             Predictor(network.to(device).eval(), out, config, device, overlays, names),
             config,
@@ -81,8 +82,9 @@ def predict_masks(
             stride=network.backbone.stride,
             crf=config.predict.crf,
         )
-        counts = {"images": len(records), "made": len(todo), "skipped": len(records) - len(todo)}
-        write_manifest(out, settings, counts)
+        made = {"images": len(records), "made": len(todo), "skipped": len(records) - len(todo)}
+        counts = {**made, **count_pixels(out, records)}
+        write_manifest(out, settings, sources, counts)
     return counts
 
 
@@ -132,8 +134,9 @@ class Predictor:
         if seen is not None:
             label_HW = seen.refined(image_HW3, crf)
         if self.overlays:
-            write_jpeg(self.out / "overlays" / f"{record.name}.jpg", overlay(image_HW3, label_HW))
-        write_mask(self.out / "labels" / f"{record.name}.png", label_HW)  # last: its presence says that it is done
+            drawn_HW3 = with_key(overlay(image_HW3, label_HW), label_HW, self.network.classes)
+            write_jpeg(self.out / "overlays" / f"{record.name}.jpg", drawn_HW3)
+        write_mask(label_path(self.out, record.name), label_HW)  # last: its presence says that it is done
 
 
 @dataclass(frozen=True, slots=True)

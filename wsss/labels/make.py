@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,17 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsss.config import Config
+from wsss.config import Config, LabelsSection
 from wsss.data.layers import NO_SALIENCY, check_layers
-from wsss.data.masks import IGNORE_INDEX, read_mask, write_mask
+from wsss.data.masks import read_mask, write_mask
 from wsss.data.records import Record, TaggedSet
 from wsss.data.scaled import ScaledBatch, equal_sizes
+from wsss.data.supervision import joined, of_data
 from wsss.device import autocast
 from wsss.errors import DataError
-from wsss.evaluation.overlay import contact_sheet, overlay, write_jpeg
+from wsss.evaluation.overlay import contact_sheet, overlay, with_key, write_jpeg
 from wsss.files import write_whole
 from wsss.labels.crf import Crf
-from wsss.labels.manifest import forget, output_folder, write_manifest
+from wsss.labels.manifest import count_pixels, forget, label_path, output_folder, source, write_manifest
 from wsss.labels.recipe import complete, refine_to_image
 from wsss.labels.remaining import label_remaining
 from wsss.labels.slots import Slots
@@ -39,9 +39,6 @@ from wsss.maps.recorder import MapSettings
 from wsss.models.averaged import LabelProbabilities
 from wsss.models.network import Network
 from wsss.reporting import Reporter
-
-READERS = 4
-"""Threads that read label maps back to count their pixels."""
 
 PIXELS_AT_ONCE = {"cpu": 1}
 """Pixels of the images refined together: one image keeps a CPU busy, ``MANY_PIXELS`` other devices."""
@@ -89,15 +86,16 @@ def make_pseudo_labels(
     wanted = wanted or Wanted()
     if config.data.saliency is not None:
         check_layers(config.data.saliency, tagged, "saliency map", NO_SALIENCY)
-    settings = settings_of(network, tagged, config, checkpoint_sha256)
-    overwritten = [_label_path(out, record) for record in tagged.records] if wanted.overwrite else None
-    with output_folder(out, settings, config, reporter, overwritten=overwritten) as stop:
+    effective = config.model_copy(update={"labels": labels_section(network, config.labels)})
+    settings = settings_of(network, tagged, effective, checkpoint_sha256)
+    sources = {record.name: source(record, config.data.saliency) for record in tagged.records}
+    with output_folder(out, settings, sources, config, reporter, overwrite=wanted.overwrite) as stop:
         todo = [record for record in tagged.records if not _is_done(out, record, wanted)]
-        forget(_label_path(out, record) for record in todo)
+        forget(label_path(out, record.name) for record in todo)
         step = max(1, len(tagged) // max(1, wanted.overlays))
         pictured = {record.name for record in tagged.records[::step][: wanted.overlays]}
         names = frozenset(record.name for record in todo)
-        maker = Maker(network.to(device).eval(), tagged, out, config, device, wanted, pictured, names)
+        maker = Maker(network.to(device).eval(), tagged, out, effective, device, wanted, pictured, names)
         label_remaining(
             "pseudo labels",
             tagged.records,
@@ -110,23 +108,13 @@ def make_pseudo_labels(
             stride=network.backbone.stride,
             crf=config.labels.crf,
         )
-        counts = {"images": len(tagged), **count_pixels(out, tagged)}
-        write_manifest(out, settings, counts)
+        counts = {"images": len(tagged), **count_pixels(out, tagged.records)}
+        write_manifest(out, settings, sources, counts)
     return {"made": len(todo), "skipped": len(tagged) - len(todo), **counts}
 
 
-def count_pixels(out: Path, tagged: TaggedSet) -> dict[str, int]:
-    """Pixels of background, foreground and ignored in the label maps of a set."""
-    pixels = np.zeros(256, dtype=np.int64)
-    with ThreadPoolExecutor(READERS) as pool:
-        for label_HW in pool.map(lambda record: read_mask(_label_path(out, record)), tagged.records):
-            pixels += np.bincount(label_HW.ravel(), minlength=256)
-    background, ignored = int(pixels[0]), int(pixels[IGNORE_INDEX])
-    return {"background": background, "foreground": int(pixels.sum()) - background - ignored, "ignored": ignored}
-
-
 def settings_of(network: Network, tagged: TaggedSet, config: Config, checkpoint_sha256: str) -> dict[str, Any]:
-    """All that decides the content of a pseudo-label folder."""
+    """All that decides the content of a pseudo-label folder but its images."""
     maps = config.maps.model_dump(mode="json", exclude={"batch_size"})
     return {
         "kind": "pseudo",
@@ -136,10 +124,19 @@ def settings_of(network: Network, tagged: TaggedSet, config: Config, checkpoint_
         "checkpoint_sha256": checkpoint_sha256,
         **maps,
         **config.labels.model_dump(mode="json"),
-        "decoder": network.decoder is not None and config.labels.decoder,
         "saliency": config.data.saliency is not None,
+        "supervision": list(joined(network.supervision, of_data(config.data, saliency=True))),
         "amp": config.run.amp,
     }
+
+
+def labels_section(network: Network, section: LabelsSection) -> LabelsSection:
+    """The settings as they come into effect: without a decoder nobody hears it, and what it agrees to is not opened.
+
+    What follows the edges has thin parts, which an opening would take away.
+    """
+    heard = section.decoder and network.decoder is not None
+    return section.model_copy(update={"decoder": True, "opening": 0} if heard else {"decoder": False})
 
 
 class Maker:
@@ -214,7 +211,7 @@ class Maker:
 
         That is the probabilities of the background and the present classes; None without a decoder.
         """
-        opinion = self._opinion(batch) if self.network.decoder is not None and self.config.labels.decoder else None
+        opinion = self._opinion(batch) if self.config.labels.decoder else None
         with autocast(self.config.run, self.device):
             _, scores_BKhw = multiscale_scores(
                 self.network,
@@ -240,16 +237,13 @@ class Maker:
         crf: Crf,
     ) -> None:
         """Label, scores and picture of an image, on the CPU."""
-        labels = self.config.labels
-        if background_HW is not None:  # what follows the edges has thin parts, which an opening would take away
-            labels = labels.model_copy(update={"opening": 0})
         present_K = torch.from_numpy(self.tagged.present(record))
         label_HW = complete(
             _among(refined_RHW, list(record.tags), len(present_K)),
             present_K,
-            labels,
+            self.config.labels,
             saliency_HW=self._saliency(record, (image_HW3.shape[0], image_HW3.shape[1])),
-            image_3HW=_in_unit_range(image_HW3) if labels.crf else None,
+            image_3HW=_in_unit_range(image_HW3) if self.config.labels.crf else None,
             background_HW=background_HW,
             crf=crf,
         )
@@ -272,8 +266,9 @@ class Maker:
         if record.name in self.pictured:
             names = ", ".join(self.tagged.classes[tag] for tag in record.tags) or "no class"
             tiles = [(names, image_HW3), ("pseudo label", overlay(image_HW3, label_HW))]
-            write_jpeg(self.out / "overlays" / f"{record.name}.jpg", contact_sheet(tiles, 2, image_HW3.shape[1]))
-        write_mask(_label_path(self.out, record), label_HW)  # last: its presence says that the image is done
+            sheet_HW3 = with_key(contact_sheet(tiles, 2, image_HW3.shape[1]), label_HW, self.tagged.classes)
+            write_jpeg(self.out / "overlays" / f"{record.name}.jpg", sheet_HW3)
+        write_mask(label_path(self.out, record.name), label_HW)  # last: its presence says that the image is done
 
 
 def _spoken(record: Record) -> list[int]:
@@ -323,11 +318,7 @@ def read_saliency(folder: Path, record: Record, size: tuple[int, int]) -> np.nda
 
 
 def _is_done(out: Path, record: Record, wanted: Wanted) -> bool:
-    return _label_path(out, record).is_file() and (not wanted.scores or _scores_path(out, record).is_file())
-
-
-def _label_path(out: Path, record: Record) -> Path:
-    return out / "labels" / f"{record.name}.png"
+    return label_path(out, record.name).is_file() and (not wanted.scores or _scores_path(out, record).is_file())
 
 
 def _scores_path(out: Path, record: Record) -> Path:

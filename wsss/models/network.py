@@ -20,7 +20,12 @@ from wsss.models.readout import READOUTS, Readout
 
 
 class Network(nn.Module):
-    """A transformer that names the classes of an image and, with a decoder, where they are."""
+    """A transformer that names the classes of an image and, with a decoder, where they are.
+
+    Attributes:
+        classes: foreground class names.
+        supervision: what its weights have learnt from (`wsss.data.supervision`); empty where nobody knows.
+    """
 
     mean: Tensor
     std: Tensor
@@ -33,6 +38,7 @@ class Network(nn.Module):
         self.readout = readout
         self.decoder = decoder
         self.classes = tuple(classes)
+        self.supervision: tuple[str, ...] = ()
         depth = backbone.depth
         self.taps = tuple(max(depth * (i + 1) // 4 - 1, 0) for i in range(4)) if decoder is not None else ()
         mean, std = backbone.mean_std

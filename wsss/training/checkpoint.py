@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -45,6 +46,7 @@ def save_checkpoint(path: Path, network: Network, config: Config, **state: Any) 
         "classes": list(network.classes),
         "config": config.model_dump(mode="json"),
         "network": network.state_dict(),
+        "supervision": list(network.supervision),
         **state,
     }
     with whole(path) as file:
@@ -84,10 +86,15 @@ def find_checkpoint(run: Path, which: str = "last") -> Path:
     if run.is_file():
         return run
     if not run.is_dir():
-        raise DataError(f"{run}: no such run", "wsss train-cls --data DIR -o RUN")
+        beside = sorted(path.parent.name for path in run.parent.glob(f"*/{which}.pt"))
+        near = get_close_matches(run.name, beside, n=1) or beside[:1]
+        fix = f"take {run.parent / near[0]}" if near else "wsss train-cls --data DIR -o RUN"
+        raise DataError(f"{run}: no such run", fix)
     path = run / f"{which}.pt"
     if not path.is_file():
         other = sorted(file.name for file in run.glob("*.pt"))
+        if not other and not (run / "run.json").is_file():
+            raise DataError(f"{run} is no run: it has no {which}.pt", "wsss train-cls --data DIR -o RUN")
         has = f"it has {', '.join(other)}" if other else "its training stopped before the first one was written"
         fix = f"--checkpoint {other[0].removesuffix('.pt')}" if other else f"rm -r {run}  # and train it again"
         raise DataError(f"{run} has no {which} checkpoint: {has}", fix)
@@ -115,6 +122,7 @@ def network_from(content: dict[str, Any], where: Path) -> tuple[Network, Config]
     sketch, config = _sketch(content, where)
     network = _in_memory(sketch, config)
     network.load_state_dict(content["network"])
+    network.supervision = tuple(content.get("supervision", ()))
     return network.eval(), config
 
 
@@ -130,6 +138,7 @@ class Unfilled(TorchFunctionMode):
 
 def _check_parts(content: Any, where: Path) -> None:
     """Refuse what is no checkpoint; the values may be claims."""
+    supervision = content.get("supervision", []) if isinstance(content, dict) else None
     fits = (
         isinstance(content, dict)
         and content.get("format") == FORMAT
@@ -141,6 +150,8 @@ def _check_parts(content: Any, where: Path) -> None:
         and isinstance(content["network"], dict)
         and all(isinstance(key, str) for key in content["network"])
         and all(isinstance(value, Claim | Tensor) for value in content["network"].values())
+        and isinstance(supervision, list)
+        and all(isinstance(source, str) for source in supervision)
     )
     if not fits:
         raise DataError(f"{where}: is no wsss checkpoint", "wsss train-cls --data DIR -o RUN")

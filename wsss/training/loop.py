@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from wsss.config import Config, Optimisation
 from wsss.data.augment import Key, StepBatches, TrainingImages, mix
 from wsss.data.loading import collate, read_ahead
+from wsss.data.records import TaggedSet
+from wsss.data.supervision import chosen_on, joined
 from wsss.device import autocast, num_workers
 from wsss.errors import Interrupted, MachineError
 from wsss.files import DiskError, disk_errors, sync_file, sync_folder, write_whole
@@ -30,10 +32,11 @@ from wsss.training.average import MovingAverage
 from wsss.training.bad_loss import BadStep, LossWatch, save_batch
 from wsss.training.checkpoint import part_of, read_checkpoint, save_checkpoint
 from wsss.training.optimiser import make_optimizer
+from wsss.training.pace import Pace
 
 LOG_EVERY = 10
-"""Steps between two lines of metrics.jsonl: there alone the host waits for a GPU, unless bad steps are skipped or fp16
-scales the loss."""
+"""Steps between two lines of metrics.jsonl: there, and to validate and to save, the host waits for a GPU; at every step
+it does so only where bad steps are skipped or fp16 scales the loss."""
 METRICS = "metrics.jsonl"
 
 Batch = dict[str, Tensor]
@@ -44,6 +47,8 @@ class Task(Protocol):
 
     main_metric: str
     """Validation figure that chooses the best checkpoint; larger is better."""
+    validation: TaggedSet | None
+    """What is validated on, if anything."""
 
     @property
     def section(self) -> Optimisation:
@@ -162,6 +167,9 @@ class Loop:
         self._stop_if_bad()
         state = self.state
         training: dict[str, Any] = {"step": state.step}
+        supervision = self.shown.supervision
+        if name == "best" and self.task.validation is not None:
+            supervision = joined(supervision, [chosen_on(self.task.validation.split)])
         if name == "last":
             window = {"sums": state.sums, "since": state.since, "skipped": state.skipped, "in_a_row": state.in_a_row}
             training |= {
@@ -173,30 +181,32 @@ class Loop:
             if self.ema is not None:
                 training |= {"network": self.network.state_dict(), "averaged": self.ema.steps}
         sync_file(self.run / METRICS)
-        save_checkpoint(self.run / f"{name}.pt", self.shown, self.config, training=training, task=self.extra)
+        beside = {"supervision": list(supervision), "training": training, "task": self.extra}
+        save_checkpoint(self.run / f"{name}.pt", self.shown, self.config, **beside)
         sync_folder(self.run)
 
     def _steps(self, stop: StopRequest) -> None:
         section, state = self.task.section, self.state
         saved = time.monotonic()
-        clock = time.monotonic()
+        pace = Pace(self.device)
         for batch in self._batches(stop):
             self._step(batch)
+            pace.steps += 1
             if state.step % LOG_EVERY == 0 or state.step == self.total:
-                seconds, clock = time.monotonic() - clock, time.monotonic()
-                self._log(seconds)
+                self._log(pace)
             else:
                 self.reporter.advance()
             epoch_ends = state.step % self.batches.steps_per_epoch == 0
             epoch = state.step // self.batches.steps_per_epoch
             if epoch_ends and (epoch % section.validate_every == 0 or state.step == self.total):
-                self._validate(epoch)
-                clock = time.monotonic()
+                with pace.paused():
+                    self._validate(epoch)
             by_steps = section.checkpoint_steps and state.step % section.checkpoint_steps == 0
             by_time = time.monotonic() - saved > section.checkpoint_minutes * 60
             asked = bool(stop.asked)  # a signal after the checkpoint waits for the next one
             if epoch_ends or by_steps or by_time or asked:
-                self.save()
+                with pace.paused():
+                    self.save()
                 saved = time.monotonic()
             if asked and state.step < self.total:
                 self._leave(stop.asked)
@@ -219,7 +229,7 @@ class Loop:
         return read_ahead(self.images, num_workers(self.config.run), batches=self.batches, pin_memory=pin_memory)
 
     def _step(self, batch: Batch) -> None:
-        state, section = self.state, self.task.section
+        state = self.state
         torch.manual_seed(mix(self.config.run.seed, state.step, 1))
         factor = self.task.lr_factor(state.step, self.total)
         for group in self.optimizer.param_groups:
@@ -236,10 +246,7 @@ class Loop:
             loss = torch.stack([value.float() for value in losses.values()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        norm = loss.new_zeros(())
-        if section.clip_norm:
-            self.scaler.unscale_(self.optimizer)
-            norm = nn.utils.clip_grad_norm_(self.network.parameters(), section.clip_norm)
+        norm = self._clip()
         terms = {name: value.detach().float() for name, value in {"loss": loss, **losses}.items()}
         watched = terms["loss"] if self.scaler.is_enabled() else terms["loss"] + norm  # a scaler skips bad gradients
         if self.watch.allows(watched, state.step):
@@ -247,6 +254,15 @@ class Loop:
         else:
             self._bad_step(terms)
         state.step += 1
+
+    def _clip(self) -> Tensor:
+        """Bound the gradient where a bound is set; its norm before that, a scalar on the device."""
+        bound = self.task.section.clip_norm
+        if bound:
+            self.scaler.unscale_(self.optimizer)
+            return nn.utils.clip_grad_norm_(self.network.parameters(), bound)
+        gradients = (parameter.grad for parameter in self.network.parameters())
+        return nn.utils.get_total_norm([gradient for gradient in gradients if gradient is not None])
 
     def _learn(self, terms: Mapping[str, Tensor]) -> None:
         state = self.state
@@ -264,6 +280,7 @@ class Loop:
         state = self.state
         state.skipped += 1
         state.in_a_row += 1
+        self.scaler.update(self.scaler.get_scale())  # forgets the step; a bad loss says nothing about its scale
         bad = self._save_batch(state.step, {name: float(value) for name, value in terms.items()})
         if not self.watch.skips(state.in_a_row):
             raise bad.error(self.run, self._section_name())
@@ -289,25 +306,25 @@ class Loop:
     def _section_name(self) -> str:
         return "classify" if self.task.section is self.config.classify else "segment"
 
-    def _log(self, seconds: float) -> None:
+    def _log(self, pace: Pace) -> None:
         self._stop_if_bad()
         state = self.state
         row: dict[str, Any] = {"step": state.step, "lr": max(group["lr"] for group in self.optimizer.param_groups)}
         row |= {name: float(value) / state.since for name, value in state.sums.items()}
         if state.skipped:
             row["skipped"] = state.skipped
-        speed = (state.since + state.skipped) * self.batches.batch_size / seconds
+        speed = pace.read() * self.batches.batch_size
         self._write({**row, "images_per_second": speed})
         self.reporter.advance(note=f"loss {row.get('loss', math.nan):.4f}  {speed:.1f} images/s")
         state.sums, state.since, state.skipped = {}, 0, 0
 
     def _validate(self, epoch: int) -> None:
         self._stop_if_bad()
-        shown = self.shown.eval()
-        figures = self.task.validate(shown)
-        if not figures:
+        shown, validation = self.shown.eval(), self.task.validation
+        if validation is None:
             return
-        self._write({"step": self.state.step, "epoch": epoch, "split": "val", **figures})
+        figures = self.task.validate(shown)
+        self._write({"step": self.state.step, "epoch": epoch, "split": validation.split, **figures})
         self.reporter.say(f"epoch {epoch}: " + "  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
         if figures[self.task.main_metric] > self.state.best:
             self.state.best = figures[self.task.main_metric]

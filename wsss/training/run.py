@@ -1,8 +1,8 @@
 """Run folders: what a training reads, where it writes, and how it is taken up again.
 
-A run holds ``config.yaml`` (resolved), ``run.json`` (versions, command, data hash), ``metrics.jsonl``, ``last.pt`` and,
-where there is a validation split, ``best.pt``. It is resumable from the first moment: ``last.pt`` is there before the
-first step, and a folder that a run was killed in earlier may be begun again.
+A run holds ``config.yaml`` (resolved), ``run.json`` (versions, command, hashes of its data), ``metrics.jsonl``,
+``last.pt`` and, where there is a validation split, ``best.pt``. It is resumable from the first moment: ``last.pt`` is
+there before the first step, and a folder that a run was killed in earlier may be begun again.
 """
 
 from __future__ import annotations
@@ -86,12 +86,56 @@ def _train_split(root: Path, data: DataSection) -> str | None:
     return next((name for name in TRAIN_SPLITS if name in splits), None)
 
 
-def data_hash(tagged: TaggedSet) -> str:
-    """SHA-256 over names, tags and file sizes of a set."""
-    digest = hashlib.sha256("\n".join(tagged.classes).encode())
+CHANGES = {
+    "split": "it began on split {was}",
+    "images": "it began with {was} readable images, there are {now}",
+    "names_sha256": "these are other images, or in another order",
+    "tags_sha256": "the tags have changed",
+    "data_sha256": "the image files have changed",
+}
+"""What it means that one of ``data_facts`` differs while those before it do not."""
+
+
+def data_facts(tagged: TaggedSet) -> dict[str, str | int]:
+    """What a set is known again by, wherever it lies.
+
+    Each SHA-256 covers more than the one before: the names in their order, the tags too, the sizes of the files too.
+    """
+    names, tags, data = (hashlib.sha256("\n".join(tagged.classes).encode()) for _ in range(3))
     for record in tagged.records:
-        digest.update(f"\n{record.name} {record.tags} {record.image.stat().st_size}".encode())
-    return digest.hexdigest()
+        names.update(f"\n{record.name}".encode())
+        tags.update(f"\n{record.name} {record.tags}".encode())
+        data.update(f"\n{record.name} {record.tags} {record.image.stat().st_size}".encode())
+    return {
+        "split": tagged.split,
+        "images": len(tagged),
+        "names_sha256": names.hexdigest(),
+        "tags_sha256": tags.hexdigest(),
+        "data_sha256": data.hexdigest(),
+    }
+
+
+def check_same_data(run: Path, train: TaggedSet) -> None:
+    """Refuse to go on with a run on other data: its steps would hold other images, and perhaps be more or fewer.
+
+    Images that cannot be read belong to neither set. A run without ``run.json`` is not checked.
+
+    Raises:
+        DataError: the training split is not what the run began with.
+    """
+    if not (run / FACTS).is_file():
+        return
+    began, now = json.loads((run / FACTS).read_text(encoding="utf-8")), data_facts(train)
+    changed = next((key for key in CHANGES if began.get(key, now[key]) != now[key]), None)
+    if changed is None:
+        return
+    what = CHANGES[changed].format(was=began[changed], now=now[changed])
+    if changed == "data_sha256" and "tags_sha256" not in began:  # an earlier version wrote it
+        what = "the images or their tags have changed"
+    raise DataError(
+        f"{run} cannot go on with split {train.split} of {train.root}: {what}",
+        f"--resume {run}  # once {train.root} is as it was; or train anew, with another -o",
+    )
 
 
 def create_run(run: Path, config: Config, train: TaggedSet) -> None:
@@ -113,9 +157,7 @@ def create_run(run: Path, config: Config, train: TaggedSet) -> None:
             "python": platform.python_version(),
         },
         "classes": list(train.classes),
-        "split": train.split,
-        "images": len(train),
-        "data_sha256": data_hash(train),
+        **data_facts(train),
     }
     write_whole(run / FACTS, json.dumps(facts, indent=2) + "\n")
     write_whole(run / SETTINGS, to_yaml(config))
@@ -131,12 +173,9 @@ def check_free(run: Path) -> None:
     if run.is_dir():
         refuse_held(run)
     if run.exists() and not (run.is_dir() and (not content(run) or _is_beginning(run))):
-        resumable = run.is_dir() and (run / "last.pt").is_file()
-        fix = (
-            f"--resume {run}  # goes on with it; or choose another -o"
-            if resumable
-            else f"rm -r {run}  # or choose another -o"
-        )
+        fix = "choose another -o"
+        if (run / "last.pt").is_file():
+            fix = f"--resume {run}  # goes on with it; or choose another -o"
         raise UsageError(f"{run} is in use: a run needs a folder of its own", fix)
 
 

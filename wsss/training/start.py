@@ -18,10 +18,12 @@ from wsss.config import Config
 from wsss.data.augment import TrainingImages
 from wsss.data.layers import NO_SALIENCY, check_layers
 from wsss.data.records import TaggedSet
+from wsss.data.supervision import UNKNOWN, joined, of_data
 from wsss.device import prepare_device
 from wsss.errors import Interrupted, MachineError, UsageError
 from wsss.files import DiskError, sweep
 from wsss.labels.make import make_pseudo_labels
+from wsss.labels.manifest import of_labels
 from wsss.lock import locked
 from wsss.models.network import Network
 from wsss.reporting import Reporter
@@ -36,7 +38,7 @@ from wsss.training.checkpoint import (
 )
 from wsss.training.classify import ClassifyTask
 from wsss.training.loop import Loop
-from wsss.training.run import build_from, check_free, check_resumable, create_run, open_training
+from wsss.training.run import build_from, check_free, check_resumable, check_same_data, create_run, open_training
 from wsss.training.segment import SegmentTask
 
 TEACHER, LABELS = "teacher", "labels"
@@ -46,9 +48,11 @@ TEACHER, LABELS = "teacher", "labels"
 def train_classifier(config: Config, run: Path, reporter: Reporter) -> Network:
     """Train on tags alone, into a new folder."""
     check_free(run)
+    config = config.anchored()
     device = prepare_device(config.run)
     train, val = open_training(config, reporter)
     network = build_from(config, train.classes, decoder=False)
+    network.supervision = of_data(config.data, saliency=False)
     with locked(run, reporter.say):
         create_run(run, config, train)
         loop = _classify_loop(config, run, network, train, val, device, reporter)
@@ -81,7 +85,7 @@ def train_segmenter(
         init: run of ``train-cls`` whose backbone and readout to start from.
     """
     check_free(run)
-    config = for_run(config, config)
+    config = for_run(config, config).anchored()
     device = prepare_device(config.run)
     classes = None
     start = None
@@ -101,16 +105,21 @@ def train_segmenter(
     elif config.data.saliency is not None:
         check_layers(config.data.saliency, train, "saliency map", NO_SALIENCY)
     network = build_from(config, train.classes, decoder=True)
+    network.supervision = joined(
+        () if start is None else start.supervision or UNKNOWN,
+        of_data(config.data, saliency=labels is None),
+        () if labels is None else of_labels(labels),
+    )
     if start is not None:
         network.backbone.load_state_dict(start.backbone.state_dict())
         network.readout.load_state_dict(start.readout.state_dict())
     with locked(run, reporter.say):
         create_run(run, config, train)
         extra = {
-            "labels": None if labels is None else str(labels),
+            "labels": None if labels is None else str(labels.absolute()),
             "started": init is not None,
             "taught": labels is None and config.segment.rounds > 1,
-            "init": None if init is None else str(init),
+            "init": None if init is None else str(init.absolute()),
         }
         loop = _segment_loop(config, run, network, train, val, device, reporter, extra)
         if extra["taught"]:
@@ -179,6 +188,7 @@ def _take_up(run: Path, reporter: Reporter) -> tuple[Network, Config, torch.devi
     path = find_checkpoint(run)
     network, config = network_from(read_checkpoint(path), path)
     train, val = open_training(config, reporter, network.classes)
+    check_same_data(run, train)
     return network, config, prepare_device(config.run), train, val
 
 
