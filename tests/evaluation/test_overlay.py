@@ -1,4 +1,4 @@
-from collections.abc import Callable
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +9,20 @@ from PIL import Image
 from wsss.data.masks import IGNORE_INDEX, PALETTE
 from wsss.evaluation.overlay import (
     CAPTION_HEIGHT,
+    CAPTION_SIZE,
     CONTOUR,
     GAP,
     HATCH_DARK,
     HATCH_LIGHT,
+    HATCH_PERIOD,
+    INK,
+    KEY_MIN_WIDTH,
+    LETTERS_ACROSS,
     contact_sheet,
+    key,
     overlay,
+    with_key,
     write_jpeg,
-    write_png,
 )
 
 
@@ -71,15 +77,134 @@ def test_an_empty_sheet_is_refused(count: int, columns: int, width: int) -> None
         contact_sheet([("", flat(1, 1, (0, 0, 0)))] * count, columns, width)
 
 
-@pytest.mark.parametrize(
-    ("write", "suffix", "error"), [(write_png, ".png", 0), (write_jpeg, ".jpg", 6)], ids=["png", "jpeg"]
-)
-def test_colours_survive_the_file(
-    tmp_path: Path, write: Callable[[Path, NDArray[np.uint8]], None], suffix: str, error: int
-) -> None:
-    path = tmp_path / "deep" / f"x{suffix}"
-    write(path, flat(8, 8, (200, 100, 30)))
+def test_colours_survive_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "x.jpg"
+    write_jpeg(path, flat(8, 8, (200, 100, 30)))
     with Image.open(path) as image:
         read_HW3 = np.asarray(image.convert("RGB")).astype(int)
-    assert np.abs(read_HW3 - [200, 100, 30]).max() <= error
+    assert np.abs(read_HW3 - [200, 100, 30]).max() <= 6
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+LINE = CAPTION_HEIGHT
+ANIMALS = ("cat", "cow", "dog", "horse", "person", "sheep")
+
+
+def places(strip_HW3: NDArray[np.uint8], index: int) -> tuple[int, ...]:
+    """Top, left, height, width and pixels of what has the colour of a class index."""
+    rows, columns = (strip_HW3 == PALETTE[index]).all(axis=2).nonzero()
+    return int(rows.min()), int(columns.min()), int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1, len(rows)
+
+
+def held(*indices: int) -> NDArray[np.uint8]:
+    return np.array(indices, dtype=np.uint8)
+
+
+def hatched(strip_HW3: NDArray[np.uint8]) -> bool:
+    """Whether the inside of a swatch in the first line is the hatch."""
+    inside = CAPTION_SIZE - 2
+    stripes = np.add.outer(np.arange(inside), np.arange(inside)) % HATCH_PERIOD < HATCH_PERIOD // 2
+    hatch = np.where(stripes, HATCH_LIGHT, HATCH_DARK)[..., None]
+    line_HW3 = strip_HW3[GAP + 1 : GAP + 1 + inside]
+    return any((line_HW3[:, x : x + inside] == hatch).all() for x in range(strip_HW3.shape[1] - inside))
+
+
+def test_a_key_shows_each_class_held_in_its_colour() -> None:
+    strip_HW3 = key(np.array([[0, 5, 5], [0, 4, 5]], dtype=np.uint8), ANIMALS, 300)
+    inside = CAPTION_SIZE - 2
+    assert strip_HW3.shape == (GAP + LINE, 300, 3)
+    assert places(strip_HW3, 4) == (GAP + 1, GAP + 1, inside, inside, inside**2)
+    top, left, *size = places(strip_HW3, 5)
+    assert (top, size) == (GAP + 1, [inside, inside, inside**2])
+    assert left > GAP + 2 * CAPTION_SIZE
+    assert (strip_HW3[GAP, GAP : GAP + CAPTION_SIZE] == INK).all()  # the frame
+    absent = [index for index in (1, 2, 3, 6) if (strip_HW3 == PALETTE[index]).all(axis=2).any()]
+    assert absent == []
+    assert not hatched(strip_HW3)
+    between_HW3 = strip_HW3[:, GAP + CAPTION_SIZE + 2 : left - 2]
+    assert (between_HW3 <= INK + 40).all(axis=2).any()  # a name is written after the swatch
+
+
+def test_a_key_names_the_classes() -> None:
+    """The same label map under other names has the same swatch and other letters; classes not held change nothing."""
+    cow_HW3 = key(held(2), ANIMALS, 200)
+    assert (cow_HW3 == key(held(0, 2, 2), ("bear", "cow"), 200)).all()
+    other_HW3 = key(held(2), ("cat", "kangaroo"), 200)
+    assert places(cow_HW3, 2) == places(other_HW3, 2)
+    assert (cow_HW3 != other_HW3).any()
+
+
+@pytest.mark.parametrize(("indices", "expected"), [((0, 2), False), ((0, 2, 255), True), ((255,), True), ((0,), False)])
+def test_the_hatch_is_explained_where_pixels_are_ignored(indices: tuple[int, ...], expected: bool) -> None:
+    assert hatched(key(held(*indices), ANIMALS, 260)) == expected
+
+
+def test_background_alone_is_said_without_a_swatch() -> None:
+    strip_HW3 = key(held(0, 0), ANIMALS, 200)
+    assert (strip_HW3 < 128).any()
+    assert (strip_HW3 == strip_HW3[..., :1]).all()  # grey letters
+    assert strip_HW3.shape == (GAP + LINE, 200, 3)
+    assert (strip_HW3 != key(held(1), ANIMALS, 200)).any()
+
+
+@pytest.mark.parametrize(("width", "in_a_line"), [(60, 1), (160, 1), (301, 2), (700, 5)])
+def test_many_classes_wrap_and_none_is_lost(width: int, in_a_line: int) -> None:
+    names = ("class number",) * 30
+    indices = [index for index in range(1, 31) if index != 7]  # that is the grey of some letters' edges
+    strip_HW3 = key(held(*indices), names, width)
+    lines = math.ceil(len(indices) / in_a_line)
+    assert strip_HW3.shape == (GAP + LINE * lines, width, 3)
+    corners = [places(strip_HW3, index)[:2] for index in indices]
+    assert [top for top, _ in corners] == [GAP + 1 + LINE * (k // in_a_line) for k in range(len(indices))]
+    assert {left for _, left in corners[::in_a_line]} == {GAP + 1}
+    assert (strip_HW3[:, -GAP:] == 255).all()
+
+
+def test_a_long_name_is_cut() -> None:
+    long_HW3 = key(held(1, 2), ("long " * 500, "cow"), 200)
+    assert long_HW3.shape == (GAP + 2 * LINE, 200, 3)
+    assert (long_HW3[:, -GAP:] == 255).all()
+    assert (long_HW3[:LINE, -GAP - 20 :] < 128).any()
+    assert (long_HW3 == key(held(1, 2), ("long " * 80, "cow"), 200)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("L\u00f6we", "Lowe"), ("two\n lines", "two lines"), ("\u9a6c", "\u725b"), ("Stra\u00dfe", "Stra\u00fee")],
+)
+def test_names_that_the_font_cannot_draw(name: str, shown: str) -> None:
+    """Accents go; any other letter is a box."""
+    assert (key(held(1), (name,), 200) == key(held(1), (shown,), 200)).all()
+
+
+@pytest.mark.parametrize(("name", "expected"), [("cow", False), ("\u9a6c", True)])
+def test_the_index_tells_classes_of_the_same_boxes_apart(name: str, expected: bool) -> None:
+    beside = GAP + CAPTION_SIZE
+    first_HW3, second_HW3 = (key(held(index), (name, name), 200)[:, beside:] for index in (1, 2))
+    assert (first_HW3 != second_HW3).any() == expected
+
+
+@pytest.mark.parametrize("name", ["", " ", "\0", "\u202eabc", "\U0001f40e", "\u0301", "\r", "\u2028"])
+def test_any_name_gets_a_swatch(name: str) -> None:
+    assert places(key(held(3), ("a", "b", name), 90), 3)[:2] == (GAP + 1, GAP + 1)
+
+
+def test_letters_grow_with_the_picture() -> None:
+    small, large = (places(key(held(1), ANIMALS, width), 1)[2] + 2 for width in (LETTERS_ACROSS * 13, 3000))
+    assert (small, large) == (13, 50)
+
+
+def test_a_picture_with_its_key() -> None:
+    picture_HW3 = flat(30, 210, (1, 2, 3))
+    label_HW = np.full((30, 210), 6, dtype=np.uint8)
+    whole_HW3 = with_key(picture_HW3, label_HW, ANIMALS)
+    assert (whole_HW3[:30] == picture_HW3).all()
+    assert (whole_HW3[30:] == key(label_HW, ANIMALS, 210)).all()
+    assert (whole_HW3 == with_key(picture_HW3, label_HW, ANIMALS)).all()
+
+
+def test_a_narrow_picture_gets_a_margin() -> None:
+    whole_HW3 = with_key(flat(30, 40, (1, 2, 3)), held(1), ANIMALS)
+    assert whole_HW3.shape == (30 + GAP + LINE, KEY_MIN_WIDTH, 3)
+    assert (whole_HW3[:30, :40] == (1, 2, 3)).all()
+    assert (whole_HW3[:30, 40:] == 255).all()

@@ -22,7 +22,7 @@ from wsss import files
 from wsss.config import Config, to_yaml
 from wsss.data.masks import read_mask, write_mask
 from wsss.errors import UsageError
-from wsss.evaluation.overlay import write_jpeg, write_png
+from wsss.evaluation.overlay import write_jpeg
 from wsss.files import TEMPORARY, DiskError, sweep, sync_folder, whole, write_whole
 from wsss.lock import locked, refuse_held
 from wsss.training.checkpoint import read_checkpoint
@@ -141,7 +141,6 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "text": lambda path: write_whole(path, "a" * 200_000),
     "mask": lambda path: write_mask(path, np.random.default_rng(0).integers(0, 255, (500, 500), dtype=np.uint8)),
     "jpeg": lambda path: write_jpeg(path, np.random.default_rng(0).integers(0, 255, (500, 500, 3), dtype=np.uint8)),
-    "png": lambda path: write_png(path, np.random.default_rng(0).integers(0, 255, (500, 500, 3), dtype=np.uint8)),
     "checkpoint": torch_save,
 }
 

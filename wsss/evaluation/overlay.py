@@ -1,10 +1,12 @@
-"""Pictures for people: label maps over their images, and sheets of captioned tiles.
+"""Pictures for people: label maps over their images, sheets of captioned tiles, and the key to the colours.
 
 Shape suffixes: H rows, W columns, 3 channels RGB.
 """
 
 from __future__ import annotations
 
+import unicodedata
+from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,8 +24,23 @@ HATCH_PERIOD = 8
 HATCH_LIGHT, HATCH_DARK = 235, 175
 CONTOUR = 255
 GAP = 6
+INK = 40
+"""Grey of letters and frames."""
+
 CAPTION_HEIGHT = 20
 CAPTION_SIZE = 13
+"""Letters of a caption or key, in pixels; pictures wider than ``LETTERS_ACROSS`` times this have larger ones."""
+
+LETTERS_ACROSS = 60
+KEY_MIN_WIDTH = 160
+"""A narrower picture with a key gets a white margin."""
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+NO_LETTER = "\uffff"
+"""No font has it: drawn as what a font draws for letters it lacks."""
+
+UNDECIDED = "hatched: undecided"
+NO_CLASS = "background only"
 
 
 def overlay(image_HW3: NDArray[np.uint8], label_HW: NDArray[np.uint8], *, alpha: float = 0.5) -> NDArray[np.uint8]:
@@ -44,13 +61,52 @@ def overlay(image_HW3: NDArray[np.uint8], label_HW: NDArray[np.uint8], *, alpha:
     """
     if image_HW3.shape != (*label_HW.shape, 3):
         raise ValueError(f"image {image_HW3.shape} and label map {label_HW.shape} differ in size")
-    colour_HW3 = PALETTE[label_HW]
-    ignored_HW = label_HW == IGNORE_INDEX
-    colour_HW3[ignored_HW] = _hatch(*label_HW.shape)[ignored_HW][:, None]
-    blended_HW3 = (1 - alpha) * image_HW3.astype(np.float32) + alpha * colour_HW3
+    blended_HW3 = (1 - alpha) * image_HW3.astype(np.float32) + alpha * _colours(label_HW)
     drawn_HW3 = np.where((label_HW > 0)[..., None], np.rint(blended_HW3).astype(np.uint8), image_HW3)
     drawn_HW3[_contour(label_HW)] = CONTOUR
     return drawn_HW3
+
+
+def with_key(picture_HW3: NDArray[np.uint8], label: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.uint8]:
+    """Put the key of label maps below a picture of them.
+
+    Returns:
+        (H + h, W', 3) RGB; W' = max(W, KEY_MIN_WIDTH).
+    """
+    margin = max(0, KEY_MIN_WIDTH - picture_HW3.shape[1])
+    widened_HW3 = np.pad(picture_HW3, ((0, 0), (0, margin), (0, 0)), constant_values=255)
+    return np.concatenate([widened_HW3, key(label, classes, widened_HW3.shape[1])])
+
+
+def key(label: NDArray[np.uint8], classes: Sequence[str], width: int) -> NDArray[np.uint8]:
+    """Say what the colours over label maps mean: a swatch and the name of each class in them, on white.
+
+    Args:
+        label: class indices of one or more label maps, of any shape.
+        classes: foreground class names; class index 1 is the first.
+        width: of the strip, in pixels, from about 60.
+
+    Returns:
+        (h, width, 3) RGB, as high as its lines.
+    """
+    size = _letter_size(width)
+    font, line = ImageFont.load_default(size), size * CAPTION_HEIGHT // CAPTION_SIZE
+    held = [int(index) for index in np.unique(label) if index]
+    left, top, placed = GAP, GAP, []
+    for index in held or [0]:
+        indent = size * 3 // 2 if index else 0
+        text = _cut(_named(index, classes, font), width - 2 * GAP - indent, font)
+        taken = indent + round(font.getlength(text))
+        if left > GAP and left + taken > width - GAP:
+            left, top = GAP, top + line
+        placed.append((index, text, (left, top), (left + indent, top + size / 2)))
+        left += taken + 2 * size
+    strip = Image.new("RGB", (width, top + line), "white")
+    for index, text, corner, start in placed:
+        if index:
+            strip.paste(Image.fromarray(_swatch(index, size)), corner)
+        ImageDraw.Draw(strip).text(start, text, (INK,) * 3, font, anchor="lm")
+    return np.array(strip, dtype=np.uint8)
 
 
 def contact_sheet(tiles: Sequence[tuple[str, NDArray[np.uint8]]], columns: int, tile_width: int) -> NDArray[np.uint8]:
@@ -64,12 +120,11 @@ def contact_sheet(tiles: Sequence[tuple[str, NDArray[np.uint8]]], columns: int, 
     """
     if not tiles or columns < 1 or tile_width < 1:
         raise ValueError(f"cannot lay {len(tiles)} tiles of width {tile_width} out in {columns} columns")
-    cells = [_cell(caption, image_HW3, tile_width) for caption, image_HW3 in tiles]
+    width = columns * (tile_width + GAP) + GAP
+    cells = [_cell(caption, image_HW3, tile_width, _letter_size(width)) for caption, image_HW3 in tiles]
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     heights = [max(cell.shape[0] for cell in row) for row in rows]
-    sheet_HW3 = np.full(
-        (sum(heights) + GAP * (len(rows) + 1), columns * (tile_width + GAP) + GAP, 3), 255, dtype=np.uint8
-    )
+    sheet_HW3 = np.full((sum(heights) + GAP * (len(rows) + 1), width, 3), 255, dtype=np.uint8)
     top = GAP
     for row, height in zip(rows, heights, strict=True):
         for column, cell in enumerate(row):
@@ -79,14 +134,25 @@ def contact_sheet(tiles: Sequence[tuple[str, NDArray[np.uint8]]], columns: int, 
     return sheet_HW3
 
 
-def write_png(path: Path, image_HW3: NDArray[np.uint8]) -> None:
-    """Write an RGB image as PNG; the file appears whole or not at all."""
-    _write(path, image_HW3, ".png", [])
-
-
 def write_jpeg(path: Path, image_HW3: NDArray[np.uint8], quality: int = 90) -> None:
     """Write an RGB image as JPEG of quality 0..100; the file appears whole or not at all."""
-    _write(path, image_HW3, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, quality])
+    bgr_HW3 = cv2.cvtColor(image_HW3, cv2.COLOR_RGB2BGR)
+    write_whole(path, cv2.imencode(".jpg", bgr_HW3, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes())
+
+
+def _colours(label_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Colour of each class index, a hatch for ignored pixels: (H, W, 3) RGB."""
+    colour_HW3 = PALETTE[label_HW]
+    ignored_HW = label_HW == IGNORE_INDEX
+    colour_HW3[ignored_HW] = _hatch(*label_HW.shape)[ignored_HW][:, None]
+    return colour_HW3
+
+
+def _swatch(index: int, size: int) -> NDArray[np.uint8]:
+    """A framed square in the colour of a class index: (size, size, 3) RGB."""
+    swatch_HW3 = np.full((size, size, 3), INK, dtype=np.uint8)
+    swatch_HW3[1:-1, 1:-1] = _colours(np.full((size - 2, size - 2), index, dtype=np.uint8))
+    return swatch_HW3
 
 
 def _hatch(height: int, width: int) -> NDArray[np.uint8]:
@@ -106,26 +172,45 @@ def _contour(label_HW: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return edge_HW
 
 
-def _cell(caption: str, image_HW3: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
-    """The image at this width with its caption below."""
+def _cell(caption: str, image_HW3: NDArray[np.uint8], width: int, size: int) -> NDArray[np.uint8]:
+    """The image at this width with its caption, in letters of this size, below."""
     height = max(1, round(image_HW3.shape[0] * width / image_HW3.shape[1]))
     shrinks = width < image_HW3.shape[1]
     tile_HW3 = cv2.resize(image_HW3, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return np.concatenate([tile_HW3.astype(np.uint8), _caption(caption, width)])
+    return np.concatenate([tile_HW3.astype(np.uint8), _caption(caption, width, size)])
 
 
-def _caption(text: str, width: int) -> NDArray[np.uint8]:
-    """Dark text on white, cut with dots where it is too long: (CAPTION_HEIGHT, width, 3)."""
-    strip = Image.new("RGB", (width, CAPTION_HEIGHT), "white")
-    draw = ImageDraw.Draw(strip)
-    font = ImageFont.load_default(CAPTION_SIZE)
-    kept = text
-    while kept and draw.textlength(kept if kept == text else f"{kept}...", font=font) > width:
-        kept = kept[:-1]
-    draw.text((0, 2), kept if kept == text else f"{kept}...", fill=(40, 40, 40), font=font)
+def _caption(text: str, width: int, size: int) -> NDArray[np.uint8]:
+    """Dark text on white, cut with dots where it is too long: (about 1.5 size, width, 3)."""
+    strip = Image.new("RGB", (width, size * CAPTION_HEIGHT // CAPTION_SIZE), "white")
+    font = ImageFont.load_default(size)
+    ImageDraw.Draw(strip).text((0, 2), _cut(_plain(text), width, font), fill=(INK,) * 3, font=font)
     return np.asarray(strip, dtype=np.uint8)
 
 
-def _write(path: Path, image_HW3: NDArray[np.uint8], suffix: str, options: list[int]) -> None:
-    bgr_HW3 = cv2.cvtColor(image_HW3, cv2.COLOR_RGB2BGR)
-    write_whole(path, cv2.imencode(suffix, bgr_HW3, options)[1].tobytes())
+def _letter_size(width: int) -> int:
+    """Pixels of the letters in a picture so wide."""
+    return max(CAPTION_SIZE, width // LETTERS_ACROSS)
+
+
+def _named(index: int, classes: Sequence[str], font: Font) -> str:
+    """What a key says of a class index, which comes before a name that the font cannot draw."""
+    if index in (0, IGNORE_INDEX):
+        return UNDECIDED if index else NO_CLASS
+    name = _plain(classes[index - 1])
+    missing = bytes(font.getmask(NO_LETTER))
+    return f"{index}: {name}" if any(bytes(font.getmask(letter)) == missing for letter in name) else name
+
+
+def _plain(text: str) -> str:
+    """One line without accents, which Pillow's font lacks."""
+    letters = unicodedata.normalize("NFKD", " ".join(text.split()))
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))
+
+
+def _cut(text: str, width: float, font: Font) -> str:
+    """The text, or as much of its beginning as fits this width with dots after it."""
+    if font.getlength(text) <= width:
+        return text
+    kept = bisect_right(range(1, len(text)), width, key=lambda count: font.getlength(f"{text[:count]}..."))
+    return f"{text[:kept]}..."

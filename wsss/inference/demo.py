@@ -22,7 +22,7 @@ from wsss.data.scenes import SceneSettings, write_scenes
 from wsss.device import prepare_device
 from wsss.errors import UsageError
 from wsss.evaluation.evaluate import evaluate_labels, evaluate_scores
-from wsss.evaluation.overlay import contact_sheet, overlay, write_jpeg
+from wsss.evaluation.overlay import contact_sheet, overlay, with_key, write_jpeg
 from wsss.evaluation.tagging import tag_map
 from wsss.inference.predict import predict_masks
 from wsss.labels.make import Wanted, make_pseudo_labels
@@ -116,8 +116,8 @@ def run_demo(config: Config, out: Path, reporter: Reporter, *, train: int, val: 
 
 
 def overview(unseen: TaggedSet, out: Path, count: int = 4) -> np.ndarray:
-    """Rows of scene, pseudo label, prediction and truth, (H, W, 3) RGB."""
-    tiles = []
+    """Rows of scene, pseudo label, prediction and truth above one key to them all, (H, W, 3) RGB."""
+    tiles, labels = [], []
     several = [record for record in unseen.records if len(record.tags) > 1] or list(unseen.records)
     for record in several[:count]:
         image_HW3 = read_image(record.image)
@@ -129,8 +129,10 @@ def overview(unseen: TaggedSet, out: Path, count: int = 4) -> np.ndarray:
             ("truth", truth),
         ):
             if path is not None:
-                tiles.append((caption, overlay(image_HW3, read_mask(path))))
-    return contact_sheet(tiles, columns=4, tile_width=TILE_WIDTH)
+                labels.append(read_mask(path))
+                tiles.append((caption, overlay(image_HW3, labels[-1])))
+    held = np.concatenate([label_HW.ravel() for label_HW in labels])
+    return with_key(contact_sheet(tiles, columns=4, tile_width=TILE_WIDTH), held, unseen.classes)
 
 
 def clear(out: Path) -> None:
