@@ -4,10 +4,10 @@
     python benchmarks/ablation.py OUT --data DIR --init runs/cls --rows 'published; default' --seeds 0,1
 
 A row is `wsss train-seg` with the preset and some settings, from the same classifier, on the same crops, for as many
-steps; the default takes twice that, in two rounds, and so do the rows "4 epochs". Then come `wsss predict` of `val`, at
-one scale and more up to two with flip and the dense CRF, and `wsss evaluate --errors`. The last step is scored. Every
-seed has its own training; the classifier stays. What is in OUT already is kept and a stopped training goes on, so rows
-may be added one by one.
+steps; the default takes them once a round, and as many in all take the rows "N epochs" (4 with the preset for a CPU).
+Then come `wsss predict` of `val`, at one scale and more up to the preset's scales with flip and the dense CRF, and
+`wsss evaluate --errors`. The last step is scored. Every seed has its own training; the classifier stays. What is in OUT
+already is kept and a stopped training goes on, so rows may be added one by one.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ from typing import Annotated, Any
 import typer
 from measuring import machine, table
 
+from wsss.config import Config, resolve
+from wsss.device import pick_device
+from wsss.training.checkpoint import for_run
+
 PUBLISHED = (
     "maps.method=getam",
     "maps.start_layer=0",
@@ -37,32 +41,50 @@ PUBLISHED = (
 )
 """The published reading, completion and losses; network, optimiser, crops and steps are those of the other rows."""
 
-LONGER = ("segment.epochs=4",)
-"""As many steps as the two rounds of the default; the preset has two epochs a round."""
+CEILING = "true masks"
+"""Rows whose names begin so learn true masks."""
 
-ROWS: Mapping[str, Sequence[str]] = {
-    "published": PUBLISHED,
-    "published, 4 epochs": (*PUBLISHED, *LONGER),
-    "maps alone": ("segment.maps_share=1", "segment.ema=0", "segment.rounds=1"),
-    "no average": ("segment.ema=0", "segment.rounds=1"),
-    "one round": ("segment.rounds=1",),
-    "default": (),
-    "one round, energy": ("segment.weight_energy=1e-7", "segment.rounds=1"),
-    "true masks": (),
-    "true masks, 4 epochs": LONGER,
-}
-"""One switch at a time; each is `wsss train-seg` with these settings. "one round" is the first of the default's two."""
+NUMBERS = ("no", "one", "two", "three", "four")
 
-CEILINGS = ("true masks", "true masks, 4 epochs")
-"""Rows that learn true masks."""
 
-VIEWS: Mapping[str, Sequence[str]] = {
-    "one scale": ("--scales", "224", "--no-flip"),
-    "flip": ("--scales", "224", "--flip"),
-    "two scales": ("--scales", "224,320", "--no-flip"),
-    "two scales, flip": ("--scales", "224,320", "--flip"),
-    "two scales, flip, CRF": ("--scales", "224,320", "--flip", "--crf"),
-}
+def rows_of(config: Config) -> dict[str, Sequence[str]]:
+    """One switch at a time: rows of a preset, each `wsss train-seg` with these settings.
+
+    "one round" is the first of the default's rounds; rows "N epochs" take as many steps as all of them.
+    """
+    epochs = config.segment.epochs * config.segment.rounds
+    longer = (f"segment.epochs={epochs}",)
+    return {
+        "published": PUBLISHED,
+        f"published, {epochs} epochs": (*PUBLISHED, *longer),
+        "maps alone": ("segment.maps_share=1", "segment.ema=0", "segment.rounds=1"),
+        "no average": ("segment.ema=0", "segment.rounds=1"),
+        "one round": ("segment.rounds=1",),
+        "default": (),
+        "one round, energy": ("segment.weight_energy=1e-7", "segment.rounds=1"),
+        CEILING: (),
+        f"{CEILING}, {epochs} epochs": longer,
+    }
+
+
+def views_of(config: Config) -> dict[str, Sequence[str]]:
+    """How masks are predicted: at the side of the crops, and at the preset's scales for `wsss predict`.
+
+    Raises:
+        typer.BadParameter: it has one scale or more than four.
+    """
+    scales = for_run(config, config).predict.scales
+    if not 2 <= len(scales) < len(NUMBERS):
+        raise typer.BadParameter(f"predict.scales is {scales}: the tables need two to four scales")
+    one = ("--scales", str(config.augment.size))
+    several, name = ("--scales", ",".join(map(str, scales))), f"{NUMBERS[len(scales)]} scales"
+    return {
+        "one scale": (*one, "--no-flip"),
+        "flip": (*one, "--flip"),
+        name: (*several, "--no-flip"),
+        f"{name}, flip": (*several, "--flip"),
+        f"{name}, flip, CRF": (*several, "--flip", "--crf"),
+    }
 
 
 def wsss(*arguments: object) -> str:
@@ -77,24 +99,24 @@ def wsss(*arguments: object) -> str:
     return done.stdout
 
 
-def train(run: Path, preset: str, data: Path, init: Path, row: str, seed: int) -> None:
+def train(run: Path, preset: str, data: Path, init: Path, row: str, assignments: Sequence[str], seed: int) -> None:
     """Train unless that is done; go on where it was stopped."""
     if (run / ".done").is_file():
         return
     if (run / "last.pt").is_file():
         wsss("train-seg", "--resume", run)
     else:
-        labels = ("--labels", data / "SegmentationClass") if row in CEILINGS else ()
-        settings = [part for setting in ROWS[row] for part in ("--set", setting)]
+        labels = ("--labels", data / "SegmentationClass") if row.startswith(CEILING) else ()
+        settings = [part for assignment in assignments for part in ("--set", assignment)]
         wsss("train-seg", "-c", preset, "--data", data, "--init", init, "--seed", seed, *labels, *settings, "-o", run)
     (run / ".done").touch()
 
 
-def score(run: Path, preset: str, data: Path, view: str) -> dict[str, Any]:
+def score(run: Path, preset: str, data: Path, view: str, flags: Sequence[str]) -> dict[str, Any]:
     """Figures of ``wsss evaluate --errors`` on ``val``."""
     masks = run / folder(view)
     if not (masks / ".done").is_file():
-        wsss("predict", run, data, "--split", "val", "-c", preset, *VIEWS[view], "--no-overlays", "-o", masks)
+        wsss("predict", run, data, "--split", "val", "-c", preset, *flags, "--no-overlays", "-o", masks)
         (masks / ".done").touch()
     report: dict[str, Any] = json.loads(wsss("evaluate", masks, "--data", data, "--split", "val", "--errors", "--json"))
     return report
@@ -122,23 +144,27 @@ def main(
     data: Annotated[Path, typer.Option()],
     init: Annotated[Path, typer.Option(help="Run of train-cls that every row starts from.")],
     preset: Annotated[str, typer.Option("-c", "--config")] = "voc-animals-cpu",
-    rows: Annotated[str, typer.Option(help="Semicolons between; all are " + "; ".join(ROWS))] = "",
+    rows: Annotated[str, typer.Option(help="Names of rows, semicolons between; all unless given.")] = "",
     seeds: str = "0",
 ) -> None:
     """Train, score and print the tables."""
-    chosen = [row.strip() for row in rows.split(";")] if rows else list(ROWS)
-    unknown = [row for row in chosen if row not in ROWS]
+    config = resolve(preset)
+    every, views, device = rows_of(config), views_of(config), pick_device(config.run.device)
+    chosen = [row.strip() for row in rows.split(";")] if rows else list(every)
+    unknown = [row for row in chosen if row not in every]
     if unknown:
-        raise typer.BadParameter(f"no row {'; '.join(unknown)}; there are {'; '.join(ROWS)}")
+        raise typer.BadParameter(f"no row {'; '.join(unknown)}; there are {'; '.join(every)}")
     numbers = [int(seed) for seed in seeds.split(",")]
     runs = {row: [out / f"{folder(row)}-{seed}" for seed in numbers] for row in chosen}
     reports: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for row in chosen:
         for run, seed in zip(runs[row], numbers, strict=True):
-            train(run, preset, data, init, row, seed)
-        reports[row] = {view: [score(run, preset, data, view) for run in runs[row]] for view in VIEWS}
-    print(f"### Ablation on val, {preset}, seeds {seeds} ({machine()})\n")
-    print(table(["row", *VIEWS, "images/s"], [figures(row, reports[row], runs[row]) for row in chosen]))
+            train(run, preset, data, init, row, every[row], seed)
+        reports[row] = {
+            view: [score(run, preset, data, view, flags) for run in runs[row]] for view, flags in views.items()
+        }
+    print(f"### Ablation on val, {preset}, seeds {seeds} ({machine(device)})\n")
+    print(table(["row", *views, "images/s"], [figures(row, reports[row], runs[row]) for row in chosen]))
     print("\n### IoU of the classes, one scale\n")
     classes = list(reports[chosen[0]]["one scale"][0]["per_class_iou"])
     print(table(["row", *classes], [per_class(row, reports[row]["one scale"], classes) for row in chosen]))
@@ -150,8 +176,8 @@ def main(
 
 def figures(row: str, reports: Mapping[str, list[dict[str, Any]]], runs: Sequence[Path]) -> list[str]:
     """Row of the first table."""
-    views = [percent([report["mean_iou"] for report in reports[view]]) for view in VIEWS]
-    return [row, *views, f"{statistics.mean(map(images_per_second, runs)):.2f}"]
+    cells = [percent([report["mean_iou"] for report in of_view]) for of_view in reports.values()]
+    return [row, *cells, f"{statistics.mean(map(images_per_second, runs)):.2f}"]
 
 
 def per_class(row: str, reports: Sequence[dict[str, Any]], classes: Sequence[str]) -> list[str]:

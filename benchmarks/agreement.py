@@ -29,6 +29,7 @@ from wsss.config import LabelsSection
 from wsss.data.masks import read_mask
 from wsss.data.open import open_data
 from wsss.data.scaled import ScaledImages, load_batches
+from wsss.device import pick_device
 from wsss.evaluation.confusion import ConfusionMatrix
 from wsss.labels.agreement import Confidence
 from wsss.labels.completion import remove_speckles
@@ -40,7 +41,7 @@ from wsss.models.averaged import LabelProbabilities
 from wsss.training.checkpoint import load_network
 
 Reading = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Image (3, H, W), class scores (K, h, w), present classes (K,), the decoder's probabilities (C, H, W)."""
+"""Image (3, H, W), class scores (K, h, w), on the host present classes (K,), the decoder's probabilities (C, H, W)."""
 
 Row = Callable[[Reading, LabelsSection], Tensor]
 """What makes a label map (H, W) of them."""
@@ -75,7 +76,8 @@ def maps_refined(reading: Reading, section: LabelsSection) -> Tensor:
 def decoder_alone(reading: Reading, section: LabelsSection) -> Tensor:
     """The decoder's likeliest of the present classes, where it is likely enough."""
     _, _, present_K, opinion_CHW = reading
-    among_CHW = opinion_CHW * torch.cat([present_K.new_ones(1), present_K])[:, None, None]
+    present_C = torch.cat([present_K.new_ones(1), present_K]).to(opinion_CHW.device)
+    among_CHW = opinion_CHW * present_C[:, None, None]
     among_CHW /= among_CHW.sum(dim=0)
     best_HW, class_HW = among_CHW[1:].max(dim=0)
     return Confidence(among_CHW[0], section.confidence).label(best_HW, (class_HW + 1).byte())
@@ -92,8 +94,8 @@ def by_crf(reading: Reading, section: LabelsSection) -> Tensor:
     """The dense CRF over the agreement, in the place of PAMR; it ignores nothing."""
     image_3HW, _, present_K, _ = reading
     none = section.model_copy(update={"pamr_iterations": 0})
-    image_HW3 = (image_3HW.permute(1, 2, 0) * 255).round().byte().numpy()
-    scores_CHW = joint(reading, none).numpy()
+    image_HW3 = (image_3HW.permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+    scores_CHW = joint(reading, none).cpu().numpy()
     return torch.from_numpy(crf_labels(image_HW3, scores_CHW, present_K.numpy(), settings=CrfSettings()))
 
 
@@ -129,10 +131,13 @@ def main(
     data: Annotated[Path, typer.Option()],
     split: str = "train",
     scales: Annotated[str, typer.Option(help="Sides in pixels, commas between.")] = "320",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     limit: Annotated[int, typer.Option(help="Label only so many images, evenly spread; 0 labels all.")] = 0,
 ) -> None:
     """Print one table."""
+    where = pick_device(device)
     network, config, path = load_network(run)
+    network.to(where)
     network.require_decoder()
     tagged = few(open_data(data, split=split, classes=network.classes), limit)
     chosen = rows()
@@ -142,15 +147,15 @@ def main(
     for batch in track(load_batches(images, 0), f"labels of {tagged.split}", len(images)):
         present_BK = torch.from_numpy(np.stack([tagged.present(record) for record in batch.records]))
         opinion = LabelProbabilities([(image.shape[0], image.shape[1]) for image in batch.images])
-        at_scales = batch.at_scales(torch.device("cpu"))
+        at_scales = batch.at_scales(where)
         _, scores_BKhw = multiscale_scores(network, at_scales, present_BK, settings, flip=True, opinion=opinion)
         for b, (record, heard_CHW) in enumerate(zip(batch.records, opinion.mean(), strict=True)):
-            image_3HW = batch.images[b].permute(2, 0, 1).float() / 255
+            image_3HW = batch.images[b].to(where).permute(2, 0, 1).float() / 255
             truth_HW = read_mask(tagged.mask_path(record) or Path())
             for name, row in chosen.items():
                 label_HW = row((image_3HW, scores_BKhw[b], present_BK[b], heard_CHW), config.labels)
-                matrices[name].update(label_HW.numpy(), truth_HW)
-    print(f"### {tagged.split}: {len(tagged)} images, {scales} px, flip, {path} ({machine()})\n")
+                matrices[name].update(label_HW, truth_HW)
+    print(f"### {tagged.split}: {len(tagged)} images, {scales} px, flip, {path} ({machine(where)})\n")
     cells = [
         [name, f"{100 * matrix.mean_iou():.1f}", f"{100 * matrix.coverage():.1f}"] for name, matrix in matrices.items()
     ]

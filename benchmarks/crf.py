@@ -19,9 +19,8 @@ from typing import Annotated
 
 import cv2
 import numpy as np
-import torch
 import typer
-from measuring import Times, machine, ratio_cell, table, take_turns
+from measuring import CPU, Times, machine, ratio_cell, table, take_turns
 from numpy.typing import NDArray
 
 from wsss.labels.crf import Crf, CrfSettings, crf_labels, crf_processes, crf_ranks, require_crf
@@ -101,6 +100,7 @@ def compare(scenes: list[Scene], count: int, rounds: int) -> dict[str, Times]:
                 in_processes(count): lambda: list(pool.run(jobs())),
             },
             rounds,
+            CPU,
         )
 
 
@@ -123,7 +123,7 @@ def main(
     times = compare(scenes, processes, rounds)
     average = float(np.mean([scene.present_K.sum() for scene in scenes]))
     print(f"\n{images} images of {height} x {width}, {classes} classes, {average:.2f} an image", end="; ")
-    print(machine(torch.device("cpu")), end="\n\n")
+    print(machine(CPU), end="\n\n")
     rows = [
         [name, f"{images / ours.median:.2f}", ratio_cell(times[ALL], ours), ratio_cell(times[PRESENT], ours)]
         for name, ours in times.items()

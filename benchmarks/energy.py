@@ -95,7 +95,7 @@ def rivals_table(config: Config, batch: int, classes: int, rounds: int, device: 
     rows = []
     sizes = ((NETWORK, whole, batch, config.augment.size), (EXACT, small, 1, SMALL_SIDE))
     for rival, functions, count, side in sizes:
-        times = take_turns(functions, rounds)
+        times = take_turns(functions, rounds, device)
         milliseconds = [f"{1000 * times[name].median / count:.1f}" for name in (rival, OURS)]
         rows.append([rival, f"{count} x {side} px", *milliseconds, ratio_cell(times[OURS], times[rival])])
     return table(["rival", "images", "its ms an image", "ours", "ours / rival"], rows)
@@ -118,7 +118,7 @@ def growth_table(sizes: list[tuple[int, int, int]], batch: int, rounds: int, dev
         f"{classes} classes, {there - 1} there, {side} px": (classes, there, side) for classes, there, side in sizes
     }
     functions = {name: partial(with_gradient, dense_energy, *scene(batch, *names[name], device)) for name in names}
-    times = take_turns(functions, rounds)
+    times = take_turns(functions, rounds, device)
     first = next(iter(times.values()))
     rows = [
         [name, f"{1000 * taken.median / batch:.1f}", ratio_cell(taken, first), *errors(*names[name], device)]

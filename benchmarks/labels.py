@@ -15,13 +15,14 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from measuring import few
+from measuring import few, machine
 from rich.progress import track
 
 from wsss.config import LabelsSection
 from wsss.data.masks import read_mask
 from wsss.data.open import open_data
 from wsss.data.scaled import ScaledImages, load_batches
+from wsss.device import pick_device
 from wsss.evaluation.confusion import ConfusionMatrix
 from wsss.labels.make import read_saliency
 from wsss.labels.recipe import complete, refine_to_image
@@ -49,10 +50,13 @@ def main(
     spread: int = 0,
     scales: str = "224,320",
     flip: bool = True,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     limit: Annotated[int, typer.Option(help="Label only so many images, evenly spread; 0 labels all.")] = 0,
 ) -> None:
     """Print one table."""
+    where = pick_device(device)
     network, _, path = load_network(run)
+    network.to(where)
     tagged = few(open_data(data, split=split, classes=network.classes), limit)
     settings = MapSettings(
         method=method,  # type: ignore[arg-type]
@@ -67,20 +71,22 @@ def main(
     images = ScaledImages(tagged.records, sides, network.backbone.stride, batch_size=8)
     for batch in track(load_batches(images, 0), f"labels of {tagged.split}", len(images)):
         present_BK = torch.from_numpy(np.stack([tagged.present(record) for record in batch.records]))
-        _, scores = multiscale_scores(network, batch.at_scales(torch.device("cpu")), present_BK, settings, flip=flip)
+        _, scores = multiscale_scores(network, batch.at_scales(where), present_BK, settings, flip=flip)
         for b, record in enumerate(batch.records):
-            image_3HW = batch.images[b].permute(2, 0, 1).float() / 255
+            image_3HW = batch.images[b].to(where).permute(2, 0, 1).float() / 255
             (refined,), _ = refine_to_image(image_3HW[None], scores[b, None], present_BK[b, None], LabelsSection())
             truth_HW = read_mask(tagged.mask_path(record) or Path())
             for name, salient in rows:
                 saliency_HW = None
                 if salient and saliency is not None:
-                    saliency_HW = torch.from_numpy(read_saliency(saliency, record, truth_HW.shape)).float() / 255
+                    saliency_HW = (
+                        torch.from_numpy(read_saliency(saliency, record, truth_HW.shape)).to(where).float() / 255
+                    )
                 label_HW = complete(refined, present_BK[b], RULES[name], saliency_HW=saliency_HW)
-                matrices[name, salient].update(label_HW.numpy(), truth_HW)
+                matrices[name, salient].update(label_HW, truth_HW)
     print(f"\n### {tagged.split}: {len(tagged)} images, {method} {coupling} from block {start_layer}, "
           f"gamma {gamma:g}, spread {spread}, "
-          f"{scales} px, flip {'on' if flip else 'off'}, PAMR, {path}\n")  # fmt: skip
+          f"{scales} px, flip {'on' if flip else 'off'}, PAMR, {path} ({machine(where)})\n")  # fmt: skip
     print("| rule | mIoU % | coverage % |\n|---|---|---|")
     for (name, salient), matrix in matrices.items():
         label = f"{name} + saliency" if salient else name

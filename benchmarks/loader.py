@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from measuring import Times, machine, table, take_turns
 from step import make_step, random_batch
@@ -49,11 +50,10 @@ def loading_rates(tagged: TaggedSet, config: Config, steps: int, rounds: int) ->
     return rates
 
 
-def step_times(config: Config, classes: int, device: str, rounds: int) -> Times:
+def step_times(config: Config, classes: int, device: torch.device, rounds: int) -> Times:
     """Seconds of the classification step on random images."""
-    chosen, size = pick_device(device), config.classify.batch_size
-    batches = [random_batch(size, classes, config.augment.size, chosen, seed=0)]
-    return take_turns({"step": make_step("classify", config, batches, chosen)}, rounds)["step"]
+    batches = [random_batch(config.classify.batch_size, classes, config.augment.size, device, seed=0)]
+    return take_turns({"step": make_step("classify", config, batches, device)}, rounds, device)["step"]
 
 
 def main(
@@ -69,11 +69,12 @@ def main(
     settings = resolve(config, assignments or (), {"model.weights": "none"})
     tagged = open_data(data, split=split)
     batch_size = min(settings.classify.batch_size, len(tagged))
-    times = step_times(settings, len(tagged.classes), device, rounds)
+    where = pick_device(device)
+    times = step_times(settings, len(tagged.classes), where, rounds)
     taken = settings.classify.batch_size / times.median
     rates = loading_rates(tagged, settings, steps, rounds)
     print(f"### Loader, {config}: {len(tagged)} images of {split}, {settings.augment.size} px, batches of "
-          f"{batch_size} ({machine()})\n")  # fmt: skip
+          f"{batch_size} ({machine(where)})\n")  # fmt: skip
     rows = [
         [
             str(workers),

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from measuring import MEBIBYTE, machine, resident_memory, table
+from measuring import CPU, MEBIBYTE, machine, resident_memory, table
 from PIL import Image
 
 from wsss.config import Config, resolve
@@ -115,7 +115,7 @@ def main(
         network = build_from(config, CLASSES, decoder=True)
         watch.look("before")
         work(network, tagged, Path(folder, "out"), config, watch)
-    print(machine(torch.device("cpu")))
+    print(machine(CPU))
     print(table(["images done", "resident, MiB", "open files", "threads", "processes", "seconds"], watch.rows))
 
 

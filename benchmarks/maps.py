@@ -293,7 +293,7 @@ def cost_table(network: Network, batches: Sequence[Batch], rounds: int) -> str:
         "forward": partial(plain_forward, network, batches),
         **{name: partial(our_maps, network, batches, start_layer=start) for name, start in starts.items()},
     }
-    times = take_turns(rivals, rounds)
+    times = take_turns(rivals, rounds, batches[0].images_B3HW.device)
     rows = [
         [name, ratio_cell(times[name], times["forward"]), target]
         for name, target in zip(starts, COST_TARGETS, strict=True)
@@ -313,7 +313,7 @@ def rival_table(network: Network, batches: Sequence[Batch], rounds: int) -> str:
         **package_rivals(network, batches),
     }
     differences = [check_equal(network, batches[-1], start) for start in starts.values()]
-    times = take_turns({**ours, **theirs}, rounds)
+    times = take_turns({**ours, **theirs}, rounds, batches[0].images_B3HW.device)
     rows = [[name, *(ratio_cell(times[name], times[our]) for our in ours)] for name in theirs]
     rows.append(["target for the second materialised way, DeiT-Small", *SPEED_TARGETS, ""])
     checked = f"Maps agree with the materialised ones within {max(differences):.1e} of their norm."

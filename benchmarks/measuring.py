@@ -22,6 +22,7 @@ import torch
 from wsss.data.records import TaggedSet
 
 MEBIBYTE = 2**20
+CPU = torch.device("cpu")
 STATUS = Path("/proc/self/status")
 """Where Linux says how much memory a process has."""
 
@@ -43,17 +44,17 @@ class Times:
         return statistics.median(ratios), min(ratios), max(ratios)
 
 
-def take_turns(rivals: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, Times]:
-    """Run every rival once to warm up, then each once a round."""
+def take_turns(rivals: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, Times]:
+    """Run every rival once to warm up, then each once a round; ``device`` is where they compute."""
     for rival in rivals.values():
         rival()
     seconds: dict[str, list[float]] = {name: [] for name in rivals}
     for _ in range(rounds):
         for name, rival in rivals.items():
-            synchronise()
+            synchronise(device)
             began = time.perf_counter()
             rival()
-            synchronise()
+            synchronise(device)
             seconds[name].append(time.perf_counter() - began)
     return {name: Times(tuple(values)) for name, values in seconds.items()}
 
@@ -64,38 +65,40 @@ def ratio_cell(ours: Times, theirs: Times) -> str:
     return f"{median:.2f} ({low:.2f}-{high:.2f})"
 
 
-def synchronise() -> None:
-    """Wait for the GPU, where there is one."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def synchronise(device: torch.device) -> None:
+    """Wait for a GPU; a CPU is done when it returns."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
-def added_memory(function: Callable[..., Any], *arguments: Any) -> float:
-    """Mebibytes that a call adds at its peak to a fresh process's resident memory.
+def added_memory(device: torch.device, function: Callable[..., Any], *arguments: Any) -> float:
+    """Mebibytes that a call adds at its peak to what is held: on a GPU to its allocated memory, in this process;
+    on a CPU to the resident memory of a fresh process.
 
     ``function`` is called twice: first with ``warm_up=True``, which should do the same on the least input, so that
     libraries, weights and their buffers are not counted.
     """
+    if device.type == "cuda":
+        return _added_on_gpu(device, function, arguments)
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         return float(pool.apply(_added, (function, arguments)))
 
 
-def added_gpu_memory(function: Callable[..., Any], *arguments: Any) -> float:
-    """The same of the current GPU's allocated memory, in this process."""
-    function(*arguments, warm_up=True)
-    gc.collect()
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    function(*arguments, warm_up=False)
-    torch.cuda.synchronize()
-    return (torch.cuda.max_memory_allocated() - before) / MEBIBYTE
-
-
 def resident_memory() -> int:
     """Bytes of this process that are in memory now; where there is no /proc, the most there ever were."""
     return _status("VmRSS") if STATUS.is_file() else _peak()
+
+
+def _added_on_gpu(device: torch.device, function: Callable[..., Any], arguments: Sequence[Any]) -> float:
+    function(*arguments, warm_up=True)
+    gc.collect()
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    function(*arguments, warm_up=False)
+    torch.cuda.synchronize(device)
+    return (torch.cuda.max_memory_allocated(device) - before) / MEBIBYTE
 
 
 def _added(function: Callable[..., Any], arguments: Sequence[Any]) -> float:
@@ -143,8 +146,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def machine(device: torch.device | None = None) -> str:
-    """One line for the results: device (the GPU, where there is one), threads, versions."""
-    on_gpu = torch.cuda.is_available() if device is None else device.type == "cuda"
-    name = torch.cuda.get_device_name(device) if on_gpu else f"{torch.get_num_threads()} CPU threads"
+def machine(device: torch.device) -> str:
+    """One line for the results: the device they were computed on, threads, versions."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     return f"{name}, torch {torch.__version__}, Python {platform.python_version()}"

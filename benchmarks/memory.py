@@ -18,13 +18,13 @@ GPU. Weights are random; there is one image, with one tag.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Annotated
 
 import torch
 import typer
 from maps import Batch, materialised_maps, our_maps, random_batches, random_network, tag_counts
-from measuring import MEBIBYTE, added_gpu_memory, added_memory, machine, resident_memory, table
+from measuring import MEBIBYTE, added_memory, machine, resident_memory, table
 
 from wsss.device import pick_device
 from wsss.maps.generate import frozen
@@ -82,7 +82,7 @@ def materialised_estimate(backbone: str, side: int) -> float:
 
 def side_row(backbone: str, side: int, device: torch.device, limit_gib: float) -> list[str]:
     """One row of the table: MiB."""
-    added = added_gpu_memory if device.type == "cuda" else added_memory
+    added = partial(added_memory, device)
     plain = added(forward_backward, backbone, side, str(device))
     our = added(ours, backbone, side, str(device))
     estimate = materialised_estimate(backbone, side)

@@ -22,7 +22,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from measuring import MEBIBYTE, Times, added_memory, few, machine, ratio_cell, table, take_turns
+from measuring import Times, added_memory, few, machine, ratio_cell, table, take_turns
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -108,12 +108,7 @@ def work_on_one(name: str, size: tuple[int, int], classes: int, device: str, *, 
 
 def memory(name: str, size: tuple[int, int], classes: int, device: str) -> float:
     """Mebibytes that one image adds at the peak."""
-    if device == "cpu":
-        return added_memory(work_on_one, name, size, classes, device)
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    work_on_one(name, size, classes, device)
-    return torch.cuda.max_memory_allocated() / MEBIBYTE
+    return added_memory(torch.device(device), work_on_one, name, size, classes, device)
 
 
 def check_equal(size: tuple[int, int], classes: int, device: str) -> float:
@@ -139,7 +134,7 @@ def speeds(size: tuple[int, int], classes: int, device: str, rounds: int) -> dic
         return lambda: work(name, *(single if name == READABLE else batch))
 
     names = [READABLE, OURS, *map(strided, STRIDES)]
-    times = take_turns({name: rival(name) for name in names}, rounds)
+    times = take_turns({name: rival(name) for name in names}, rounds, torch.device(device))
     images = {name: 1 if name == READABLE else len(TAGS) for name in names}
     return {name: Times(tuple(seconds / images[name] for seconds in times[name].seconds)) for name in names}
 
@@ -161,11 +156,12 @@ def figures(size: tuple[int, int], classes: int, device: str, rounds: int) -> st
     return table(["PAMR", "ms an image", "times faster (range)", "MiB", "MiB / readable"], rows)
 
 
-def labels_at(stride: int, network: Network, tagged: TaggedSet, config: Config, sha256: str) -> list[str]:
+def labels_at(
+    stride: int, network: Network, tagged: TaggedSet, config: Config, sha256: str, device: torch.device
+) -> list[str]:
     """A row of the label table: pseudo labels made with one stride, scored."""
     labels = config.labels.model_copy(update={"pamr_stride": stride})
     config = config.model_copy(update={"labels": labels})
-    device = pick_device(config.run.device)
     with TemporaryDirectory() as folder:
         out = Path(folder) / "pseudo"
         began = time.perf_counter()
@@ -176,11 +172,11 @@ def labels_at(stride: int, network: Network, tagged: TaggedSet, config: Config, 
     return [str(stride), *(f"{100 * share:.2f}" for share in shares), f"{1000 * seconds / len(tagged):.0f}"]
 
 
-def label_table(run: Path, data: Path, split: str, limit: int) -> str:
+def label_table(run: Path, data: Path, split: str, limit: int, device: torch.device) -> str:
     """The pseudo labels of a run, with its own config, at every stride."""
     network, config, path = load_network(run)
     tagged = few(open_data(data, split=split, classes=network.classes), limit)
-    rows = [labels_at(stride, network, tagged, config, file_hash(path)) for stride in STRIDES]
+    rows = [labels_at(stride, network, tagged, config, file_hash(path), device) for stride in STRIDES]
     header = ["stride", "mIoU %", "coverage %", "ms an image, maps and all"]
     return f"### Pseudo labels of {tagged.split}: {len(tagged)} images, {path}\n\n{table(header, rows)}"
 
@@ -257,15 +253,15 @@ def main(
     """Print the table of time and memory and, with a run, that of its pseudo labels."""
     if run is not None and data is None:
         raise typer.BadParameter("--run needs --data DIR")
-    chosen, size = pick_device(device).type, (height, width)
-    greatest = check_equal(size, classes, chosen)
-    print(f"### PAMR, {height} x {width}, {classes} classes, {sum(TAGS) / len(TAGS):.2f} present ({machine()})\n")
-    print(figures(size, classes, chosen, rounds))
+    where, size = pick_device(device), (height, width)
+    greatest = check_equal(size, classes, str(where))
+    print(f"### PAMR, {height} x {width}, {classes} classes, {sum(TAGS) / len(TAGS):.2f} present ({machine(where)})\n")
+    print(figures(size, classes, str(where), rounds))
     print(
         f"\n{TARGETS} Greatest difference between the two: {greatest:.1g}. MiB: one image of two classes.", flush=True
     )
     if run is not None and data is not None:
-        print(f"\n{half_table(run, data, split, limit)}\n\n{label_table(run, data, split, limit)}")
+        print(f"\n{half_table(run, data, split, limit)}\n\n{label_table(run, data, split, limit, where)}")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ import numpy as np
 import torch
 import typer
 from maps import Batch, materialised_maps
-from measuring import Times, added_memory, machine, ratio_cell, synchronise, table
+from measuring import CPU, Times, added_memory, machine, ratio_cell, synchronise, table
 from numpy.typing import NDArray
 from pamr import readable_pamr
 from torch import Tensor
@@ -176,7 +176,7 @@ def compare(work: Work, few: Work, rounds: int) -> tuple[dict[str, Times], float
         for number in range(rounds):
             outs = {name: Path(folder, f"{name} {number}") for name in rivals}
             for name, (count, rival) in rivals.items():
-                seconds[name].append(timed(rival, outs[name]) / count)
+                seconds[name].append(timed(rival, outs[name], work.device) / count)
             if len(few.tagged):
                 differing = max(differing, difference(few.tagged, outs[WHOLE], outs[LOOP]))
     return {name: Times(tuple(taken)) for name, taken in seconds.items()}, differing
@@ -190,13 +190,13 @@ def warm_up(work: Work, few: Work, batches: Sequence[ScaledBatch], folder: Path)
         usual_loop(few.first(1), folder / "warm loop")
 
 
-def timed(function: Callable[[Path], None], out: Path) -> float:
+def timed(function: Callable[[Path], None], out: Path, device: torch.device) -> float:
     """Seconds of a call."""
     gc.collect()
-    synchronise()
+    synchronise(device)
     began = time.perf_counter()
     function(out)
-    synchronise()
+    synchronise(device)
     return time.perf_counter() - began
 
 
@@ -267,7 +267,7 @@ def growth_table(counts: Sequence[int]) -> str:
     with many_scenes(max(counts)) as root:
         label_scenes(str(root), 1, warm_up=True)
         for count in counts:
-            found.append((count, scene_seconds(root, count), added_memory(label_scenes, str(root), count)))
+            found.append((count, scene_seconds(root, count), added_memory(CPU, label_scenes, str(root), count)))
     growths = [("", ""), *(growth(before, now) for before, now in pairwise(found))]
     rows = [
         [str(count), f"{seconds:.2f}", f"{1000 * seconds / count:.1f}", exponent, f"{mebibytes:.0f}", slope]
@@ -287,7 +287,7 @@ def scene_seconds(root: Path, count: int) -> float:
     """Seconds of make-pseudo over so many scenes."""
     work = growth_work(root, count)
     with TemporaryDirectory() as folder:
-        return timed(lambda out: make_pseudo(work, out), Path(folder, "out"))
+        return timed(lambda out: make_pseudo(work, out), Path(folder, "out"), work.device)
 
 
 def open_work(data: Path, split: str, run: Path | None, backbone: str, flags: dict[str, Any]) -> Work:
@@ -322,7 +322,7 @@ def main(
 ) -> None:
     """Print one table."""
     if grow:
-        print(f"### make-pseudo over scenes of {SIDE} px, a tiny network, one process ({machine()})\n")
+        print(f"### make-pseudo over scenes of {SIDE} px, a tiny network, one process ({machine(CPU)})\n")
         print(growth_table(COUNTS))
         return
     if data is None:

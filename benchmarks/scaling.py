@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import typer
 from maps import our_maps, random_batches, random_network
-from measuring import added_gpu_memory, added_memory, machine, table, take_turns
+from measuring import added_memory, machine, table, take_turns
 
 from wsss.device import pick_device
 from wsss.models.network import Network
@@ -61,13 +61,11 @@ def growth(x: Sequence[float], y: Sequence[float]) -> str:
     return " / ".join(f"{slope:.2f}" for slope in slopes)
 
 
-def axis_table(
-    axis: str, loads: Sequence[Load], reader: Callable[..., None], added: Callable[..., float], rounds: int
-) -> str:
+def axis_table(axis: str, loads: Sequence[Load], reader: Callable[..., None], device: torch.device, rounds: int) -> str:
     """One row a load, then the growth."""
     rivals: dict[str, Callable[[], Any]] = {str(i): partial(reader, load) for i, load in enumerate(loads)}
-    seconds = [times.median for times in take_turns(rivals, rounds).values()]
-    mebibytes = [added(reader, load) for load in loads]
+    seconds = [times.median for times in take_turns(rivals, rounds, device).values()]
+    mebibytes = [added_memory(device, reader, load) for load in loads]
     x = [float(load.side**2 if axis == "side" else getattr(load, axis)) for load in loads]
     rows = [
         [f"{value:.0f}", f"{second:.3f}", f"{mebibyte:.0f}"]
@@ -94,7 +92,6 @@ def main(
 ) -> None:
     """Print a table an axis."""
     where = pick_device(device)
-    added = added_gpu_memory if where.type == "cuda" else added_memory
     reader = partial(read, backbone, str(where), batch)
     base = Load()
     if len(numbers(sides)) == 1:
@@ -106,7 +103,7 @@ def main(
         loads = [replace(base, **{axis: value}) for value in numbers(values)]
         fixed = {name: getattr(base, name) for name in ("images", "side", "classes", "tags") if name != axis}
         print(f"\n### {axis}: {', '.join(f'{name} {value}' for name, value in fixed.items())}\n", flush=True)
-        print(axis_table(axis, loads, reader, added, rounds), flush=True)
+        print(axis_table(axis, loads, reader, where, rounds), flush=True)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from measuring import machine
 from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,7 +30,8 @@ from torch.nn import functional as F
 from wsss.data.masks import read_mask
 from wsss.data.open import open_data
 from wsss.data.records import TaggedSet
-from wsss.data.scaled import ScaledBatch, ScaledImages, load_batches
+from wsss.data.scaled import ScaledImages, load_batches
+from wsss.device import pick_device
 from wsss.evaluation.confusion import ThresholdSweep
 from wsss.labels.pamr import pamr_affinity, pamr_apply
 from wsss.maps.affinity import spread
@@ -91,7 +93,7 @@ def read_all(network: Network, images_B3HW: Tensor, present_BK: Tensor, wanted: 
         handle.remove()
         outputs = [attention.output_BAND for attention in tape.attentions]
         prefix = network.backbone.num_prefix_tokens
-        totals = [torch.zeros(*logits_BK.shape, *features.grid) for _ in wanted]
+        totals = [logits_BK.new_zeros(*logits_BK.shape, *features.grid) for _ in wanted]
         for total, variant in zip(totals, wanted, strict=True):
             if variant.method in CLASS_AGNOSTIC:
                 reading = _reading(network, tape, variant)
@@ -131,10 +133,9 @@ def _reading(network: Network, tape: AttentionTape, variant: Variant) -> Reading
     )
 
 
-def averaged(network: Network, batch: ScaledBatch, present_BK: Tensor, wanted: Sequence[Variant]) -> list[Tensor]:
+def averaged(network: Network, scales: Sequence[Tensor], present_BK: Tensor, wanted: Sequence[Variant]) -> list[Tensor]:
     """Scores of each variant averaged over all scales, each with its mirror image, on the finest grid."""
     sums: list[Tensor] = []
-    scales = batch.at_scales(torch.device("cpu"))
     finest = max(scales, key=lambda images: images.shape[2] * images.shape[3])
     grid = tuple(side // step for side, step in zip(finest.shape[2:], network.backbone.stride, strict=True))
     for images in scales:
@@ -153,7 +154,9 @@ def averaged(network: Network, batch: ScaledBatch, present_BK: Tensor, wanted: S
 Figures = dict[str, dict[str, float]]
 
 
-def score_split(network: Network, tagged: TaggedSet, scales: tuple[int, ...], first: Figures | None) -> Figures:
+def score_split(
+    network: Network, tagged: TaggedSet, scales: tuple[int, ...], first: Figures | None, device: torch.device
+) -> Figures:
     """The figures of one split: for each map and setting the fixed and the oracle mIoU and their thresholds.
 
     ``first`` holds those of the split that the fixed thresholds come from; None where this is it.
@@ -165,9 +168,10 @@ def score_split(network: Network, tagged: TaggedSet, scales: tuple[int, ...], fi
     records = [record for record in tagged.records if tagged.mask_path(record) is not None]
     images = ScaledImages(records, scales, network.backbone.stride, batch_size=8)
     for batch in track(load_batches(images, 0), f"seeds of {tagged.split}", len(images)):
-        present_BK = torch.from_numpy(np.stack([tagged.present(record) for record in batch.records]))
-        single = read_all(network, batch.at_scales(torch.device("cpu"))[0], present_BK, wanted)
-        several = averaged(network, batch, present_BK, wanted)
+        present_BK = torch.from_numpy(np.stack([tagged.present(record) for record in batch.records])).to(device)
+        at_scales = batch.at_scales(device)
+        single = read_all(network, at_scales[0], present_BK, wanted)
+        several = averaged(network, at_scales, present_BK, wanted)
         for b, record in enumerate(batch.records):
             truth_HW = read_mask(tagged.mask_path(record) or Path())
             tags = list(record.tags)
@@ -177,7 +181,7 @@ def score_split(network: Network, tagged: TaggedSet, scales: tuple[int, ...], fi
                     for scores in (*single, *several)
                 ]
             )
-            image_13HW = batch.images[b].permute(2, 0, 1)[None].float() / 255
+            image_13HW = batch.images[b].to(device).permute(2, 0, 1)[None].float() / 255
             refined_MHW = pamr_apply(pamr_affinity(image_13HW), maps_MHW[None])[0]
             _count(sweeps, len(wanted), ("1 scale", "multi"), maps_MHW, tags, truth_HW)
             _count(sweeps, len(wanted), ("1 scale + PAMR", "multi + PAMR"), refined_MHW, tags, truth_HW)
@@ -205,11 +209,12 @@ def _count(
 ) -> None:
     """Add one image to the sweeps of every variant; its maps come by setting, variant, class."""
     everything = maps_MHW.unflatten(0, (2, count, len(tags)))
-    present = torch.ones(len(tags), dtype=torch.bool)
+    classes = torch.tensor(tags, device=maps_MHW.device) + 1
+    present = torch.ones_like(classes, dtype=torch.bool)
     for setting, of_setting in zip(settings, everything, strict=True):
         for v in range(count):
             best_HW, rank_HW = normalise_scores(of_setting[v], present).max(dim=0)
-            sweeps[v, setting].update(best_HW, torch.tensor(tags)[rank_HW] + 1, truth_HW)
+            sweeps[v, setting].update(best_HW, classes[rank_HW], truth_HW)
 
 
 def table(figures: Figures, scales: tuple[int, ...]) -> str:
@@ -234,10 +239,13 @@ def main(
     split: Annotated[list[str], typer.Option()],
     output: Annotated[Path | None, typer.Option("-o")] = None,
     scales: str = "224,320",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     limit: Annotated[int, typer.Option(help="Score only so many images; 0 scores all.")] = 0,
 ) -> None:
     """Print one table a split."""
+    where = pick_device(device)
     network, _, path = load_network(run)
+    network.to(where)
     sides = tuple(int(side) for side in scales.split(","))
     everything: dict[str, Figures] = {}
     for name in split:
@@ -248,8 +256,8 @@ def main(
                 mask_folder=tagged.mask_folder,
             )  # fmt: skip
         began = time.monotonic()
-        everything[name] = score_split(network, tagged, sides, next(iter(everything.values()), None))
-        print(f"\n### {name}: {len(tagged)} images, {path}, {time.monotonic() - began:.0f} s\n")
+        everything[name] = score_split(network, tagged, sides, next(iter(everything.values()), None), where)
+        print(f"\n### {name}: {len(tagged)} images, {path}, {time.monotonic() - began:.0f} s ({machine(where)})\n")
         print(table(everything[name], sides), flush=True)
     if output is not None:
         output.write_text(json.dumps(everything, indent=1) + "\n")

@@ -22,7 +22,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from measuring import Times, machine, table, take_turns
+from measuring import CPU, Times, machine, table, take_turns
 
 from wsss.config import Config, resolve
 from wsss.evaluation.overlay import write_jpeg
@@ -171,9 +171,11 @@ def main(
         folder = Path(name)
         write_run(folder / "run", backbone)
         write_image(folder / "image.jpg")
-        times = take_turns({what: rival(command) for what, command in commands(folder).items()}, rounds)
+        times = take_turns({what: rival(command) for what, command in commands(folder).items()}, rounds, CPU)
         found = [time_parts(folder) for _ in range(rounds)]
-    print(f"### Startup, {backbone}, median of {rounds} ({machine()})\n\n{command_table(times)}\n\n{part_table(found)}")
+    print(
+        f"### Startup, {backbone}, median of {rounds} ({machine(CPU)})\n\n{command_table(times)}\n\n{part_table(found)}"
+    )
 
 
 if __name__ == "__main__":

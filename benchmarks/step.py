@@ -187,11 +187,11 @@ def main(
     batches = [random_batch(size, classes, settings.augment.size, chosen, seed) for seed in range(rounds + 1)]
     published = resolve(config, [*(assignments or ()), *PUBLISHED], {"model.weights": "none"})
     rivals = make_rivals(settings, published, batches, chosen, compiled=compiled)
-    times = take_turns(rivals, rounds)
+    times = take_turns(rivals, rounds, chosen)
     tags = statistics.mean(float(batch["present"].sum()) / size for batch in batches)
     side, backbone = settings.augment.size, settings.model.backbone
     print(f"### Steps of {config}: {backbone}, {size} images of {side} px, {tags:.2f} of {classes} classes each, "
-          f"amp {settings.run.amp} ({machine()})\n")  # fmt: skip
+          f"amp {settings.run.amp} ({machine(chosen)})\n")  # fmt: skip
     rows = [
         [
             name,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import errno
+import re
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,20 +18,30 @@ from wsss.cli.make_pseudo import make_pseudo
 from wsss.cli.predict import predict
 from wsss.cli.train_cls import train_cls
 from wsss.cli.train_seg import train_seg
-from wsss.errors import WsssError
+from wsss.errors import MachineError, WsssError
+from wsss.files import REMEDIES, DiskError
 
 CommandLineError: Any = typer.BadParameter.__base__
 """Click's UsageError. Older versions of typer use the package click, later ones a copy of their own."""
 
 CTRL_C = 130
 
-MACHINE_ERRORS = {
-    errno.EACCES: "choose a folder you may write to",
-    errno.EPERM: "choose a folder you may write to",
-    errno.EROFS: "choose a folder on a disk that can be written",
-    errno.ENOSPC: "free some space, then run the same command again",
-    errno.EDQUOT: "free some space, then run the same command again",
+OUT_OF_MEMORY = {
+    "the GPU": re.compile("OutOfMemoryError|CUDA error: out of memory|_ALLOC_FAILED"),
+    "this machine": re.compile("MemoryError|DefaultCPUAllocator|Cannot allocate memory"),
 }
+"""Whose memory is full, by the kind and words of an error; loader processes send the kind as words."""
+
+WANTED = re.compile(r"(?:tried|unable) to allocate ([0-9.]+ \w+)", re.IGNORECASE)
+
+USES_LESS = {
+    "train-cls": "start a new run with a smaller --batch-size or with --amp bf16",
+    "train-seg": "start a new run with a smaller --batch-size, --amp bf16 or, for its labels, --set maps.batch_size=1",
+    "make-pseudo": "--set maps.batch_size=1; if that is not enough, --pamr-stride 2 in a new folder",
+    "predict": "--set maps.batch_size=1; if that is not enough, smaller --scales in a new folder",
+    "demo": "--overwrite --set classify.batch_size=4 --set segment.batch_size=2 --set maps.batch_size=1",
+}
+"""What makes a command take less memory."""
 
 STATUSES = """
 Exit status: 0 done; 1 a bug, with its traceback; 2 a flag or config that cannot work; 3 data, weights or a checkpoint
@@ -83,16 +94,32 @@ def run() -> None:
         _leave(error.problem, error.fix, error.exit_status)
     except CommandLineError as error:
         _leave_with_usage(error)
-    except OSError as error:
-        if error.errno not in MACHINE_ERRORS:
-            raise
-        _leave(f"{error.filename or 'a file'}: {error.strerror}", MACHINE_ERRORS[error.errno], 4)
     except (KeyboardInterrupt, typer.Abort):
         _leave("stopped by Ctrl-C", "run the same command again", CTRL_C)
+    except (OSError, MemoryError, RuntimeError) as error:
+        refusal = _refusal(error)
+        if refusal is None:
+            raise
+        _leave(refusal.problem, refusal.fix, refusal.exit_status)
     else:
         if status == CTRL_C:  # which newer versions of typer return
             _leave("stopped by Ctrl-C", "run the same command again", CTRL_C)
         sys.exit(status if isinstance(status, int) else 0)
+
+
+def _refusal(error: Exception) -> MachineError | None:
+    """What the machine refuses: to write, or more memory; None for a bug."""
+    if isinstance(error, OSError) and error.errno in REMEDIES:
+        return DiskError(Path(error.filename or "a file"), error)
+    words = f"{type(error).__name__}: {error}"
+    for owner, shown in OUT_OF_MEMORY.items():
+        if shown.search(words):
+            wanted = WANTED.search(words)
+            more = f": {wanted[1]} more were wanted" if wanted else ""
+            command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+            fix = USES_LESS.get(command, "free some memory, then run the same command again")
+            return MachineError(f"{owner} has no memory left{more}", fix)
+    return None
 
 
 def _leave_with_usage(error: Any) -> None:

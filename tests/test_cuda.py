@@ -1,4 +1,4 @@
-"""The same numbers on a CUDA device as on the CPU, half precision there, and no step that waits for it.
+"""The same numbers and labels on a CUDA device as on the CPU, half precision there, and no step that waits for it.
 
 Tags stay on the host, as in a run; where they are on the device results are the same.
 """
@@ -11,13 +11,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from wsss.config import LabelsSection
+from wsss.config import Config, LabelsSection
+from wsss.data.masks import read_mask
 from wsss.data.open import open_data
+from wsss.data.records import TaggedSet
+from wsss.data.scenes import SceneSettings, write_scenes
+from wsss.inference.predict import predict_masks
 from wsss.labels.completion import BackgroundBand, complete_labels
+from wsss.labels.make import make_pseudo_labels
+from wsss.labels.manifest import read_manifest
 from wsss.labels.pamr import pamr
 from wsss.labels.recipe import refine_to_image
 from wsss.maps.generate import class_maps
@@ -32,6 +39,10 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 PRESENT = torch.tensor([[True, False], [True, True]])
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+DIFFERING = {"none": 0.005, "bf16": 0.05}
+"""Largest share of pixels whose label may be another than in single precision on the CPU."""
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +109,92 @@ def test_refinement_equals_that_of_the_cpu(heard: bool) -> None:
             torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def two_sizes(tmp_path_factory: pytest.TempPathFactory) -> TaggedSet:
+    """16 images of two sizes that have one shape at the scales of the network, so that they share batches."""
+    root = tmp_path_factory.mktemp("two sizes")
+    settings = SceneSettings(classes=("bee", "ladybird"), sizes=((48, 64), (50, 66)), max_classes=2)
+    write_scenes(root, train=16, val=1, seed=0, settings=settings)
+    return open_data(root, split="train")
+
+
+def outspoken(network: Network) -> Network:
+    """The same; its decoder sees all classes, and is sure."""
+    network = sharp(network)
+    if network.decoder is not None:
+        torch.manual_seed(3)
+        nn.init.normal_(network.decoder.classify.weight, std=3.0)
+    return network
+
+
+def assert_same_labels(ours: Path, theirs: Path, most: float) -> None:
+    """Two folders of label maps differ in at most such a share of their pixels, and hold more than one class."""
+    names = sorted(path.name for path in (theirs / "labels").glob("*.png"))
+    assert names == sorted(path.name for path in (ours / "labels").glob("*.png"))
+    here, there = (
+        np.concatenate([read_mask(out / "labels" / name).ravel() for name in names]) for out in (ours, theirs)
+    )
+    assert len(np.unique(there)) > 2
+    assert np.mean(here != there) <= most
+
+
+def reading(tiny_config: Any, amp: str, device: torch.device) -> Config:
+    """Labels from two scales and flips, two loader processes and batches of six."""
+    config: Config = tiny_config(
+        run__device=device.type,
+        run__amp=amp,
+        run__workers=2,
+        maps__scales=[48, 32],
+        maps__flip=True,
+        maps__batch_size=6,
+        predict__scales=[48, 32],
+        predict__flip=True,
+    )
+    return config
+
+
+@pytest.mark.parametrize("amp", ["none", "bf16"])
+@pytest.mark.parametrize("heard", [False, True])
+def test_pseudo_labels_equal_those_of_the_cpu(
+    tmp_path: Path,
+    tiny_config: Any,
+    small_network: Callable[..., Network],
+    two_sizes: TaggedSet,
+    monkeypatch: pytest.MonkeyPatch,
+    heard: bool,
+    amp: str,
+) -> None:
+    network = outspoken(small_network(decoder=heard))
+    together: list[int] = []
+
+    def counted(images_B3HW: Tensor, *others: Any) -> tuple[Tensor, Tensor | None]:
+        together.append(len(images_B3HW))
+        return refine_to_image(images_B3HW, *others)
+
+    for device, kind in ((CPU, "none"), (CUDA, amp)):
+        config, out = reading(tiny_config, kind, device), tmp_path / device.type
+        together.clear()
+        with monkeypatch.context() as watched:
+            watched.setattr("wsss.labels.make.refine_to_image", counted)
+            make_pseudo_labels(network, two_sizes, out, config, Silent(), device=device, checkpoint_sha256="f00d")
+        assert sum(together) == 16
+        assert (max(together) > 1) == (device == CUDA)
+    assert_same_labels(tmp_path / "cuda", tmp_path / "cpu", DIFFERING[amp])
+
+
+@pytest.mark.parametrize("amp", ["none", "bf16"])
+def test_masks_equal_those_of_the_cpu(
+    tmp_path: Path, tiny_config: Any, small_network: Callable[..., Network], two_sizes: TaggedSet, amp: str
+) -> None:
+    network = outspoken(small_network())
+    for device, kind in ((CPU, "none"), (CUDA, amp)):
+        config, out = reading(tiny_config, kind, device), tmp_path / device.type
+        predict_masks(
+            network, two_sizes.records, out, config, Silent(), device=device, checkpoint_sha256="f00d", overlays=False
+        )
+    assert_same_labels(tmp_path / "cuda", tmp_path / "cpu", DIFFERING[amp])
+
+
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
 def test_a_step_of_half_precision(tiny_config: Any, small_network: Callable[..., Network], kind: torch.dtype) -> None:
     network = sharp(small_network()).cuda().train()
@@ -113,15 +210,25 @@ def test_a_step_of_half_precision(tiny_config: Any, small_network: Callable[...,
 
 
 @pytest.mark.parametrize("amp", ["none", "bf16", "fp16"])
-def test_end_to_end_training(tmp_path: Path, tiny_config: Any, scenes: Path, amp: str) -> None:
+def test_end_to_end_training(tmp_path: Path, tiny_config: Any, amp: str) -> None:
     config = tiny_config(run__device="cuda", run__amp=amp, run__workers=1, segment__ema=0.9)
     run = tmp_path / "run"
     network = train_segmenter(config, run, Silent())
     assert all(parameter.is_cuda and parameter.isfinite().all() for parameter in network.parameters())
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert 0 <= last["mean_iou"] <= 1
-    resume_segmenter(run, Silent())  # finished: nothing but loading, onto the device
-    assert len(open_data(scenes, split="train")) == 24
+    assert next(resume_segmenter(run, Silent()).parameters()).is_cuda  # finished: nothing but loading
+
+
+@pytest.mark.parametrize("amp", ["none", "bf16"])
+def test_a_run_that_is_taught(tmp_path: Path, tiny_config: Any, amp: str) -> None:
+    config = tiny_config(run__device="cuda", run__amp=amp, run__workers=2, segment__rounds=2, segment__epochs=1)
+    network = train_segmenter(config, tmp_path / "run", Silent())
+    assert all(parameter.is_cuda and parameter.isfinite().all() for parameter in network.parameters())
+    assert (tmp_path / "run" / "teacher" / "last.pt").is_file()
+    assert read_manifest(tmp_path / "run" / "labels")["counts"]["images"] == 24
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert 0 <= last["mean_iou"] <= 1
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")

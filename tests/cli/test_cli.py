@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -285,6 +286,16 @@ def test_ctrl_c_leaves_with_130(wsss: Program, monkeypatch: pytest.MonkeyPatch) 
     done = wsss("config", "list")
     assert done.status == 130
     assert done.error()[0] == "stopped by Ctrl-C"
+
+
+def test_a_disk_that_refuses(wsss: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*words: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "there")
+
+    monkeypatch.setattr("wsss.config.preset_names", refuse)
+    done = wsss("config", "list")
+    fix = "choose a folder you may write to, then run the same command again"
+    assert (done.status, *done.error()) == (4, "there: Permission denied", fix)
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -251,8 +251,9 @@ def test_nothing_waits_for_the_device() -> None:
     assert not names & WAITING
 
 
+@pytest.mark.cuda
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_nothing_waits_for_the_gpu_and_it_agrees_with_the_cpu() -> None:
     images, probabilities = natural_images(2, 40, 50), soft_labels(2, OWN_CLASSES + 5, 40, 50)
     expected = with_gradient(dense_energy, images, probabilities)
