@@ -11,6 +11,8 @@ import typer
 from wsss.cli.options import JsonOption, TagsFromOption, TagsOption
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from wsss.data.inspect import Inspection
 
 FIRST = 3
@@ -39,12 +41,13 @@ def check(
 ) -> None:
     """Find what training would refuse, skip or misread: broken images, wrong tables, masks that do not fit.
 
-    Errors are refused or skipped, warnings are worth a look. Exit status 3 where there are errors. With -o the path of
-    the list is printed on standard output.
+    Shows the classes, and how many images of each split have them. Errors are refused or skipped, warnings are worth a
+    look. Exit status 3 where there are errors. With -o the path of the list is printed on standard output.
     """
     from wsss.cli.terminal import Terminal
     from wsss.config import resolve
     from wsss.data.inspect import inspect_data, write_list
+    from wsss.data.records import counted
     from wsss.errors import DataError
 
     flags = {"data.root": data, "data.tags": tags, "data.tags_from": tags_from, "data.saliency": saliency}
@@ -69,7 +72,7 @@ def check(
     errors = inspection.count("error")
     if errors:
         fix = f"mend or remove what {output} lists" if output else f"wsss data check {data} -o LIST.csv  # lists all"
-        raise DataError(f"{data}: {errors} {'error' if errors == 1 else 'errors'} in the data set", fix)
+        raise DataError(f"{data}: {counted(errors, 'error')} in the data set", fix)
 
 
 def _print(inspection: Inspection) -> None:
@@ -77,7 +80,10 @@ def _print(inspection: Inspection) -> None:
     from rich.text import Text
 
     from wsss.cli.terminal import console
+    from wsss.data.records import counted
 
+    if inspection.classes:
+        console.print(_class_table(inspection))
     table = Table(show_edge=False)
     for heading, justify in (("", "left"), ("kind", "left"), ("count", "right")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
@@ -91,6 +97,21 @@ def _print(inspection: Inspection) -> None:
     if inspection.findings:
         console.print(table)
     splits = ", ".join(f"{name} {count}" for name, count in inspection.splits.items())
-    figures = f"{inspection.images} images examined ({splits}): "
-    figures += f"{inspection.count('error')} errors, {inspection.count('warning')} warnings"
+    figures = f"{counted(inspection.images, 'image')} examined ({splits or 'no split can be opened'}): "
+    figures += f"{counted(inspection.count('error'), 'error')}, {counted(inspection.count('warning'), 'warning')}"
     console.print(Text(figures), soft_wrap=True)
+
+
+def _class_table(inspection: Inspection) -> Table:
+    """How many images of each split have each class."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_edge=False)
+    table.add_column("class", overflow="fold")
+    for split in inspection.splits:
+        table.add_column(Text(split), justify="right")
+    for name in inspection.classes:
+        counts = (str(of_class[name]) for of_class in inspection.classes_by_split.values())
+        table.add_row(Text(name), *counts)
+    return table

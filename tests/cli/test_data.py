@@ -30,6 +30,12 @@ def test_a_good_folder(wsss: Program, tmp_path: Path, scenes: Path) -> None:
     done = wsss("data", "check", scenes)
     assert (done.status, done.out) == (0, "")
     assert "32 images examined (train 24, val 8): 0 errors, 0 warnings" in done.err
+    rows = [line.replace("│", " ").replace("┃", " ").split() for line in done.err.splitlines()]
+    table = rows[rows.index(["class", "train", "val"]) + 2 :]
+    tags = list(csv.reader((scenes / "tags.csv").read_text(encoding="utf-8").splitlines()))
+    for name in (scenes / "classes.txt").read_text(encoding="utf-8").split():
+        train, val = (sum(name in labels and split == one for _, labels, split in tags) for one in ("train", "val"))
+        assert [name, str(train), str(val)] in table
     done = wsss("data", "check", scenes, "--split", "val", "-o", tmp_path / "list.csv")
     assert (done.status, done.out) == (0, f"{tmp_path / 'list.csv'}\n")
     assert "8 images examined (val 8)" in done.err
@@ -58,6 +64,9 @@ def test_the_list_and_json_have_everything(wsss: Program, tmp_path: Path, broken
     assert (report["data"], report["images"], report["splits"]) == (str(broken), 32, {"train": 24, "val": 8})
     assert (report["errors"], report["warnings"]) == (6, 0)
     assert report["kinds"] == {"image-empty": 5, "mask-unreadable": 1}
+    names = (broken / "classes.txt").read_text(encoding="utf-8").split()
+    table = (broken / "tags.csv").read_text(encoding="utf-8")
+    assert report["classes"] == {name: table.count(name) for name in names}
     with (tmp_path / "list.csv").open(encoding="utf-8", newline="") as file:
         assert list(csv.DictReader(file)) == report["findings"]
     assert report["findings"][0]["what"] == "unreadable image (it is empty)"
@@ -71,6 +80,15 @@ def test_warnings_alone_leave_with_0(wsss: Program, tmp_path: Path, scenes: Path
     done = wsss("data", "check", root, "--json")
     assert done.status == 0
     assert json.loads(done.out)["kinds"] == {"class-unused": 2}
+
+
+def test_a_table_that_cannot_be_read(wsss: Program, tmp_path: Path, scenes: Path) -> None:
+    root = tmp_path / "scenes"
+    shutil.copytree(scenes, root)
+    (root / "tags.csv").write_text("nonsense\n", encoding="utf-8")
+    done = wsss("data", "check", root)
+    assert done.status == 3
+    assert "\n32 images examined (no split can be opened): 1 error, 0 warnings\n" in done.err
 
 
 def test_saliency_and_tags_elsewhere(wsss: Program, tmp_path: Path, scenes: Path) -> None:

@@ -364,6 +364,7 @@ TABLES = [
     table("csv-other-suffix", "image,labels\na.jpg,cat\nb,dog\nc,cat\nd,\n", "image-missing", "not in .*photos"),
     table("csv-untagged-image", "image,labels\na,cat\nb,dog\nc,cat\n", "image-untagged", "no tags for"),
     table("csv-ambiguous", "image,labels\na,cat dog\nb,dog;cat\nc,cat\nd,\n", "tag-ambiguous", "'cat dog' may be one"),
+    table("csv-joined", "image,labels\na,cat\nb,cat cow\nc,dog;cat\nd,\n", "class-joined", "mean 'cat;cow'.*line 4"),
     table("csv-no-label", "image,labels\na,\nb,\nc,\nd,\n", "tags-none", "no image has a label"),
     table("csv-case", "image,labels\na,cat\nb,Cat\nc,dog\nd,\n", "class-alike", "'Cat' and 'cat' are two"),
     table("csv-unseen-letter", "image,labels\na,cat\nb,cat\u200b\nc,dog\nd,\n", "class-alike", "are two classes"),
@@ -545,7 +546,7 @@ def test_training_and_scoring_say_the_same(row: Row, tmp_path: Path) -> None:
         assert [record.name for record in tagged.records] == ["b", "c", "d"]
         remark, count = remarks.said
         assert remark.startswith("skipped a: ")
-        assert count == f"1 of 4 images of {tagged.split} skipped"
+        assert count == f"split {tagged.split}: 1 of 4 images skipped"
         assert re.search(row.what, remark)
         return
     assert (len(tagged), remarks.said) == (4, [])
@@ -568,7 +569,7 @@ def test_too_many_bad_images_stop_a_training(tmp_path: Path) -> None:
     data = DataSection(root=tmp_path / "photos", bad_limit=0.49)
     with pytest.raises(DataError, match=r"2 of 4 images are unreadable \(a: it is empty; b: it is empty\)") as caught:
         open_split(data, None, Silent())
-    assert caught.value.fix.startswith(f"wsss data check {tmp_path / 'photos'} ")
+    assert caught.value.fix.startswith("--set data.bad_limit=0.51  # skips them")
     assert len(open_split(data.model_copy(update={"bad_limit": 0.5}), None, Silent())) == 2
 
 
@@ -621,6 +622,38 @@ def test_one_split_alone(tmp_path: Path) -> None:
     assert (good.findings, good.splits, good.images) == ((), {"val": 2}, 2)
     with pytest.raises(UsageError, match="did you mean 'val'"):
         inspect_data(root, Silent(), split="vall")
+
+
+def test_classes_are_counted_in_every_split_and_in_all(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    folder(root)
+    tags(root, "image,labels,split\na,cat,train\nb,dog,train\nc,cat;dog,val\nd,dog,val\n")
+    inspection = inspect_data(root, Silent())
+    assert inspection.classes == {"cat": 2, "dog": 3} == inspection.to_json()["classes"]
+    assert inspection.classes_by_split == {"train": {"cat": 1, "dog": 1}, "val": {"cat": 1, "dog": 2}}
+    voc(tmp_path / "voc")
+    (tmp_path / "voc" / "ImageSets" / "Segmentation" / "some.txt").write_text("a\nb\n")
+    overlapping = inspect_data(tmp_path / "voc", Silent())
+    assert overlapping.classes == {"cat": 2, "dog": 2} == overlapping.classes_by_split["train"]
+    assert overlapping.classes_by_split["some"] == {"cat": 1, "dog": 1}
+
+
+def test_a_turned_mask_is_told_how_images_are_read(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    folder(root)
+    for name, size in zip(NAMES, ((WIDTH, HEIGHT), (7, 9), (HEIGHT, WIDTH), (HEIGHT, WIDTH)), strict=True):
+        write_mask(root / "masks" / f"{name}.png", np.zeros(size, dtype=np.uint8))
+    turned, small = inspect_data(root, Silent()).findings
+    assert turned.what == "20x24, its image 24x20 (width x height); images are read upright, as their EXIF asks"
+    assert small.what == "9x7, its image 24x20 (width x height)"
+
+
+def test_odd_class_names_are_no_matter_where_a_file_tells_them(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    folder(root)
+    tags(root, "image,labels\na,cat\nb,cat cow\nc,dog;cat\nd,\n")
+    (root / "classes.txt").write_text("cat\ncat cow\ndog\n")
+    assert inspect_data(root, Silent()).findings == ()
 
 
 def test_masks_are_opened_only_where_they_are_wanted(tmp_path: Path) -> None:

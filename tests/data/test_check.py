@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from wsss.data.check import keep_readable, why_unreadable
+from wsss.data.check import keep_readable, too_many_broken, why_unreadable
 from wsss.data.records import Record, TaggedSet
 from wsss.errors import DataError
+
+SOME = Record(name="p0", image=Path("p0.jpg"), tags=(0,))
 
 
 def photo_set(root: Path, count: int) -> TaggedSet:
@@ -50,16 +55,40 @@ def test_too_many_broken_images_are_an_error(tmp_path: Path) -> None:
     for k in range(4):
         cut(tmp_path / f"p{k}.jpg", 0.5)
     assert len(keep_readable(tagged, limit=0.5)[1]) == 4
-    with pytest.raises(DataError, match=r"4 of 8 images are unreadable \(p0: .*; p1: .*; p2: [^;]*\)$") as caught:
+    with pytest.raises(DataError, match=r"4 of 8 images are unreadable \(p0: .*; p1: .*; p2: [^;]*\) \(fix") as caught:
         keep_readable(tagged, limit=0.49)
-    assert caught.value.fix
+    assert caught.value.fix == f"--set data.bad_limit=0.51  # skips them; wsss data check {tmp_path} names every one"
+    assert len(keep_readable(tagged, limit=0.51)[1]) == 4
+
+
+def test_one_broken_image_stops_nothing(tmp_path: Path) -> None:
+    tagged = photo_set(tmp_path, 8)
+    cut(tmp_path / "p3.jpg", 0.5)
+    assert len(keep_readable(tagged)[0]) == 7
+    with pytest.raises(DataError, match="1 of 8"):
+        keep_readable(tagged, limit=0.0)
+    cut(tmp_path / "p4.jpg", 0.5)
+    with pytest.raises(DataError, match="2 of 8"):
+        keep_readable(tagged)
+
+
+@given(st.integers(2, 3000).flatmap(lambda count: st.tuples(st.just(count), st.integers(1, count - 1))))
+@settings(max_examples=200, deadline=None)
+def test_the_limit_that_is_proposed_lets_them_pass(counts: tuple[int, int]) -> None:
+    count, broken = counts
+    tagged = TaggedSet(root=Path("photos"), split="all", classes=("cat",), records=(SOME,) * count)
+    found = re.search(r"bad_limit=(\S+)", too_many_broken(tagged, ["p0: why"] * broken).fix)
+    assert found is not None
+    assert broken <= float(found[1]) * count <= broken + 0.01 * count + 1e-9
+    assert float(found[1]) <= 1
 
 
 def test_a_set_of_broken_images_alone_is_an_error(tmp_path: Path) -> None:
     tagged = photo_set(tmp_path, 1)
     cut(tmp_path / "p0.jpg", 0.5)
-    with pytest.raises(DataError, match="1 of 1"):
+    with pytest.raises(DataError, match="1 of 1") as caught:
         keep_readable(tagged, limit=1.0)
+    assert caught.value.fix == f"wsss data check {tmp_path}  # names every one"
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "tif", "webp"])

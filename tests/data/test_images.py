@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from wsss.data.images import UnreadableImage, image_size, list_images, read_image
+from wsss.data.images import MADE, MANIFEST, UnreadableImage, image_size, list_images, read_image
 from wsss.errors import DataError
+from wsss.labels import manifest
 
 RED, GREEN = (200, 30, 60), (10, 220, 90)
 
@@ -140,6 +142,26 @@ def test_images_are_listed_by_name(tmp_path: Path) -> None:
         ("sub/a", "sub/a.png"),
         ("sub/masks/m", "sub/masks/m.png"),
     ]
+
+
+def test_what_was_made_of_images_is_none(tmp_path: Path) -> None:
+    assert (manifest.FILE, manifest.PARTS) == (MANIFEST, MADE)
+    for file in ("a.png", "masks/b.png", "masks/labels/sub/a.png", "masks/overlays/a.jpg", "far/scores/a.png"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    assert len(list_images(tmp_path)) == 5
+    manifest.write_manifest(tmp_path / "masks", {}, {}, {})
+    (tmp_path / "far" / MANIFEST).write_text('{"wsss": "0.1.0"}')
+    assert list(list_images(tmp_path)) == ["a", "masks/b"]
+    assert list(list_images(tmp_path / "masks")) == ["b"]
+
+
+@pytest.mark.parametrize("content", ["", "{", '["wsss"]', '{"labels": []}', "[" * 10**5, json.dumps("wsss")])
+def test_the_manifest_of_another_program_hides_nothing(tmp_path: Path, content: str) -> None:
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.png").touch()
+    (tmp_path / MANIFEST).write_text(content)
+    assert list(list_images(tmp_path)) == ["labels/a"]
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from wsss.data.open import checked_classes, list_splits, open_data, open_unlabelled
 from wsss.errors import DataError
+from wsss.labels.manifest import write_manifest
 
 
 def test_a_missing_root(tmp_path: Path) -> None:
@@ -111,6 +112,35 @@ def test_photos_without_tags(folder_root: Path) -> None:
     assert records[2].image == folder_root / "street" / "c.JPG"
     (one,) = open_unlabelled(folder_root / "street" / "c.JPG")
     assert (one.name, one.image) == ("c", folder_root / "street" / "c.JPG")
+
+
+def test_of_a_data_folder_the_images_alone(folder_root: Path, voc_root: Path, write_photo: Callable[..., Path]) -> None:
+    for folder in ("masks", "Saliency"):
+        write_photo(folder_root / folder / "a.png")
+    assert [record.name for record in open_unlabelled(folder_root)] == ["a", "b", "street/c", "street/far/d"]
+    (folder_root / "tags.csv").unlink()  # now any folder, where nothing tells what masks are
+    assert len(open_unlabelled(folder_root)) == 6
+    records = open_unlabelled(voc_root)
+    assert [record.name for record in records] == ["n1", "n2", "n3", "n4"]
+    assert records[0].image == voc_root / "JPEGImages" / "n1.jpg"
+
+
+def test_images_of_a_data_folder_are_called_as_in_its_splits(tmp_path: Path, write_photo: Callable[..., Path]) -> None:
+    photo = write_photo(tmp_path / "images" / "s" / "b.jpg")
+    write_photo(tmp_path / "poster.jpg")
+    (tmp_path / "tags.csv").write_text("image,labels\ns/b,dog\n")
+    (record,) = open_unlabelled(tmp_path)
+    assert (record.name, record.image) == (open_data(tmp_path).records[0].name, photo) == ("s/b", photo)
+
+
+def test_label_maps_made_below_the_photos_do_no_harm(folder_root: Path, write_photo: Callable[..., Path]) -> None:
+    """`make-pseudo --data photos -o photos/pseudo`."""
+    write_photo(folder_root / "pseudo" / "labels" / "a.png")
+    with pytest.raises(DataError, match="no tags for 1 images"):
+        open_data(folder_root, split="train")
+    write_manifest(folder_root / "pseudo", {}, {}, {})
+    assert len(open_data(folder_root, split="train")) == 3
+    assert len(open_unlabelled(folder_root)) == 4
 
 
 def test_photos_that_are_none(folder_root: Path, tmp_path: Path) -> None:

@@ -48,8 +48,30 @@ def test_a_known_class_is_never_taken_apart(tmp_path: Path) -> None:
 
 def test_a_line_that_mixes_separators_is_refused(tmp_path: Path) -> None:
     path = table(tmp_path, "image,labels\na,cat dog\nb,cat;dog\n")
-    with pytest.raises(DataError, match=r"tags\.csv line 2: 'cat dog' may be one class or 2"):
+    because = r".*the ';' in line 3 makes ';' the separator of every line"
+    with pytest.raises(DataError, match=r"tags\.csv line 2: 'cat dog' may be one class or 2" + because):
         read_tag_file(path).classes()
+
+
+@pytest.mark.parametrize(
+    ("fields", "separator"),
+    [
+        (("cat dog", '"cat, dog"', "cat|dog"), (",", 3)),
+        (("cat dog|cow;", "dog;cat"), ("|", 2)),
+        (("cat dog", "cat"), None),
+    ],
+)
+def test_the_first_separator_is_told(
+    tmp_path: Path, fields: tuple[str, ...], separator: tuple[str, int] | None
+) -> None:
+    lines = "".join(f"p{number},{field}\n" for number, field in enumerate(fields))
+    found = read_tag_file(table(tmp_path, f"image,labels\n{lines}")).separator
+    assert (found and (found.character, found.place.line)) == separator
+
+
+def test_lists_of_labels_need_no_separator(tmp_path: Path) -> None:
+    read = read_tag_file(table(tmp_path, '{"a": [";", "cat, dog"], "b": ["cat dog"]}', "tags.json"))
+    assert (read.separator, read.why_joined()) == (None, "")
 
 
 @settings(max_examples=25, deadline=None)

@@ -60,22 +60,30 @@ def keep_readable(
 
     Args:
         tagged: the set; every image file of it is read once.
-        limit: share of broken images, in [0, 1], above which the set is refused.
+        limit: share of broken images, in [0, 1], above which the set is refused; a single one is left out however
+            small the set is, unless the limit is 0.
         on_progress: called after each image with the number of images done.
 
     Returns:
         The set without them, and "NAME: why" for each.
 
     Raises:
-        DataError: more than ``limit`` of them are broken, or all.
+        DataError: more than ``limit`` of them are broken, and more than one; or all.
     """
     kept, broken = keep_readable_records(tagged.records, on_progress=on_progress)
-    if len(broken) > limit * len(tagged) or (broken and not kept):
-        raise DataError(
-            f"{tagged.root}: {len(broken)} of {len(tagged)} images are unreadable ({'; '.join(broken[:3])})",
-            f"wsss data check {tagged.root}  # names every one",
-        )
+    if len(broken) > (max(1, limit * len(tagged)) if limit else 0) or (broken and not kept):
+        raise too_many_broken(tagged, broken)
     return replace(tagged, records=kept), broken
+
+
+def too_many_broken(tagged: TaggedSet, broken: Sequence[str]) -> DataError:
+    """More than a training skips of itself, and the limit, in whole hundredths, that would let them pass."""
+    problem = f"{tagged.root}: {len(broken)} of {len(tagged)} images are unreadable ({'; '.join(broken[:3])})"
+    check = f"wsss data check {tagged.root}"
+    if len(broken) == len(tagged):
+        return DataError(problem, f"{check}  # names every one")
+    passing = (100 * len(broken) // len(tagged) + 1) / 100
+    return DataError(problem, f"--set data.bad_limit={passing:g}  # skips them; {check} names every one")
 
 
 def keep_readable_records(

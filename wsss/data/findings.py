@@ -40,6 +40,7 @@ KINDS: dict[str, Severity] = {
     "class-background": "error",
     "class-count": "error",
     "class-alike": "warning",
+    "class-joined": "warning",
     "class-unused": "warning",
     "file-ignored": "warning",
     # images

@@ -5,6 +5,7 @@ Shape suffixes: H rows, W columns, 3 red, green, blue.
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Collection, Iterator
@@ -44,6 +45,11 @@ SNIFFED = 32
 ORIENTATION_TAG, WIDTH_TAG, HEIGHT_TAG = 0x0112, 0x0100, 0x0101
 ON_ITS_SIDE = (5, 6, 7, 8)
 """EXIF orientations that exchange rows and columns."""
+
+MANIFEST = "manifest.json"
+"""What this program leaves in a folder of label maps that it makes (``wsss.labels.manifest``)."""
+MADE = ("labels", "scores", "overlays")
+"""Folders beside a manifest; what lies there was made of photographs and is none."""
 
 for category in (UserWarning, Image.DecompressionBombWarning):  # damaged metadata; MAX_PIXELS judges sizes
     warnings.filterwarnings("ignore", category=category, module="PIL")
@@ -178,7 +184,7 @@ def empty(path: Path) -> UnreadableImage:
 
 
 def list_images(folder: Path, skip: Collection[str] = (), *, note: Note = refuse) -> dict[str, str]:
-    """Every image below a folder, from its directory listings alone.
+    """Every image below a folder, from its directory listings alone, without the label maps that this program made.
 
     Args:
         folder: where to look; links to other folders are followed.
@@ -200,7 +206,8 @@ def list_images(folder: Path, skip: Collection[str] = (), *, note: Note = refuse
             continue
         visited.add(real)
         below = "" if place == str(folder) else f"{Path(place).relative_to(folder).as_posix()}/"
-        folders[:] = sorted(name for name in folders if name[0] != "." and (below or name not in skip))
+        left_out = {*(() if below else skip), *(MADE if MANIFEST in files and is_ours(Path(place) / MANIFEST) else ())}
+        folders[:] = sorted(name for name in folders if name[0] != "." and name not in left_out)
         for file in files:
             name, suffix = split_suffix(file)
             if not suffix or file.startswith("."):
@@ -210,6 +217,15 @@ def list_images(folder: Path, skip: Collection[str] = (), *, note: Note = refuse
                 continue
             found[below + name] = below + file
     return dict(sorted(found.items()))
+
+
+def is_ours(manifest: Path) -> bool:
+    """Whether this program wrote a manifest; other programs have files of that name."""
+    try:
+        content = json.loads(manifest.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and "wsss" in content
 
 
 def split_suffix(file: str) -> tuple[str, str]:

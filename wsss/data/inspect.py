@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import csv
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from wsss.data.check import ImageFacts, examine_image, in_threads
+from wsss.data.class_names import alike_names, odd_labels
 from wsss.data.findings import KINDS, BadData, Finding, Place, Severity
 from wsss.data.folder import NOT_IMAGES, first_few, folder_images, image_folder
 from wsss.data.images import UnreadableImage, list_images
 from wsss.data.masks import read_mask, unknown_indices
 from wsss.data.open import CLASS_FILE, Layout, TagsFrom, find_layout, list_splits, open_data
 from wsss.data.records import Record, TaggedSet
+from wsss.data.tag_table import find_tag_file, read_tag_file
 from wsss.data.voc import IMAGES
 from wsss.reporting import Reporter
 
@@ -39,12 +40,16 @@ class Inspection:
     Attributes:
         root: the folder.
         splits: images that can be opened, by split.
+        classes: of these, those that have each class; one of several splits counts once.
+        classes_by_split: the same within each split.
         images: files examined.
         findings: errors first, those of a kind together.
     """
 
     root: Path
     splits: dict[str, int]
+    classes: dict[str, int]
+    classes_by_split: dict[str, dict[str, int]]
     images: int
     findings: tuple[Finding, ...]
 
@@ -61,6 +66,7 @@ class Inspection:
         return {
             "data": str(self.root),
             "splits": self.splits,
+            "classes": self.classes,
             "images": self.images,
             "errors": self.count("error"),
             "warnings": self.count("warning"),
@@ -108,6 +114,8 @@ def inspect_data(
     kind = find_layout(root, layout, tags)
     sets = open_splits(root, split, layout, tags, tags_from, found)
     listed = list({record.name: record for tagged in sets for record in tagged.records}.values())
+    if sets:
+        found += table_names(root, tags, tags_from)
     base = root / IMAGES if kind == "voc" else image_folder(root)
     found += ignored_files(base, skip=NOT_IMAGES if base == root else ())
     for tagged in sets:
@@ -124,6 +132,8 @@ def inspect_data(
     return Inspection(
         root=root,
         splits={tagged.split: len(tagged) for tagged in sets},
+        classes=replace(sets[0], records=tuple(listed)).images_by_class() if sets else {},
+        classes_by_split={tagged.split: tagged.images_by_class() for tagged in sets},
         images=len(jobs),
         findings=tuple(unique),
     )
@@ -173,17 +183,14 @@ def odd_classes(tagged: TaggedSet) -> Iterator[Finding]:
     for index, name in enumerate(tagged.classes):
         if index not in seen:
             yield Finding("class-unused", place, f"no image of split '{tagged.split}' has the class '{name}'")
-    first: dict[str, str] = {}
-    for name in dict.fromkeys(tagged.classes):
-        other = first.setdefault(bare(name), name)
-        if other != name:
-            yield Finding("class-alike", place, f"{other!r} and {name!r} are two classes, but may be meant to be one")
+    yield from alike_names(tagged.classes, place)
 
 
-def bare(name: str) -> str:
-    """A name without case, white space, hyphens, underscores and what cannot be seen."""
-    letters = unicodedata.normalize("NFKC", name).casefold()
-    return "".join(letter for letter in letters if letter not in "-_ " and unicodedata.category(letter)[0] not in "CZ")
+def table_names(root: Path, tags: Path | None, tags_from: TagsFrom) -> Iterator[Finding]:
+    """What is odd about the class names where nothing but the labels of a table, read before, tells them."""
+    path = tags or find_tag_file(root)
+    if path is not None and tags_from in ("auto", "file") and not (root / CLASS_FILE).is_file():
+        yield from odd_labels(read_tag_file(path, note=Collected()))
 
 
 def missing_masks(tagged: TaggedSet) -> Iterator[Finding]:
@@ -278,7 +285,9 @@ def inspect_layer(
         return
     height, width = layer_HW.shape
     if size is not None and (height, width) != size:
-        yield Finding(f"{what}-size", Place(path), f"{width}x{height}, its image {size[1]}x{size[0]} (width x height)")
+        shapes = f"{width}x{height}, its image {size[1]}x{size[0]} (width x height)"
+        turned = "; images are read upright, as their EXIF asks" if (width, height) == size else ""
+        yield Finding(f"{what}-size", Place(path), shapes + turned)
     unknown = [] if num_classes is None else unknown_indices(layer_HW, num_classes)
     if unknown:
         named = first_few([str(index) for index in unknown], 5)

@@ -4,11 +4,15 @@ A record never knows its mask. Masks are looked up by ``TaggedSet.mask_path``, w
 so that training and labelling run with the mask folder deleted.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+MAX_NAMED = 25
+"""Classes that a summary names."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +58,21 @@ class TaggedSet:
         present_K[list(record.tags)] = True
         return present_K
 
+    def images_by_class(self) -> dict[str, int]:
+        """How many records have each class, in the order of the classes."""
+        counts = Counter(tag for record in self.records for tag in record.tags)
+        return {name: counts[index] for index, name in enumerate(self.classes)}
+
+    def summary(self) -> str:
+        """One line: "train: 437 images, 6 classes: cat 90, cow 40, ..."; a name of several words in quotes."""
+        counts = [f"{repr(name) if ' ' in name else name} {count}" for name, count in self.images_by_class().items()]
+        more = len(counts) - MAX_NAMED
+        named = ", ".join(counts[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+        none = sum(not record.tags for record in self.records)
+        images, classes = counted(len(self), "image"), counted(len(self.classes), "class", "classes")
+        rest = f"; {counted(none, 'image')} of no class" if none else ""
+        return f"{self.split}: {images}, {classes}: {named}{rest}"
+
     def mask_path(self, record: Record) -> Path | None:
         """The mask of a record, or None where it has none. For scoring alone."""
         if self.mask_folder is None:
@@ -64,3 +83,8 @@ class TaggedSet:
     def has_masks(self) -> bool:
         """Whether at least one record can be scored. For scoring alone."""
         return any(self.mask_path(record) is not None for record in self.records)
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number and what is counted: "1 error", "2 errors", "3 classes"."""
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"

@@ -51,11 +51,26 @@ class TagLine:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Separator:
+    """A character that separates labels, and the first place where one does."""
+
+    character: str
+    place: Place
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TagFile:
-    """A table of tags: ``path`` and its ``lines`` by image name, in their order."""
+    """A table of tags.
+
+    Attributes:
+        path: of the file.
+        lines: by image name, in their order.
+        separator: what keeps white space from separating labels; None where that does.
+    """
 
     path: Path
     lines: dict[str, TagLine]
+    separator: Separator | None = None
 
     def splits(self) -> tuple[str, ...]:
         """Names of the splits, in order of appearance."""
@@ -74,10 +89,17 @@ class TagFile:
             words = name.split()
             if len(words) > 1 and names.issuperset(words):
                 place = next(line.place for line in self.lines.values() if name in line.labels)
-                what = f"'{name}' may be one class or {len(words)}, as other images have {words}"
+                what = f"'{name}' may be one class or {len(words)}, as other images have {words}{self.why_joined()}"
                 fix = "separate labels by ';' in every line, or list every class in classes.txt"
                 note(BadData.at("tag-ambiguous", place, what, fix))
         return tuple(sorted(names))
+
+    def why_joined(self) -> str:
+        """Why words of one label may have been meant as several; nothing where no separator is to blame."""
+        if self.separator is None:
+            return ""
+        character, line = self.separator.character, self.separator.place.line
+        return f" (the '{character}' in line {line} makes '{character}' the separator of every line)"
 
 
 def find_tag_file(root: Path) -> Path | None:
@@ -98,6 +120,7 @@ def read_tag_file(path: Path, *, prefix: str = "", known: Collection[str] = (), 
         DataError: it is missing, not UTF-8, not such a table, or lists an image twice or outside the folder.
     """
     rows = read_json(path, note) if path.suffix.lower() == ".json" else read_csv(path, note)
+    separator = find_separator(rows)
     separate = label_separator((row.labels for row in rows if isinstance(row.labels, str)), known)
     lines: dict[str, TagLine] = {}
     for row in rows:
@@ -114,7 +137,7 @@ def read_tag_file(path: Path, *, prefix: str = "", known: Collection[str] = (), 
         lines[line.name] = line
     if not lines:
         raise BadData.at("table-empty", path, "it lists no image", f"add one line for each image to {path}")
-    return TagFile(path=path, lines=lines)
+    return TagFile(path=path, lines=lines, separator=separator)
 
 
 def read_row(row: Row, prefix: str, separate: Callable[[str], list[str]]) -> TagLine:
@@ -127,6 +150,15 @@ def read_row(row: Row, prefix: str, separate: Callable[[str], list[str]]) -> Tag
     labels = separate(row.labels) if isinstance(row.labels, str) else map(str.strip, row.labels)
     kept = tuple(dict.fromkeys(label for label in labels if label))
     return TagLine(name=name, suffix=suffix, labels=kept, split=row.split, place=row.place)
+
+
+def find_separator(rows: Iterable[Row]) -> Separator | None:
+    """The first separator of labels in a table; lists need none."""
+    for row in rows:
+        for character in row.labels if isinstance(row.labels, str) else "":
+            if character in LABEL_SEPARATORS:
+                return Separator(character=character, place=row.place)
+    return None
 
 
 def label_separator(fields: Iterable[str], known: Collection[str]) -> Callable[[str], list[str]]:

@@ -54,7 +54,7 @@ def open_split(
     for message in bad:
         reporter.say(f"skipped {message}")
     if bad:
-        reporter.say(f"{len(bad)} of {len(bad) + len(tagged)} images of {tagged.split} skipped")
+        reporter.say(f"split {tagged.split}: {len(bad)} of {len(bad) + len(tagged)} images skipped")
     return tagged
 
 
@@ -69,6 +69,7 @@ def open_training(
     splits = list_splits(data.root, data.layout, data.tags)
     val_split = data.val_split or ("val" if "val" in splits and train_split != "val" else None)
     train = open_split(data, train_split, reporter, classes)
+    reporter.say(train.summary())
     val = open_split(data, val_split, reporter, train.classes) if val_split is not None else None
     return train, val
 
