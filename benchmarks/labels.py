@@ -19,12 +19,12 @@ from measuring import few, machine
 from rich.progress import track
 
 from wsss.config import LabelsSection
+from wsss.data.layers import read_layer
 from wsss.data.masks import read_mask
 from wsss.data.open import open_data
 from wsss.data.scaled import ScaledImages, load_batches
 from wsss.device import pick_device
 from wsss.evaluation.confusion import ConfusionMatrix
-from wsss.labels.make import read_saliency
 from wsss.labels.recipe import complete, refine_to_image
 from wsss.maps.generate import multiscale_scores
 from wsss.maps.recorder import MapSettings
@@ -79,9 +79,7 @@ def main(
             for name, salient in rows:
                 saliency_HW = None
                 if salient and saliency is not None:
-                    saliency_HW = (
-                        torch.from_numpy(read_saliency(saliency, record, truth_HW.shape)).to(where).float() / 255
-                    )
+                    saliency_HW = torch.from_numpy(read_layer(saliency, record, truth_HW.shape)).to(where).float() / 255
                 label_HW = complete(refined, present_BK[b], RULES[name], saliency_HW=saliency_HW)
                 matrices[name, salient].update(label_HW, truth_HW)
     print(f"\n### {tagged.split}: {len(tagged)} images, {method} {coupling} from block {start_layer}, "

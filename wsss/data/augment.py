@@ -20,9 +20,10 @@ from torchvision.transforms import v2
 
 from wsss.config import AugmentSection
 from wsss.data.images import read_image
+from wsss.data.layers import read_layer
 from wsss.data.loading import reading
-from wsss.data.masks import IGNORE_INDEX, read_mask
-from wsss.data.records import Record, TaggedSet
+from wsss.data.masks import IGNORE_INDEX
+from wsss.data.records import TaggedSet
 from wsss.errors import DataError
 
 Key = tuple[int, int]
@@ -74,7 +75,7 @@ class TrainingImages(Dataset[dict[str, Tensor]]):
         layers = {"image": image}
         for name, folder in (("label", self.labels), ("saliency", self.saliency)):
             if folder is not None:
-                layers[name] = tv_tensors.Mask(_read_layer(folder, record, (image.shape[1], image.shape[2])))
+                layers[name] = tv_tensors.Mask(torch.from_numpy(read_layer(folder, record, tuple(image.shape[1:]))))
         if self.labels is not None:
             _check_classes(layers["label"], len(self.tagged.classes), self.labels / f"{record.name}.png")
         with torch.random.fork_rng(devices=[]):
@@ -127,17 +128,6 @@ class StepBatches(Sampler[list[Key]]):
 def mix(*numbers: int) -> int:
     """One 63-bit seed from several numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _read_layer(folder: Path, record: Record, size: tuple[int, int]) -> Tensor:
-    path = folder / f"{record.name}.png"
-    layer_HW = read_mask(path)
-    if layer_HW.shape != size:
-        raise DataError(
-            f"{path} is {layer_HW.shape[1]}x{layer_HW.shape[0]}, its image {size[1]}x{size[0]} (width x height)",
-            f"make {folder} again from these images",
-        )
-    return torch.from_numpy(layer_HW)
 
 
 def _check_classes(label_HW: Tensor, num_classes: int, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +21,7 @@ from wsss.data.open import CLASS_FILE, Layout, TagsFrom, find_layout, list_split
 from wsss.data.records import Record, TaggedSet
 from wsss.data.tag_table import find_tag_file, read_tag_file
 from wsss.data.voc import IMAGES
+from wsss.files import write_whole
 from wsss.reporting import Reporter
 
 PATCH = 16
@@ -296,13 +298,8 @@ def inspect_layer(
 
 def write_list(path: Path, findings: Iterable[Finding]) -> None:
     """Write findings as CSV; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            table = csv.DictWriter(file, COLUMNS)
-            table.writeheader()
-            table.writerows(finding.as_row() for finding in findings)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS)
+    table.writeheader()
+    table.writerows(finding.as_row() for finding in findings)
+    write_whole(path, text.getvalue().encode("utf-8", errors="backslashreplace"))

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wsss.data.images import image_size
-from wsss.data.records import TaggedSet
+from wsss.data.masks import read_mask
+from wsss.data.records import Record, TaggedSet
 from wsss.errors import DataError
 
 NO_SALIENCY = "leave --saliency out, or choose a split that has maps"
@@ -30,3 +34,19 @@ def check_layers(folder: Path, tagged: TaggedSet, what: str, fix: str) -> None:
             raise DataError(
                 f"{folder}: {len(names)} of {len(tagged)} images of {tagged.split} have {problem} ({shown})", fix
             )
+
+
+def read_layer(folder: Path, record: Record, size: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The layer of an image of this size, (H, W) uint8.
+
+    Raises:
+        DataError: it is missing, unreadable or of another size.
+    """
+    path = folder / f"{record.name}.png"
+    layer_HW = read_mask(path)
+    if layer_HW.shape != size:
+        raise DataError(
+            f"{path} is {layer_HW.shape[1]}x{layer_HW.shape[0]}, its image {size[1]}x{size[0]} (width x height)",
+            f"make {folder} again from these images",
+        )
+    return layer_HW

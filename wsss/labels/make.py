@@ -20,13 +20,12 @@ import torch
 from torch import Tensor
 
 from wsss.config import Config, LabelsSection
-from wsss.data.layers import NO_SALIENCY, check_layers
-from wsss.data.masks import read_mask, write_mask
+from wsss.data.layers import NO_SALIENCY, check_layers, read_layer
+from wsss.data.masks import write_mask
 from wsss.data.records import Record, TaggedSet
 from wsss.data.scaled import ScaledBatch, equal_sizes
 from wsss.data.supervision import joined, of_data
 from wsss.device import autocast
-from wsss.errors import DataError
 from wsss.evaluation.overlay import contact_sheet, overlay, with_key, write_jpeg
 from wsss.files import write_whole
 from wsss.labels.crf import Crf
@@ -252,7 +251,7 @@ class Maker:
     def _saliency(self, record: Record, size: tuple[int, int]) -> Tensor | None:
         if self.config.data.saliency is None:
             return None
-        return torch.from_numpy(read_saliency(self.config.data.saliency, record, size)).float() / 255
+        return torch.from_numpy(read_layer(self.config.data.saliency, record, size)).float() / 255
 
     def _write(
         self,
@@ -295,26 +294,6 @@ def write_scores(path: Path, scores_Khw: Tensor, tags: tuple[int, ...], size: tu
     packed = io.BytesIO()
     np.savez_compressed(packed, scores=scores, classes=np.array(tags, dtype=np.int64), size=np.array(size))
     write_whole(path, packed.getvalue())
-
-
-def read_saliency(folder: Path, record: Record, size: tuple[int, int]) -> np.ndarray[Any, Any]:
-    """The 8-bit saliency map of an image, (H, W) uint8.
-
-    Raises:
-        DataError: it is missing, unreadable or of another size.
-    """
-    path = folder / f"{record.name}.png"
-    if not path.is_file():
-        raise DataError(
-            f"{path}: no saliency map of this image", "leave --saliency out, or choose a split that has maps"
-        )
-    saliency_HW = read_mask(path)
-    if saliency_HW.shape != size:
-        raise DataError(
-            f"{path} is {saliency_HW.shape[1]}x{saliency_HW.shape[0]}, its image {size[1]}x{size[0]} (width x height)",
-            f"make {folder} again from these images",
-        )
-    return saliency_HW
 
 
 def _is_done(out: Path, record: Record, wanted: Wanted) -> bool:
