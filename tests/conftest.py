@@ -45,6 +45,7 @@ def tiny_config(scenes: Path) -> Callable[..., Config]:
             "segment.rounds": 1,
             "segment.batch_size": 8,
             "segment.lr": 1e-3,
+            "segment.weight_energy": 1e-7,
             "maps.scales": [48],
             "maps.batch_size": 4,
             "maps.gamma": 1.0,

@@ -380,3 +380,22 @@ def test_labels_are_found_in_the_folder_or_its_labels(tagged: TaggedSet, tmp_pat
     (tmp_path / "labels" / f"{tagged.records[3].name}.png").unlink()
     with pytest.raises(DataError, match=rf"1 of 24 images of train have no label map \({tagged.records[3].name}\)"):
         find_labels(tmp_path, tagged)
+
+
+@pytest.mark.parametrize(("epochs", "told"), [(66, True), (67, False)])
+def test_few_steps_are_remarked_on(tmp_path: Path, tiny_config: Any, epochs: int, told: bool) -> None:
+    """Three steps an epoch."""
+    heard: list[str] = []
+
+    class Heard(Silent):
+        def say(self, message: str) -> None:
+            heard.append(message)
+
+        def begin(self, what: str, total: int, done: int = 0) -> None:
+            if what == "training":
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_classifier(tiny_config(classify__epochs=epochs), tmp_path / "run", Heard())
+    remark = "198 steps are few to learn from; --epochs 67 makes them 201"
+    assert (remark in heard) is told

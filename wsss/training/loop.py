@@ -37,6 +37,8 @@ from wsss.training.pace import Pace
 LOG_EVERY = 10
 """Steps between two lines of metrics.jsonl: there, and to validate and to save, the host waits for a GPU; at every step
 it does so only where bad steps are skipped or fp16 scales the loss."""
+FEW_STEPS = 200
+"""Fewer teach a network little; 390 is what a round of the smallest measured recipe takes (benchmarks/RESULTS.md)."""
 METRICS = "metrics.jsonl"
 
 Batch = dict[str, Tensor]
@@ -136,6 +138,10 @@ class Loop:
             MachineError: the disk refuses; what was saved before is whole.
         """
         self.batches.start, self.batches.stop = self.state.step, self.total
+        if self.state.step == 0 and self.total < FEW_STEPS:
+            each = self.batches.steps_per_epoch
+            epochs = math.ceil(FEW_STEPS / each)
+            self.reporter.say(f"{self.total} steps are few to learn from; --epochs {epochs} makes them {epochs * each}")
         if self.state.step < self.total:
             try:
                 with stop_requests() as stop:
