@@ -280,6 +280,15 @@ def test_a_run_of_an_earlier_version_is_checked_too(begun: tuple[Path, Path]) ->
         resume_classifier(run, QUIET)
 
 
+@pytest.mark.parametrize("content", ["{", "[]", "\udcff"])
+def test_a_broken_run_file_is_named(begun: tuple[Path, Path], content: str) -> None:
+    _, run = begun
+    (run / "run.json").write_text(content, errors="surrogateescape")
+    with pytest.raises(DataError, match=r"run\.json: ") as caught:
+        resume_classifier(run, QUIET)
+    assert caught.value.fix.startswith(f"rm {run / 'run.json'}")
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_a_run_goes_on_with_the_same_data_elsewhere(begun: tuple[Path, Path], known: bool) -> None:
     """A copy behind the same path; the broken image is left out again. A checkpoint alone goes on unchecked."""

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -126,7 +127,7 @@ def check_same_data(run: Path, train: TaggedSet) -> None:
     """
     if not (run / FACTS).is_file():
         return
-    began, now = json.loads((run / FACTS).read_text(encoding="utf-8")), data_facts(train)
+    began, now = read_facts(run), data_facts(train)
     changed = next((key for key in CHANGES if began.get(key, now[key]) != now[key]), None)
     if changed is None:
         return
@@ -137,6 +138,22 @@ def check_same_data(run: Path, train: TaggedSet) -> None:
         f"{run} cannot go on with split {train.split} of {train.root}: {what}",
         f"--resume {run}  # once {train.root} is as it was; or train anew, with another -o",
     )
+
+
+def read_facts(run: Path) -> dict[str, Any]:
+    """What a run wrote of itself.
+
+    Raises:
+        DataError: it is broken.
+    """
+    path = run / FACTS
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read ({error})", f"rm {path}  # the data are not compared then") from error
+    if not isinstance(facts, dict):
+        raise DataError(f"{path}: does not say how a run was made", f"rm {path}  # the data are not compared then")
+    return facts
 
 
 def create_run(run: Path, config: Config, train: TaggedSet) -> None:
@@ -190,7 +207,7 @@ def check_resumable(run: Path) -> None:
     if run.is_file():
         raise UsageError(f"--resume {run}: expected the folder of a run, got a file", f"--resume {run.parent}")
     if run.is_dir() and _is_beginning(run):
-        command = json.loads((run / FACTS).read_text(encoding="utf-8"))["command"]
+        command = [str(word) for word in read_facts(run).get("command", [])]
         problem = f"{run} has no last checkpoint: its training stopped before the first one was written"
         raise DataError(problem, shlex.join(["wsss", *command[1:]]))
 
