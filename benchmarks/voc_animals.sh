@@ -54,6 +54,11 @@ for split in train val; do
     once "$agreed" wsss make-pseudo "$seg" -c $preset --data "$data" --split $split --scales 320 -o "$agreed"
     echo "agreed-$split $(wsss evaluate "$agreed" --data "$data" --split $split --json)" | tee -a "$out/figures.txt"
 done
+for row in one-round one-round-energy; do # what speaks for or against the dense energy on train
+    labels="$out/pseudo-$row"
+    once "$labels" wsss make-pseudo "$out/ablation/$row-$seed" -c $preset --data "$data" --split train -o "$labels"
+    echo "$row $(wsss evaluate "$labels" --data "$data" --split train --json)" | tee -a "$out/figures.txt"
+done
 once "$out/seg-disk" wsss train-seg -c $preset --seed "$seed" --data "$data" --init "$out/cls" --labels "$out/pseudo" -o "$out/seg-disk"
 score "$out/seg-disk" seg-disk-224 --scales 224 --no-flip
 score "$out/seg-disk" seg-disk-224-320-flip --scales 224,320 --flip
