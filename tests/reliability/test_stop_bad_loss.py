@@ -124,7 +124,7 @@ def test_a_step_that_is_passed_over_changes_nothing(begin: Begin, amp: str, clip
     row = json.loads((loop.run / "metrics.jsonl").read_text().splitlines()[-1])
     assert row["skipped"] == 2
     assert math.isfinite(row["loss"])
-    assert [text.split(";")[0][:45] for text in reporter.said[:2]] == [
+    assert [text.split(";")[0][:45] for text in reporter.said if text.startswith("skipped")] == [
         "skipped a step: the loss is nan at step 2 for",
         "skipped a step: the loss is nan at step 5 for",
     ]
