@@ -45,6 +45,7 @@ Make = Callable[..., dict[str, int]]
 @pytest.fixture
 def network(small_network: Callable[..., Network]) -> Network:
     network = small_network(decoder=False)
+    network.supervision = ("tags",)
     torch.manual_seed(1)
     for block in network.backbone.vit.blocks:
         torch.nn.init.normal_(block.attn.qkv.weight, std=0.3)

@@ -79,12 +79,16 @@ def test_end_to_end_with_saliency_and_after_a_resume(tmp_path: Path, scenes: Pat
     assert supervision(tmp_path / "run") == ("tags", "saliency maps")
 
 
-def test_a_checkpoint_of_an_earlier_version_does_not_say(tmp_path: Path, tiny_config: Any) -> None:
+def test_a_checkpoint_of_an_earlier_version_does_not_say(tmp_path: Path, scenes: Path, tiny_config: Any) -> None:
     train_classifier(tiny_config(classify__epochs=1), tmp_path / "cls", QUIET)
     content = read_checkpoint(tmp_path / "cls" / "last.pt")
     del content["supervision"]
     torch.save(content, tmp_path / "cls" / "last.pt")
     assert supervision(tmp_path / "cls") == ()
+    network, _, _ = load_network(tmp_path / "cls")
+    train = open_data(scenes, split="train")
+    make_pseudo_labels(network, train, tmp_path / "out", tiny_config(), QUIET, device=CPU, checkpoint_sha256="f00d")
+    assert read_manifest(tmp_path / "out")["supervision"] == ["a run that does not say its supervision", "tags"]
     train_segmenter(tiny_config(segment__epochs=1), tmp_path / "seg", QUIET, init=tmp_path / "cls")
     assert supervision(tmp_path / "seg") == ("a run that does not say its supervision", "tags")
 

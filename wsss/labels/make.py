@@ -24,7 +24,7 @@ from wsss.data.layers import NO_SALIENCY, check_layers, read_layer
 from wsss.data.masks import write_mask
 from wsss.data.records import Record, TaggedSet
 from wsss.data.scaled import ScaledBatch, equal_sizes
-from wsss.data.supervision import joined, of_data
+from wsss.data.supervision import UNKNOWN, joined, of_data
 from wsss.device import autocast
 from wsss.evaluation.overlay import contact_sheet, overlay, with_key, write_jpeg
 from wsss.files import write_whole
@@ -124,7 +124,7 @@ def settings_of(network: Network, tagged: TaggedSet, config: Config, checkpoint_
         **maps,
         **config.labels.model_dump(mode="json"),
         "saliency": config.data.saliency is not None,
-        "supervision": list(joined(network.supervision, of_data(config.data, saliency=True))),
+        "supervision": list(joined(network.supervision or UNKNOWN, of_data(config.data, saliency=True))),
         "amp": config.run.amp,
     }
 
