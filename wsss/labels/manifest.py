@@ -86,7 +86,8 @@ def open_output(
 ) -> list[str]:
     """`output_folder` without the lock and the signals; names of the images whose old label maps are removed."""
     before = {} if overwrite or not out.exists() else _check_same(out, settings)
-    changed = [name for name, made_from in sources.items() if overwrite or before.get(name, made_from) != made_from]
+    there = [name for name in sources if label_path(out, name).is_file()]
+    changed = [name for name in there if overwrite or (before and before.get(name) != sources[name])]
     if overwrite:
         (out / FILE).unlink(missing_ok=True)  # until none of the old label maps can pass for a new one
     forget(label_path(out, name) for name in changed)

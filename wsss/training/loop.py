@@ -6,7 +6,6 @@ in a step follows from the seed and the step number, so a resumed run goes on as
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -24,13 +23,14 @@ from wsss.data.records import TaggedSet
 from wsss.data.supervision import chosen_on, joined
 from wsss.device import autocast, num_workers
 from wsss.errors import Interrupted, MachineError
-from wsss.files import DiskError, disk_errors, sync_file, sync_folder, write_whole
+from wsss.files import DiskError, sync_file, sync_folder
 from wsss.models.network import Network
 from wsss.reporting import Reporter
 from wsss.stopping import StopRequest, stop_requests
 from wsss.training.average import MovingAverage
 from wsss.training.bad_loss import BadStep, LossWatch, save_batch
 from wsss.training.checkpoint import part_of, read_checkpoint, save_checkpoint
+from wsss.training.metrics import METRICS, append_row, drop_rows_after
 from wsss.training.optimiser import make_optimizer
 from wsss.training.pace import Pace
 
@@ -39,7 +39,6 @@ LOG_EVERY = 10
 it does so only where bad steps are skipped or fp16 scales the loss."""
 FEW_STEPS = 200
 """Fewer teach a network little; 390 is what a round of the smallest measured recipe takes (benchmarks/RESULTS.md)."""
-METRICS = "metrics.jsonl"
 
 Batch = dict[str, Tensor]
 
@@ -166,7 +165,7 @@ class Loop:
         window = training.get("window", {})
         sums = {name: value.to(self.device) for name, value in window.get("sums", {}).items()}
         self.state = State(**{"step": training["step"], "best": training["best"], **window, "sums": sums})
-        _drop_lines_after(self.run / METRICS, self.state.step)
+        drop_rows_after(self.run, self.state.step)
 
     def save(self, name: str = "last") -> None:
         """Write ``last.pt`` (all there is) or ``best.pt`` (weights alone); metrics up to it reach the disk first."""
@@ -320,7 +319,7 @@ class Loop:
         if state.skipped:
             row["skipped"] = state.skipped
         speed = pace.read() * self.batches.batch_size
-        self._write({**row, "images_per_second": speed})
+        append_row(self.run, {**row, "images_per_second": speed})
         self.reporter.advance(note=f"loss {row.get('loss', math.nan):.4f}  {speed:.1f} images/s")
         state.sums, state.since, state.skipped = {}, 0, 0
 
@@ -330,25 +329,8 @@ class Loop:
         if validation is None:
             return
         figures = self.task.validate(shown)
-        self._write({"step": self.state.step, "epoch": epoch, "split": validation.split, **figures})
+        append_row(self.run, {"step": self.state.step, "epoch": epoch, "split": validation.split, **figures})
         self.reporter.say(f"epoch {epoch}: " + "  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
         if figures[self.task.main_metric] > self.state.best:
             self.state.best = figures[self.task.main_metric]
             self.save("best")
-
-    def _write(self, row: Mapping[str, Any]) -> None:
-        plain = {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
-        }
-        path = self.run / METRICS
-        with disk_errors(path), path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(plain) + "\n")
-
-
-def _drop_lines_after(path: Path, step: int) -> None:
-    """Forget metrics that a killed run wrote after its last checkpoint."""
-    if not path.is_file():
-        return
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
-    write_whole(path, "".join(line + "\n" for line in kept))
