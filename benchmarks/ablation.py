@@ -24,8 +24,8 @@ import typer
 from measuring import machine, table
 
 from wsss.config import Config, resolve
-from wsss.device import pick_device
-from wsss.training.checkpoint import for_run
+from wsss.inference.settings import for_run
+from wsss.machine import pick_device
 
 PUBLISHED = (
     "maps.method=getam",

@@ -26,19 +26,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wsss.config import LabelsSection
+from wsss.data.dataset import open_data
 from wsss.data.masks import read_mask
-from wsss.data.open import open_data
 from wsss.data.scaled import ScaledImages, load_batches
-from wsss.device import pick_device
 from wsss.evaluation.confusion import ConfusionMatrix
 from wsss.labels.agreement import Confidence
 from wsss.labels.completion import remove_speckles
 from wsss.labels.crf import CrfSettings, crf_labels
 from wsss.labels.recipe import agree, complete, refine, refine_to_image
+from wsss.machine import pick_device
 from wsss.maps.generate import multiscale_scores
 from wsss.maps.recorder import MapSettings
 from wsss.models.averaged import LabelProbabilities
-from wsss.training.checkpoint import load_network
+from wsss.models.checkpoint import load_network
 
 Reading = tuple[Tensor, Tensor, Tensor, Tensor]
 """Image (3, H, W), class scores (K, h, w), on the host present classes (K,), the decoder's probabilities (C, H, W)."""

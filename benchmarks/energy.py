@@ -26,9 +26,9 @@ from torch.nn import functional as F
 from torch.profiler import profile
 
 from wsss.config import Config, resolve
-from wsss.device import pick_device
+from wsss.machine import pick_device
+from wsss.models.checkpoint import build_from
 from wsss.training.dense_energy import dense_energy, exact_dense_energy
-from wsss.training.run import build_from
 
 SMALL_SIDE = 96
 """Pixels a side of the image that is timed against the exact sum."""

@@ -19,16 +19,16 @@ from measuring import few, machine
 from rich.progress import track
 
 from wsss.config import LabelsSection
+from wsss.data.dataset import open_data
 from wsss.data.layers import read_layer
 from wsss.data.masks import read_mask
-from wsss.data.open import open_data
 from wsss.data.scaled import ScaledImages, load_batches
-from wsss.device import pick_device
 from wsss.evaluation.confusion import ConfusionMatrix
 from wsss.labels.recipe import complete, refine_to_image
+from wsss.machine import pick_device
 from wsss.maps.generate import multiscale_scores
 from wsss.maps.recorder import MapSettings
-from wsss.training.checkpoint import load_network
+from wsss.models.checkpoint import load_network
 
 BANDS = ((0.25, 0.55), (0.40, 0.50), (0.50, 0.65), (0.60, 0.72), (0.66, 0.76), (0.66, 0.66), (0.70, 0.70), (0.74, 0.74))
 RULES = {

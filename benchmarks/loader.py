@@ -20,10 +20,10 @@ from step import make_step, random_batch
 
 from wsss.config import Config, resolve
 from wsss.data.augment import StepBatches, TrainingImages
+from wsss.data.dataset import open_data
 from wsss.data.loading import read_ahead
-from wsss.data.open import open_data
 from wsss.data.records import TaggedSet
-from wsss.device import pick_device
+from wsss.machine import pick_device
 
 WORKERS = (0, 1, 2)
 

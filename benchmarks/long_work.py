@@ -21,12 +21,12 @@ from measuring import CPU, MEBIBYTE, machine, resident_memory, table
 from PIL import Image
 
 from wsss.config import Config, resolve
-from wsss.data.open import open_data
+from wsss.data.dataset import open_data
 from wsss.data.records import TaggedSet
-from wsss.inference.predict import predict_masks
-from wsss.labels.make import make_pseudo_labels
+from wsss.inference.labelling import make_pseudo_labels
+from wsss.inference.predicting import predict_masks
+from wsss.models.checkpoint import build_from
 from wsss.models.network import Network
-from wsss.training.run import build_from
 
 SIDE = 32
 CLASSES = ("cat", "dog")

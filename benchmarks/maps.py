@@ -40,7 +40,7 @@ from torch.overrides import TorchFunctionMode
 from torch.profiler import ProfilerActivity, profile
 
 from wsss.config import Method
-from wsss.device import pick_device
+from wsss.machine import pick_device
 from wsss.maps.generate import class_maps
 from wsss.maps.methods import released_coupling
 from wsss.maps.passes import one_class_an_image

@@ -26,7 +26,7 @@ import typer
 from maps import Batch, materialised_maps, our_maps, random_batches, random_network, tag_counts
 from measuring import MEBIBYTE, added_memory, machine, resident_memory, table
 
-from wsss.device import pick_device
+from wsss.machine import pick_device
 from wsss.maps.generate import frozen
 from wsss.models.network import Network
 

@@ -27,21 +27,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wsss.config import Config, LabelsSection
-from wsss.data.open import open_data
+from wsss.data.dataset import open_data
 from wsss.data.records import TaggedSet
 from wsss.data.scaled import ScaledImages, load_batches
-from wsss.device import pick_device
-from wsss.evaluation.evaluate import evaluate_labels
-from wsss.labels.make import make_pseudo_labels
+from wsss.inference.evaluate import evaluate_labels
+from wsss.inference.labelling import make_pseudo_labels
 from wsss.labels.pamr import CONTRAST, DILATIONS, FLAT, ITERATIONS, pamr, pamr_affinity, pamr_apply, replicate
 from wsss.labels.pamr import neighbours as shifted
 from wsss.labels.recipe import complete, refine
+from wsss.machine import pick_device
 from wsss.maps.generate import multiscale_scores
 from wsss.maps.recorder import MapSettings
 from wsss.maps.scores import normalise_scores
+from wsss.models.checkpoint import file_hash, load_network
 from wsss.models.network import Network
 from wsss.reporting import Silent
-from wsss.training.checkpoint import file_hash, load_network
 
 TAGS = (1, 1, 1, 1, 1, 2, 2, 2, 3)
 """Present classes of each image: 14 in 9 images, 1.56 an image."""

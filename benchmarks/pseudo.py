@@ -42,21 +42,21 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from wsss.config import Config, resolve
+from wsss.data.dataset import open_data
 from wsss.data.images import read_image
 from wsss.data.masks import read_mask
-from wsss.data.open import open_data
 from wsss.data.records import Record, TaggedSet
 from wsss.data.scaled import ScaledBatch, ScaledImages, resize, scaled_size
 from wsss.data.scenes import SceneSettings, write_scenes
-from wsss.device import autocast, pick_device
-from wsss.labels.make import make_pseudo_labels
+from wsss.inference.labelling import make_pseudo_labels
 from wsss.labels.recipe import complete
+from wsss.machine import autocast, pick_device
 from wsss.maps.generate import multiscale_scores
 from wsss.maps.recorder import MapSettings
 from wsss.maps.scores import normalise_scores
+from wsss.models.checkpoint import load_network
 from wsss.models.network import Network, build_network
 from wsss.reporting import Silent
-from wsss.training.checkpoint import load_network
 
 PUBLISHED = {"maps.gamma": 1.0, "maps.spread": 0, "labels.background": "power"}
 WHOLE, ALONE, LOOP = "make-pseudo", "network alone", "the usual loop"

@@ -23,7 +23,7 @@ import typer
 from maps import our_maps, random_batches, random_network
 from measuring import added_memory, machine, table, take_turns
 
-from wsss.device import pick_device
+from wsss.machine import pick_device
 from wsss.models.network import Network
 
 

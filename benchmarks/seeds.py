@@ -27,21 +27,21 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wsss.data.dataset import open_data
 from wsss.data.masks import read_mask
-from wsss.data.open import open_data
 from wsss.data.records import TaggedSet
 from wsss.data.scaled import ScaledImages, load_batches
-from wsss.device import pick_device
 from wsss.evaluation.confusion import ThresholdSweep
 from wsss.labels.pamr import pamr_affinity, pamr_apply
+from wsss.machine import pick_device
 from wsss.maps.affinity import spread
 from wsss.maps.generate import frozen
 from wsss.maps.methods import BY_GRADIENT, CLASS_AGNOSTIC, Reading, gradcam
 from wsss.maps.passes import one_class_an_image
 from wsss.maps.scores import normalise_scores
 from wsss.maps.tape import AttentionTape
+from wsss.models.checkpoint import load_network
 from wsss.models.network import Network
-from wsss.training.checkpoint import load_network
 
 THRESHOLDS = np.linspace(0, 1, 101)
 POWER_RULE = 0.07

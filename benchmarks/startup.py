@@ -25,9 +25,8 @@ import typer
 from measuring import CPU, Times, machine, table, take_turns
 
 from wsss.config import Config, resolve
-from wsss.evaluation.overlay import write_jpeg
-from wsss.training.checkpoint import save_checkpoint
-from wsss.training.run import build_from
+from wsss.models.checkpoint import build_from, save_checkpoint
+from wsss.outputs.pictures import write_jpeg
 
 CLASSES = tuple(f"class {k}" for k in range(20))
 TARGETS = {"wsss --help": "0.50"}
@@ -40,14 +39,14 @@ PARTS = {
     "import wsss": """
 from pathlib import Path
 from wsss.config import Config, resolve
-from wsss.data.check import keep_readable_records
-from wsss.data.open import open_unlabelled
+from wsss.data.readable import keep_readable_records
+from wsss.data.dataset import open_unlabelled
 from wsss.data.scaled import ScaledImages, load_batches
-from wsss.device import num_workers
-from wsss.evaluation.overlay import overlay, write_jpeg
-from wsss.inference.predict import predict_masks
+from wsss.machine import num_workers
+from wsss.outputs.pictures import overlay, write_jpeg
+from wsss.inference.predicting import predict_masks
 from wsss.models.averaged import label_probabilities
-from wsss.training.checkpoint import file_hash, network_from, read_checkpoint
+from wsss.models.checkpoint import file_hash, network_from, read_checkpoint
 from wsss.cli.terminal import Terminal
 from wsss.data.masks import write_mask
 gc.enable()

@@ -30,13 +30,13 @@ from torch.profiler import ProfilerActivity, profile
 
 from wsss.config import Config, RunSection, resolve
 from wsss.data.masks import IGNORE_INDEX
-from wsss.device import autocast, pick_device
+from wsss.machine import autocast, pick_device
+from wsss.models.checkpoint import build_from
 from wsss.models.network import Network
 from wsss.training.average import MovingAverage
 from wsss.training.classify import ClassifyTask
 from wsss.training.loop import Batch, Task
 from wsss.training.optimiser import make_optimizer
-from wsss.training.run import build_from
 from wsss.training.segment import SegmentTask
 
 TAG_SHARES = (0.60, 0.28, 0.09, 0.02, 0.01)

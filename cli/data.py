@@ -13,7 +13,7 @@ from wsss.cli.options import JsonOption, TagsFromOption, TagsOption
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from wsss.data.inspect import Inspection
+    from wsss.data.check import Inspection
 
 FIRST = 3
 """Offenders of a kind that are shown; the list has all."""
@@ -46,7 +46,7 @@ def check(
     """
     from wsss.cli.terminal import Terminal
     from wsss.config import resolve
-    from wsss.data.inspect import inspect_data, write_list
+    from wsss.data.check import inspect_data, write_list
     from wsss.data.records import counted
     from wsss.errors import DataError
 

@@ -45,7 +45,7 @@ def demo(
     from rich.table import Table
 
     with heavy_imports():
-        from wsss.inference.demo import clear, run_demo
+        from wsss.demo import clear, run_demo
 
     if overwrite:
         clear(output)

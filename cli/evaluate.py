@@ -38,11 +38,12 @@ def evaluate(
 
     The table goes to standard error; --json prints the same figures on standard output.
     """
+    from wsss.cli.report import print_report
     from wsss.cli.terminal import Terminal, console
-    from wsss.data.open import open_data
+    from wsss.data.dataset import open_data
     from wsss.errors import UsageError
-    from wsss.evaluation.evaluate import evaluate_labels, evaluate_scores
-    from wsss.evaluation.report import Report, ScoreReport, print_report
+    from wsss.evaluation.report import Report, ScoreReport
+    from wsss.inference.evaluate import evaluate_labels, evaluate_scores
 
     if scores and errors:
         raise UsageError(

@@ -99,11 +99,12 @@ def make_pseudo(
         },
     )
     with heavy_imports():
-        from wsss.device import prepare_device
+        from wsss.data.splits import open_to_label
+        from wsss.inference.labelling import Wanted, make_pseudo_labels
+        from wsss.inference.settings import for_run
         from wsss.labels.crf import require_crf
-        from wsss.labels.make import Wanted, make_pseudo_labels
-        from wsss.training.checkpoint import file_hash, for_run, load_network
-        from wsss.training.run import open_to_label
+        from wsss.machine import prepare_device
+        from wsss.models.checkpoint import file_hash, load_network
 
     if settings.labels.crf:
         require_crf()

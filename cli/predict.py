@@ -69,13 +69,14 @@ def predict(
         },
     )
     with heavy_imports():
-        from wsss.data.check import keep_readable_records
-        from wsss.data.open import open_data, open_unlabelled
-        from wsss.device import prepare_device
+        from wsss.data.dataset import open_data, open_unlabelled
+        from wsss.data.readable import keep_readable_records
         from wsss.errors import DataError
-        from wsss.inference.predict import predict_masks
+        from wsss.inference.predicting import predict_masks
+        from wsss.inference.settings import for_run
         from wsss.labels.crf import require_crf
-        from wsss.training.checkpoint import file_hash, for_run, load_network
+        from wsss.machine import prepare_device
+        from wsss.models.checkpoint import file_hash, load_network
 
     if settings.predict.crf:
         require_crf()

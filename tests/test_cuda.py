@@ -17,18 +17,18 @@ import torch
 from torch import Tensor, nn
 
 from wsss.config import Config, LabelsSection
+from wsss.data.dataset import open_data
 from wsss.data.masks import read_mask
-from wsss.data.open import open_data
 from wsss.data.records import TaggedSet
 from wsss.data.scenes import SceneSettings, write_scenes
-from wsss.inference.predict import predict_masks
+from wsss.inference.labelling import make_pseudo_labels
+from wsss.inference.predicting import predict_masks
 from wsss.labels.completion import BackgroundBand, complete_labels
-from wsss.labels.make import make_pseudo_labels
-from wsss.labels.manifest import read_manifest
 from wsss.labels.pamr import pamr
 from wsss.labels.recipe import refine_to_image
 from wsss.maps.generate import class_maps
 from wsss.models.network import Network
+from wsss.outputs.folder import read_manifest
 from wsss.reporting import Silent
 from wsss.training.loop import Batch, Loop
 from wsss.training.segment import SegmentTask
@@ -175,7 +175,7 @@ def test_pseudo_labels_equal_those_of_the_cpu(
         config, out = reading(tiny_config, kind, device), tmp_path / device.type
         together.clear()
         with monkeypatch.context() as watched:
-            watched.setattr("wsss.labels.make.refine_to_image", counted)
+            watched.setattr("wsss.inference.labelling.refine_to_image", counted)
             make_pseudo_labels(network, two_sizes, out, config, Silent(), device=device, checkpoint_sha256="f00d")
         assert sum(together) == 16
         assert (max(together) > 1) == (device == CUDA)

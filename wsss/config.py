@@ -76,7 +76,7 @@ class RunSection(Section):
     workers: Annotated[int, Field(ge=0)] | None = None
     """Loader processes, and as many for the dense CRF; None takes one a core but one, at most 8."""
     deterministic: bool = False
-    """Torch's deterministic algorithms alone; `wsss.device.be_deterministic` says what that promises."""
+    """Torch's deterministic algorithms alone; `wsss.machine.be_deterministic` says what that promises."""
 
 
 class AugmentSection(Section):

@@ -21,15 +21,15 @@ from PIL import Image
 
 from wsss.config import AugmentSection, DataSection
 from wsss.data.augment import TrainingImages
-from wsss.data.check import MAX_BYTES
+from wsss.data.check import inspect_data, write_list
 from wsss.data.findings import KINDS, Finding, Place
-from wsss.data.inspect import inspect_data, write_list
 from wsss.data.masks import write_mask
+from wsss.data.readable import MAX_BYTES
 from wsss.data.records import TaggedSet
+from wsss.data.splits import open_split
 from wsss.errors import DataError, UsageError
-from wsss.evaluation.evaluate import evaluate_labels
+from wsss.inference.evaluate import evaluate_labels
 from wsss.reporting import Silent
-from wsss.training.run import open_split
 
 Outcome = Literal["refused", "skipped", "accepted", "scoring", "saliency"]
 """The set is refused when it is opened; the image is skipped; all is read; training reads all, but scoring the masks

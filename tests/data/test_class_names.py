@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsss.data.class_names import joined_labels, misspelt_labels, one_slip
-from wsss.data.tag_table import TagFile, read_tag_file
+from wsss.data.readers.tag_table import TagFile, read_tag_file
 
 WORDS = st.text("abc", max_size=4)
 

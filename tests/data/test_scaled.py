@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from wsss.data import scaled
+from wsss.data.dataset import open_data
 from wsss.data.images import image_size
-from wsss.data.open import open_data
 from wsss.data.records import TaggedSet
 from wsss.data.scaled import ScaledBatch, ScaledImages, equal_sizes, load_batches
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsss.data.folder import open_tag_file, read_folder
 from wsss.data.masks import read_mask
 from wsss.data.painting import TELLING_SHARE, TEXTURES
+from wsss.data.readers.folder import open_tag_file, read_folder
 from wsss.data.scenes import VAL_OFFSET, Scene, SceneSettings, make_scene, write_scenes
 from wsss.errors import UsageError
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from wsss.data.check import keep_readable
+from wsss.data.dataset import list_splits, open_data
 from wsss.data.images import image_size, read_image
-from wsss.data.open import list_splits, open_data
+from wsss.data.readable import keep_readable
 
 pytestmark = [
     pytest.mark.real,

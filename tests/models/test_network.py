@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from wsss.config import Config
 from wsss.errors import DataError, UsageError
+from wsss.models.checkpoint import file_hash, find_checkpoint, load_network, read_checkpoint, save_checkpoint
 from wsss.models.network import build_network
-from wsss.training.checkpoint import file_hash, find_checkpoint, load_network, read_checkpoint, save_checkpoint
 
 GAP = "vit_base_patch16_siglip_gap_224"
 BACKBONES = [GAP, "vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "vit_small_patch14_reg4_dinov2"]

@@ -101,8 +101,8 @@ def serve() -> dict[str, Any] | None:
 
     import wsss.cli.main
     import wsss.cli.terminal
-    import wsss.inference.predict
-    import wsss.labels.make
+    import wsss.inference.labelling
+    import wsss.inference.predicting
     import wsss.training.start  # noqa: F401
 
     torch.set_num_threads(1)

@@ -13,11 +13,11 @@ import torch
 
 from wsss.cli.main import run
 from wsss.config import Config, RunSection, to_yaml
+from wsss.data.dataset import open_data
 from wsss.data.masks import read_mask
-from wsss.data.open import open_data
-from wsss.device import be_deterministic
-from wsss.inference.predict import predict_masks
-from wsss.labels.make import make_pseudo_labels
+from wsss.inference.labelling import make_pseudo_labels
+from wsss.inference.predicting import predict_masks
+from wsss.machine import be_deterministic
 from wsss.reporting import Silent
 from wsss.training.loop import Loop
 from wsss.training.start import train_classifier, train_segmenter

@@ -26,19 +26,19 @@ from PIL import Image
 from safetensors.torch import save as safetensors
 
 from wsss.config import Config, resolve, to_yaml
-from wsss.data.check import examine_image
+from wsss.data.check import inspect_data
+from wsss.data.dataset import list_splits, open_data
 from wsss.data.findings import BadData
 from wsss.data.images import image_size, read_image
-from wsss.data.inspect import inspect_data
 from wsss.data.masks import PALETTE, read_mask
-from wsss.data.open import list_splits, open_data
-from wsss.data.voc import xml_labels
+from wsss.data.readable import examine_image
+from wsss.data.readers.voc import xml_labels
 from wsss.errors import WsssError
-from wsss.labels.manifest import read_manifest
 from wsss.models.backbone import Backbone
+from wsss.models.checkpoint import load_network, save_checkpoint
 from wsss.models.network import build_network
+from wsss.outputs.folder import read_manifest
 from wsss.reporting import Silent
-from wsss.training.checkpoint import load_network, save_checkpoint
 
 EXAMPLES = int(os.environ.get("WSSS_FUZZ_EXAMPLES", "20"))
 SECONDS = 20.0

@@ -14,10 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from wsss.data.open import open_data
+from wsss.data.dataset import open_data
 from wsss.data.records import TaggedSet
-from wsss.inference.predict import predict_masks
-from wsss.labels.make import make_pseudo_labels
+from wsss.inference.labelling import make_pseudo_labels
+from wsss.inference.predicting import predict_masks
 
 IMAGES, SIDE = 300, 16
 GROWTH = 24 * 2**20

@@ -17,11 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from wsss.config import Config, LabelsSection, Method
+from wsss.data.dataset import open_data
 from wsss.data.masks import IGNORE_INDEX, read_mask
-from wsss.data.open import open_data
 from wsss.data.scenes import SceneSettings, write_scenes
+from wsss.inference.labelling import make_pseudo_labels
 from wsss.labels.completion import PowerBackground
-from wsss.labels.make import make_pseudo_labels
 from wsss.labels.pamr import pamr
 from wsss.labels.recipe import complete, refine, refine_to_image
 from wsss.maps.generate import multiscale_scores

@@ -22,10 +22,10 @@ from wsss import files
 from wsss.config import Config, to_yaml
 from wsss.data.masks import read_mask, write_mask
 from wsss.errors import UsageError
-from wsss.evaluation.overlay import write_jpeg
 from wsss.files import TEMPORARY, DiskError, sweep, sync_folder, whole, write_whole
-from wsss.lock import locked, refuse_held
-from wsss.training.checkpoint import read_checkpoint
+from wsss.models.checkpoint import read_checkpoint
+from wsss.outputs.lock import locked, refuse_held
+from wsss.outputs.pictures import write_jpeg
 
 Disk = Callable[[str], Path]
 

@@ -17,7 +17,7 @@ from PIL import Image
 from wsss.cli.main import STATUSES
 from wsss.config import to_yaml
 from wsss.data.masks import read_mask
-from wsss.training.checkpoint import read_checkpoint, save_checkpoint
+from wsss.models.checkpoint import read_checkpoint, save_checkpoint
 
 IMAGES = 160
 

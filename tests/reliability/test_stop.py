@@ -18,9 +18,9 @@ from torch import Tensor
 from wsss.config import Config, to_yaml
 from wsss.errors import DataError, UsageError
 from wsss.files import TEMPORARY
+from wsss.models.checkpoint import read_checkpoint
+from wsss.outputs.run import check_free
 from wsss.reporting import Silent
-from wsss.training.checkpoint import read_checkpoint
-from wsss.training.run import check_free
 from wsss.training.start import resume_classifier, train_classifier
 
 Plan = Callable[..., Path]

@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 
 from wsss.data.augment import StepBatches, TrainingImages
-from wsss.data.open import open_data
+from wsss.data.dataset import open_data
 from wsss.errors import MachineError
+from wsss.models.checkpoint import build_from, read_checkpoint
 from wsss.reporting import Silent
 from wsss.training.bad_loss import MOST_IN_A_ROW, BadLoss, LossWatch
-from wsss.training.checkpoint import read_checkpoint
 from wsss.training.classify import ClassifyTask
 from wsss.training.loop import Loop
-from wsss.training.run import build_from
 
 CPU = torch.device("cpu")
 Begin = Callable[..., Loop]

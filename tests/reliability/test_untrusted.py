@@ -18,15 +18,14 @@ import torch
 from safetensors.torch import save_file
 
 from wsss.config import Config, resolve
-from wsss.data.tag_table import MAX_TEXT, read_text
-from wsss.data.voc import MAX_ANNOTATION, is_class_list, xml_labels
+from wsss.data.readers.tag_table import MAX_TEXT, read_text
+from wsss.data.readers.voc import MAX_ANNOTATION, is_class_list, xml_labels
 from wsss.errors import DataError, UsageError, WsssError
-from wsss.models import archive
+from wsss.models import archive, checkpoint
 from wsss.models.archive import MAX_PICKLE
 from wsss.models.backbone import Backbone, read_weights
+from wsss.models.checkpoint import load_network, part_of, read_checkpoint, save_checkpoint
 from wsss.models.network import build_network
-from wsss.training import checkpoint
-from wsss.training.checkpoint import load_network, part_of, read_checkpoint, save_checkpoint
 
 BACKBONE = "deit_tiny_patch16_224"
 VIT = {"patch_size": 8, "img_size": 32, "embed_dim": 24, "depth": 2, "num_heads": 3}

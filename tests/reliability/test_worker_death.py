@@ -19,9 +19,9 @@ from torch.utils.data import Dataset, dataloader
 from wsss.config import AugmentSection
 from wsss.data import scaled
 from wsss.data.augment import StepBatches, TrainingImages
+from wsss.data.dataset import open_data
 from wsss.data.images import read_image
 from wsss.data.loading import read_ahead, reading
-from wsss.data.open import open_data
 from wsss.data.scaled import ScaledImages, load_batches
 from wsss.errors import Interrupted, MachineError
 from wsss.reporting import Silent

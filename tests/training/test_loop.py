@@ -19,11 +19,13 @@ from torch.utils.data import DataLoader
 
 from wsss.config import AugmentSection, ClassifySection, Config
 from wsss.data.augment import StepBatches, TrainingImages, mix
+from wsss.data.dataset import open_data
 from wsss.data.images import read_image
 from wsss.data.masks import write_mask
-from wsss.data.open import open_data
 from wsss.data.records import TaggedSet
 from wsss.errors import DataError, MachineError, UsageError, WsssError
+from wsss.models.checkpoint import build_from
+from wsss.outputs.run import check_free
 from wsss.reporting import Silent
 from wsss.training import loop, pace
 from wsss.training.average import decay_after
@@ -31,7 +33,6 @@ from wsss.training.classify import ClassifyTask
 from wsss.training.loop import Loop
 from wsss.training.optimiser import make_optimizer, schedule
 from wsss.training.pace import Pace
-from wsss.training.run import build_from, check_free
 from wsss.training.segment import SegmentTask
 from wsss.training.start import find_labels, resume_classifier, train_classifier
 

@@ -20,15 +20,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from wsss.data.augment import TrainingImages
-from wsss.data.open import open_data
+from wsss.data.dataset import open_data
 from wsss.data.records import Record, TaggedSet
 from wsss.data.scaled import ScaledBatch, equal_sizes
-from wsss.labels.make import MANY_PIXELS, Maker, Wanted, labels_section
+from wsss.inference.labelling import MANY_PIXELS, Maker, Wanted, labels_section
+from wsss.models.checkpoint import build_from
 from wsss.models.network import Network
 from wsss.reporting import Silent
 from wsss.training.classify import ClassifyTask
 from wsss.training.loop import Loop, Task
-from wsss.training.run import build_from
 from wsss.training.segment import SegmentTask
 
 META = torch.device("meta")

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from wsss.config import Config, to_yaml
+from wsss.data.dataset import open_data
 from wsss.data.masks import read_mask, write_mask
-from wsss.data.open import open_data
 from wsss.errors import DataError, Interrupted, UsageError
+from wsss.models.checkpoint import read_checkpoint
 from wsss.reporting import Silent
 from wsss.training import loop
-from wsss.training.checkpoint import read_checkpoint
 from wsss.training.classify import ClassifyTask
 from wsss.training.segment import SegmentTask
 from wsss.training.start import resume_classifier, resume_segmenter, train_classifier, train_segmenter

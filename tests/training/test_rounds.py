@@ -13,10 +13,10 @@ from torch import Tensor
 
 from wsss.errors import Interrupted, MachineError
 from wsss.files import DiskError
-from wsss.labels.manifest import read_manifest
+from wsss.models.checkpoint import load_network
+from wsss.outputs.folder import read_manifest
 from wsss.reporting import Silent
 from wsss.training import start
-from wsss.training.checkpoint import load_network
 from wsss.training.loop import Loop
 from wsss.training.start import resume_segmenter, train_classifier, train_segmenter
 
@@ -127,7 +127,7 @@ def test_saliency_teaches_in_every_round(tmp_path: Path, tiny_config: Any, scene
 
     from PIL import Image
 
-    from wsss.data.open import open_data
+    from wsss.data.dataset import open_data
 
     (tmp_path / "saliency").mkdir()
     for record in open_data(scenes, split="train").records:

@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from wsss.config import DataSection
+from wsss.data.dataset import open_data
 from wsss.data.images import read_image
 from wsss.data.masks import write_mask
-from wsss.data.open import open_data
-from wsss.data.supervision import joined, of_data
-from wsss.evaluation.evaluate import evaluate_labels
-from wsss.inference.predict import predict_masks
-from wsss.labels.make import make_pseudo_labels
-from wsss.labels.manifest import read_manifest
+from wsss.inference.evaluate import evaluate_labels
+from wsss.inference.labelling import make_pseudo_labels
+from wsss.inference.predicting import predict_masks
+from wsss.models.checkpoint import load_network, read_checkpoint
+from wsss.outputs.folder import read_manifest
+from wsss.outputs.provenance import joined, of_data
 from wsss.reporting import Silent
-from wsss.training.checkpoint import load_network, read_checkpoint
 from wsss.training.start import resume_segmenter, train_classifier, train_segmenter
 
 QUIET, CPU = Silent(), torch.device("cpu")

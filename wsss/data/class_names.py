@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from wsss.data.findings import Finding, Place
+from wsss.data.readers.tag_table import TagFile
 from wsss.data.records import counted
-from wsss.data.tag_table import TagFile
 
 RARE = 2
 """Images that a misspelt class has at most."""

@@ -47,7 +47,7 @@ ON_ITS_SIDE = (5, 6, 7, 8)
 """EXIF orientations that exchange rows and columns."""
 
 MANIFEST = "manifest.json"
-"""What this program leaves in a folder of label maps that it makes (``wsss.labels.manifest``)."""
+"""What this program leaves in a folder of label maps that it makes (``wsss.outputs.folder``)."""
 MADE = ("labels", "scores", "overlays")
 """Folders beside a manifest; what lies there was made of photographs and is none."""
 
@@ -78,7 +78,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
     Raises:
         UnreadableImage: the file is missing or no image. A JPEG cut short may pass, its end grey, and so may huge
-            images: ``wsss.data.check`` finds those.
+            images: ``wsss.data.readable`` finds those.
     """
     try:
         content = np.fromfile(path, dtype=np.uint8)  # imread fails on some paths and on rotated TIFFs

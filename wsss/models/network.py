@@ -24,7 +24,7 @@ class Network(nn.Module):
 
     Attributes:
         classes: foreground class names.
-        supervision: what its weights have learnt from (`wsss.data.supervision`); empty where nobody knows.
+        supervision: what its weights have learnt from (`wsss.outputs.provenance`); empty where nobody knows.
     """
 
     mean: Tensor

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from wsss.config import ClassifySection, Config
 from wsss.data.records import TaggedSet
-from wsss.data.scaled import ScaledImages, load_batches
-from wsss.device import autocast, num_workers
 from wsss.evaluation.tagging import tag_f1, tag_map
+from wsss.inference.score import tag_scores
 from wsss.models.network import Network
 from wsss.training.loop import Batch
 from wsss.training.losses import classification_loss
@@ -53,16 +51,3 @@ class ClassifyTask:
             return {}
         scores_NK, present_NK = tag_scores(network, self.validation, self.config, self.device)
         return {"tag_map": tag_map(scores_NK, present_NK), "tag_f1": tag_f1(scores_NK, present_NK)}
-
-
-def tag_scores(network: Network, tagged: TaggedSet, config: Config, device: torch.device) -> tuple[Any, Any]:
-    """Class probabilities and tags of a set, (N, K) each, one scale, in the same order."""
-    images = ScaledImages(tagged.records, (config.augment.size,), network.backbone.stride, config.classify.batch_size)
-    scores: list[Tensor] = []
-    present: list[Any] = []
-    for batch in load_batches(images, num_workers(config.run), device):
-        with torch.inference_mode(), autocast(config.run, device):
-            logits_BK = network.classify(batch.at_scales(device)[0])
-        scores.append(logits_BK.float().sigmoid().cpu())
-        present += [tagged.present(record) for record in batch.records]
-    return torch.cat(scores).numpy(), np.stack(present)

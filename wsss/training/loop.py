@@ -20,16 +20,16 @@ from wsss.config import Config, Optimisation
 from wsss.data.augment import Key, StepBatches, TrainingImages, mix
 from wsss.data.loading import collate, read_ahead
 from wsss.data.records import TaggedSet
-from wsss.data.supervision import chosen_on, joined
-from wsss.device import autocast, num_workers
 from wsss.errors import Interrupted, MachineError
 from wsss.files import DiskError, sync_file, sync_folder
+from wsss.machine import autocast, num_workers
+from wsss.models.checkpoint import part_of, read_checkpoint, save_checkpoint
 from wsss.models.network import Network
+from wsss.outputs.provenance import chosen_on, joined
 from wsss.reporting import Reporter
 from wsss.stopping import StopRequest, stop_requests
 from wsss.training.average import MovingAverage
 from wsss.training.bad_loss import BadStep, LossWatch, save_batch
-from wsss.training.checkpoint import part_of, read_checkpoint, save_checkpoint
 from wsss.training.metrics import METRICS, append_row, drop_rows_after
 from wsss.training.optimiser import make_optimizer
 from wsss.training.pace import Pace

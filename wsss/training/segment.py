@@ -15,16 +15,12 @@ import torch
 from torch import Tensor
 
 from wsss.config import Config, SegmentSection
-from wsss.data.masks import read_mask
 from wsss.data.records import TaggedSet
-from wsss.data.scaled import ScaledImages, load_batches
-from wsss.device import autocast, num_workers
-from wsss.evaluation.confusion import ConfusionMatrix
+from wsss.inference.score import score_split
 from wsss.labels.recipe import agree, complete, refine
 from wsss.maps.generate import forward_with_maps
 from wsss.maps.recorder import MapSettings
 from wsss.maps.scores import normalise_scores
-from wsss.models.averaged import label_probabilities
 from wsss.models.backbone import Features
 from wsss.models.network import Network
 from wsss.training.dense_energy import dense_energy
@@ -168,19 +164,3 @@ class SegmentTask:
         if "saliency" in batch and section.weight_saliency:
             terms["saliency"] = section.weight_saliency * saliency_loss(scores_BCHW, batch["saliency"].float() / 255)
         return terms
-
-
-def score_split(network: Network, tagged: TaggedSet, config: Config, device: torch.device) -> ConfusionMatrix:
-    """Confusion matrix of a network on a split with masks: one scale (that of the crops), no flip, no CRF."""
-    records = [record for record in tagged.records if tagged.mask_path(record) is not None]
-    images = ScaledImages(records, (config.augment.size,), network.backbone.stride, config.segment.batch_size)
-    matrix = ConfusionMatrix(len(tagged.classes) + 1)
-    for batch in load_batches(images, num_workers(config.run), device):
-        sizes = [(image.shape[0], image.shape[1]) for image in batch.images]
-        with autocast(config.run, device):
-            probabilities = label_probabilities(network, batch.at_scales(device), sizes)
-        for record, probabilities_CHW in zip(batch.records, probabilities, strict=True):
-            path = tagged.mask_path(record)
-            assert path is not None
-            matrix.update(probabilities_CHW.argmax(dim=0).cpu().numpy(), read_mask(path))
-    return matrix

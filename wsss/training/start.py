@@ -18,27 +18,29 @@ from wsss.config import Config
 from wsss.data.augment import TrainingImages
 from wsss.data.layers import NO_SALIENCY, check_layers
 from wsss.data.records import TaggedSet
-from wsss.data.supervision import UNKNOWN, joined, of_data
-from wsss.device import prepare_device
+from wsss.data.splits import open_training
 from wsss.errors import Interrupted, MachineError, UsageError
 from wsss.files import DiskError, sweep
-from wsss.labels.make import make_pseudo_labels
-from wsss.labels.manifest import of_labels
-from wsss.lock import locked
-from wsss.models.network import Network
-from wsss.reporting import Reporter
-from wsss.training.checkpoint import (
+from wsss.inference.labelling import make_pseudo_labels
+from wsss.inference.settings import for_run
+from wsss.machine import prepare_device
+from wsss.models.checkpoint import (
+    build_from,
     file_hash,
     find_checkpoint,
-    for_run,
     load_network,
     network_from,
     part_of,
     read_checkpoint,
 )
+from wsss.models.network import Network
+from wsss.outputs.folder import of_labels
+from wsss.outputs.lock import locked
+from wsss.outputs.provenance import UNKNOWN, joined, of_data
+from wsss.outputs.run import check_free, check_resumable, check_same_data, create_run
+from wsss.reporting import Reporter
 from wsss.training.classify import ClassifyTask
 from wsss.training.loop import Loop
-from wsss.training.run import build_from, check_free, check_resumable, check_same_data, create_run, open_training
 from wsss.training.segment import SegmentTask
 
 TEACHER, LABELS = "teacher", "labels"

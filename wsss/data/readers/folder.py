@@ -1,6 +1,6 @@
 """The folder layout: any tree of images and one table of their tags.
 
-Labels stay words in this module; ``wsss.data.open`` gives them their indices.
+Labels stay words in this module; ``wsss.data.dataset`` gives them their indices.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wsss.data.findings import BadData, Finding, Note, Place, refuse
 from wsss.data.images import list_images
-from wsss.data.tag_table import TagFile, TagLine, read_tag_file
+from wsss.data.readers.tag_table import TagFile, TagLine, read_tag_file
 
 NOT_IMAGES = ("masks", "Saliency")
 """Folders of PNG files that are no photographs."""

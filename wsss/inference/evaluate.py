@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from wsss.data.masks import IGNORE_INDEX, read_mask
 from wsss.data.records import Record, TaggedSet
 from wsss.errors import DataError
-from wsss.evaluation.artefact import Manifest, crossing, find_artefact
 from wsss.evaluation.confusion import ConfusionMatrix, ThresholdSweep
 from wsss.evaluation.errors import ErrorCounts, ErrorKind
 from wsss.evaluation.report import ErrorReport, LostPixels, Report, ScoreReport
+from wsss.outputs.artefact import Manifest, crossing, find_artefact
 
 READERS = 4
 """Threads that decode files ahead of the counting; decoding releases the GIL."""

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsss.data.open import list_splits, open_data
+from wsss.data.dataset import list_splits, open_data
+from wsss.data.readers.voc import VOC_CLASSES, xml_labels
 from wsss.data.records import TaggedSet
-from wsss.data.voc import VOC_CLASSES, xml_labels
 from wsss.errors import DataError, UsageError
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
+from wsss.data.dataset import open_data
 from wsss.data.masks import IGNORE_INDEX, PALETTE, read_mask, write_mask
-from wsss.data.open import open_data
 from wsss.data.scenes import SceneSettings, write_scenes
-from wsss.evaluation.overlay import GAP, key
-from wsss.inference.demo import TILE_WIDTH, overview
+from wsss.demo import TILE_WIDTH, overview
+from wsss.outputs.pictures import GAP, key
 
 
 def test_one_key_for_all_rows(tmp_path: Path) -> None:

@@ -8,12 +8,20 @@ from pathlib import Path
 from typing import Literal
 
 from wsss.data.findings import BadData, Finding, Note, refuse
-from wsss.data.folder import ListedImage, Listing, first_few, folder_images, image_folder, open_tag_file, read_folder
 from wsss.data.images import IMAGE_SUFFIXES, list_images, split_suffix
 from wsss.data.masks import IGNORE_INDEX
+from wsss.data.readers.folder import (
+    ListedImage,
+    Listing,
+    first_few,
+    folder_images,
+    image_folder,
+    open_tag_file,
+    read_folder,
+)
+from wsss.data.readers.tag_table import TAG_FILES, TagFile, find_tag_file, read_text
+from wsss.data.readers.voc import IMAGES, is_voc, read_voc, voc_splits
 from wsss.data.records import Record, TaggedSet
-from wsss.data.tag_table import TAG_FILES, TagFile, find_tag_file, read_text
-from wsss.data.voc import IMAGES, is_voc, read_voc, voc_splits
 from wsss.errors import DataError, UsageError
 
 Layout = Literal["auto", "voc", "folder"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wsss.data.open import list_splits, open_data
+from wsss.data.dataset import list_splits, open_data
 from wsss.errors import DataError, UsageError
 
 

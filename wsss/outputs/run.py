@@ -12,7 +12,6 @@ import json
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,71 +20,14 @@ import timm
 import torch
 
 import wsss
-from wsss.config import Config, DataSection, to_yaml
-from wsss.data.check import keep_readable
-from wsss.data.open import list_splits, open_data
+from wsss.config import Config, to_yaml
 from wsss.data.records import TaggedSet
 from wsss.errors import DataError, UsageError
 from wsss.files import sweep, sync_folder, write_whole
-from wsss.lock import content, refuse_held
-from wsss.models.network import Network, build_network
-from wsss.reporting import Reporter
+from wsss.outputs.lock import content, refuse_held
 
-TRAIN_SPLITS = ("train_aug", "trainaug", "train")
-"""Splits taken for training where none is named, in this order."""
 FACTS, SETTINGS = "run.json", "config.yaml"
 """What a run writes before its first checkpoint, in this order."""
-
-
-def open_split(
-    data: DataSection, split: str | None, reporter: Reporter, classes: Sequence[str] | None = None
-) -> TaggedSet:
-    """One split without its unreadable images, which are named.
-
-    Raises:
-        UsageError, DataError: see ``open_data`` and ``keep_readable``.
-    """
-    if data.root is None:
-        raise UsageError("no data folder was given", "--data DIR")
-    tagged = open_data(
-        data.root, split=split, layout=data.layout, tags=data.tags, tags_from=data.tags_from, classes=classes
-    )
-    reporter.begin(f"checking {tagged.split}", len(tagged))
-    tagged, bad = keep_readable(tagged, limit=data.bad_limit, on_progress=lambda done: reporter.advance())
-    for message in bad:
-        reporter.say(f"skipped {message}")
-    if bad:
-        reporter.say(f"split {tagged.split}: {len(bad)} of {len(bad) + len(tagged)} images skipped")
-    return tagged
-
-
-def open_training(
-    config: Config, reporter: Reporter, classes: Sequence[str] | None = None
-) -> tuple[TaggedSet, TaggedSet | None]:
-    """The training split and, where there is one, the validation split, with the same classes."""
-    data = config.data
-    if data.root is None:
-        raise UsageError("no data folder was given", "--data DIR")
-    train_split = data.train_split or _train_split(data.root, data)
-    splits = list_splits(data.root, data.layout, data.tags)
-    val_split = data.val_split or ("val" if "val" in splits and train_split != "val" else None)
-    train = open_split(data, train_split, reporter, classes)
-    reporter.say(train.summary())
-    val = open_split(data, val_split, reporter, train.classes) if val_split is not None else None
-    return train, val
-
-
-def open_to_label(config: Config, reporter: Reporter, classes: Sequence[str]) -> TaggedSet:
-    """The split that ``make-pseudo`` labels: the one named, else the one that training takes."""
-    data = config.data
-    if data.root is None:
-        raise UsageError("no data folder was given", "--data DIR")
-    return open_split(data, data.train_split or _train_split(data.root, data), reporter, classes)
-
-
-def _train_split(root: Path, data: DataSection) -> str | None:
-    splits = list_splits(root, data.layout, data.tags)
-    return next((name for name in TRAIN_SPLITS if name in splits), None)
 
 
 CHANGES = {
@@ -214,19 +156,3 @@ def check_resumable(run: Path) -> None:
 
 def _is_beginning(run: Path) -> bool:
     return content(run) in ({FACTS}, {FACTS, SETTINGS})
-
-
-def build_from(config: Config, classes: Sequence[str], *, decoder: bool) -> Network:
-    """The network a config describes, its random parts drawn from the seed."""
-    torch.manual_seed(config.run.seed)
-    model = config.model
-    return build_network(
-        model.backbone,
-        classes,
-        None if model.weights == "none" else model.weights,
-        readout=model.readout,
-        decoder=decoder,
-        decoder_channels=model.decoder_channels,
-        drop_path=model.drop_path,
-        vit=model.vit,
-    )

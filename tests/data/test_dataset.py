@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from wsss.data.open import checked_classes, list_splits, open_data, open_unlabelled
+from wsss.data.dataset import checked_classes, list_splits, open_data, open_unlabelled
 from wsss.errors import DataError
-from wsss.labels.manifest import write_manifest
+from wsss.outputs.folder import write_manifest
 
 
 def test_a_missing_root(tmp_path: Path) -> None:

@@ -21,13 +21,13 @@ from wsss.config import Config
 from wsss.data.masks import write_mask
 from wsss.data.records import Record
 from wsss.data.scaled import ScaledBatch
-from wsss.device import autocast
-from wsss.evaluation.overlay import overlay, with_key, write_jpeg
+from wsss.inference.remaining import label_remaining
 from wsss.labels.crf import Crf, CrfSettings, crf_labels, crf_ranks
-from wsss.labels.manifest import count_pixels, label_path, output_folder, source, write_manifest
-from wsss.labels.remaining import label_remaining
+from wsss.machine import autocast
 from wsss.models.averaged import label_probabilities
 from wsss.models.network import Network
+from wsss.outputs.folder import count_pixels, label_path, output_folder, source, write_manifest
+from wsss.outputs.pictures import overlay, with_key, write_jpeg
 from wsss.reporting import Reporter
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from wsss.data.check import keep_readable, too_many_broken, why_unreadable
+from wsss.data.readable import keep_readable, too_many_broken, why_unreadable
 from wsss.data.records import Record, TaggedSet
 from wsss.errors import DataError
 

@@ -22,13 +22,13 @@ import numpy as np
 
 from wsss import __version__
 from wsss.config import Config, to_yaml
-from wsss.data.folder import first_few
 from wsss.data.masks import IGNORE_INDEX, read_mask
+from wsss.data.readers.folder import first_few
 from wsss.data.records import Record
-from wsss.data.supervision import LABEL_MAPS, Supervision
 from wsss.errors import DataError, UsageError
 from wsss.files import sweep, sync_folder, write_whole
-from wsss.lock import content, locked
+from wsss.outputs.lock import content, locked
+from wsss.outputs.provenance import LABEL_MAPS, Supervision
 from wsss.reporting import Reporter
 from wsss.stopping import StopRequest, stop_requests
 

@@ -11,8 +11,8 @@ import torch
 from wsss.config import Config
 from wsss.data.records import Record
 from wsss.data.scaled import ScaledBatch, ScaledImages, load_batches
-from wsss.device import num_workers
 from wsss.labels.crf import crf_processes
+from wsss.machine import num_workers
 from wsss.pool import Pool
 from wsss.reporting import Reporter
 from wsss.stopping import StopRequest

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from wsss.evaluation.report import Report, ScoreReport, print_report
+from wsss.cli.report import print_report
+from wsss.evaluation.report import Report, ScoreReport
 
 REPORT = Report(
     split="val",

@@ -16,15 +16,15 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as T
 
 from wsss.config import Config
+from wsss.data.dataset import open_unlabelled
 from wsss.data.images import read_image
 from wsss.data.masks import PALETTE, read_mask
-from wsss.data.open import open_unlabelled
 from wsss.errors import UsageError
-from wsss.evaluation.overlay import KEY_MIN_WIDTH, key
-from wsss.inference.predict import Seen, predict_masks
-from wsss.labels.manifest import read_manifest
+from wsss.inference.predicting import Seen, predict_masks
 from wsss.models.averaged import label_probabilities
 from wsss.models.network import Network
+from wsss.outputs.folder import read_manifest
+from wsss.outputs.pictures import KEY_MIN_WIDTH, key
 from wsss.reporting import Silent
 
 CPU = torch.device("cpu")

@@ -10,10 +10,10 @@ from xml.etree import ElementTree
 import numpy as np
 
 from wsss.data.findings import BadData, Note, Place, refuse
-from wsss.data.folder import ListedImage, Listing, missing_images, untagged_images
 from wsss.data.images import list_images
 from wsss.data.masks import IGNORE_INDEX, read_mask, unknown_indices
-from wsss.data.tag_table import TAG_FILES, find_tag_file, image_name, read_tag_file, read_text
+from wsss.data.readers.folder import ListedImage, Listing, missing_images, untagged_images
+from wsss.data.readers.tag_table import TAG_FILES, find_tag_file, image_name, read_tag_file, read_text
 
 TagSource = Literal["file", "xml", "masks"]
 Names = tuple[str, ...] | None

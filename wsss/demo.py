@@ -14,22 +14,22 @@ from pathlib import Path
 import numpy as np
 
 from wsss.config import Config
+from wsss.data.dataset import open_data
 from wsss.data.images import read_image
 from wsss.data.masks import read_mask
-from wsss.data.open import open_data
 from wsss.data.records import TaggedSet
 from wsss.data.scenes import SceneSettings, write_scenes
-from wsss.device import prepare_device
 from wsss.errors import UsageError
-from wsss.evaluation.evaluate import evaluate_labels, evaluate_scores
-from wsss.evaluation.overlay import contact_sheet, overlay, with_key, write_jpeg
 from wsss.evaluation.tagging import tag_map
-from wsss.inference.predict import predict_masks
-from wsss.labels.make import Wanted, make_pseudo_labels
+from wsss.inference.evaluate import evaluate_labels, evaluate_scores
+from wsss.inference.labelling import Wanted, make_pseudo_labels
+from wsss.inference.predicting import predict_masks
+from wsss.inference.score import tag_scores
+from wsss.machine import prepare_device
+from wsss.models.checkpoint import file_hash, load_network
+from wsss.outputs.pictures import contact_sheet, overlay, with_key, write_jpeg
+from wsss.outputs.run import check_free
 from wsss.reporting import Reporter
-from wsss.training.checkpoint import file_hash, load_network
-from wsss.training.classify import tag_scores
-from wsss.training.run import check_free
 from wsss.training.start import train_classifier, train_segmenter
 
 TILE_WIDTH = 200

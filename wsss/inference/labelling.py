@@ -24,19 +24,19 @@ from wsss.data.layers import NO_SALIENCY, check_layers, read_layer
 from wsss.data.masks import write_mask
 from wsss.data.records import Record, TaggedSet
 from wsss.data.scaled import ScaledBatch, equal_sizes
-from wsss.data.supervision import UNKNOWN, joined, of_data
-from wsss.device import autocast
-from wsss.evaluation.overlay import contact_sheet, overlay, with_key, write_jpeg
 from wsss.files import write_whole
+from wsss.inference.remaining import label_remaining
 from wsss.labels.crf import Crf
-from wsss.labels.manifest import count_pixels, forget, label_path, output_folder, source, write_manifest
 from wsss.labels.recipe import complete, refine_to_image
-from wsss.labels.remaining import label_remaining
 from wsss.labels.slots import Slots
+from wsss.machine import autocast
 from wsss.maps.generate import multiscale_scores
 from wsss.maps.recorder import MapSettings
 from wsss.models.averaged import LabelProbabilities
 from wsss.models.network import Network
+from wsss.outputs.folder import count_pixels, forget, label_path, output_folder, source, write_manifest
+from wsss.outputs.pictures import contact_sheet, overlay, with_key, write_jpeg
+from wsss.outputs.provenance import UNKNOWN, joined, of_data
 from wsss.reporting import Reporter
 
 PIXELS_AT_ONCE = {"cpu": 1}

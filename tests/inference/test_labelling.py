@@ -18,20 +18,20 @@ from PIL import Image
 from torch import Tensor
 
 from wsss.config import Config, to_yaml
+from wsss.data.dataset import open_data
 from wsss.data.images import read_image
 from wsss.data.masks import IGNORE_INDEX, read_mask, write_mask
-from wsss.data.open import open_data
 from wsss.data.records import TaggedSet
 from wsss.data.scaled import ScaledImages, load_batches
 from wsss.errors import DataError, UsageError
-from wsss.evaluation.overlay import key
-from wsss.labels.make import PIXELS_AT_ONCE, Wanted, make_pseudo_labels
-from wsss.labels.manifest import read_manifest
+from wsss.inference.labelling import PIXELS_AT_ONCE, Wanted, make_pseudo_labels
 from wsss.labels.recipe import complete, refine_to_image
 from wsss.maps.generate import multiscale_scores
 from wsss.maps.recorder import MapSettings
 from wsss.models.averaged import label_probabilities
 from wsss.models.network import Network
+from wsss.outputs.folder import read_manifest
+from wsss.outputs.pictures import key
 from wsss.reporting import Reporter, Silent
 
 CPU = torch.device("cpu")
@@ -450,7 +450,7 @@ def test_a_failure_names_its_image(
     def fail(path: Path, label_HW: np.ndarray[Any, Any]) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("wsss.labels.make.write_mask", fail)
+    monkeypatch.setattr("wsss.inference.labelling.write_mask", fail)
     with pytest.raises(OSError, match="No space left") as caught:
         make(tmp_path / "out")
     assert any(caught.value.__notes__ == [f"while working on {record.name}"] for record in tagged.records)
@@ -480,7 +480,7 @@ def test_images_refined_together_are_labelled_as_if_each_were_alone(
         groups.append(len(images_B3HW))
         return refine_to_image(images_B3HW, *rest)
 
-    monkeypatch.setattr("wsss.labels.make.refine_to_image", counted)
+    monkeypatch.setattr("wsss.inference.labelling.refine_to_image", counted)
     for pixels in (1, 1 << 22):
         monkeypatch.setitem(PIXELS_AT_ONCE, "cpu", pixels)
         out = tmp_path / str(pixels)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsss.data.findings import Place
-from wsss.data.tag_table import image_name, label_separator, read_tag_file
+from wsss.data.readers.tag_table import image_name, label_separator, read_tag_file
 from wsss.errors import DataError
 
 
@@ -166,7 +166,7 @@ def test_image_names(image: str, name: tuple[str, str]) -> None:
 
 
 def test_the_tables_of_the_readme(tmp_path: Path) -> None:
-    readme = (Path(__file__).parents[2] / "data" / "README.md").read_text()
+    readme = (Path(__file__).parents[3] / "data" / "README.md").read_text()
     csv_table = readme.split("```csv\n")[1].split("```")[0]
     json_table = next(part for part in readme.split("`") if part.startswith("{"))
     expected = {"street/0001": ("traffic light", "bus"), "street/0002": ("bus",), "street/0003": ()}

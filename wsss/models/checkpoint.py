@@ -33,9 +33,6 @@ UNCHECKED = 2**30
 MOST_TIMES, MOST_BESIDE = 8, 2**20
 """A checkpoint holds at most so many times the memory of its network (Adam and a moving average make it 4), and bytes
 beside."""
-ZOOM = 1.4
-"""Side to read whole images at, relative to that of the training's crops, which show their objects larger: they are
-enlarged parts of an image (Touvron et al., "Fixing the train-test resolution discrepancy", 2019)."""
 
 
 def save_checkpoint(path: Path, network: Network, config: Config, **state: Any) -> None:
@@ -217,20 +214,23 @@ def load_network(run: Path, which: str = "last") -> tuple[Network, Config, Path]
     return network, config, path
 
 
-def for_run(config: Config, trained: Config) -> Config:
-    """A config for using a trained network: its model section and, where no scales were given, such as suit its crops.
-
-    Masks are predicted at the side of the crops. Maps are read at ``ZOOM`` times that.
-    """
-    update: dict[str, Any] = {"model": trained.model}
-    for name, zoom in (("maps", ZOOM), ("predict", 1.0)):
-        section = getattr(config, name)
-        if "scales" not in section.model_fields_set:
-            update[name] = section.model_copy(update={"scales": (round(zoom * trained.augment.size),)})
-    return config.model_copy(update=update)
-
-
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def build_from(config: Config, classes: Sequence[str], *, decoder: bool) -> Network:
+    """The network a config describes, its random parts drawn from the seed."""
+    torch.manual_seed(config.run.seed)
+    model = config.model
+    return build_network(
+        model.backbone,
+        classes,
+        None if model.weights == "none" else model.weights,
+        readout=model.readout,
+        decoder=decoder,
+        decoder_channels=model.decoder_channels,
+        drop_path=model.drop_path,
+        vit=model.vit,
+    )

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from wsss.data.masks import IGNORE_INDEX, write_mask
 from wsss.data.records import Record, TaggedSet
 from wsss.errors import DataError
-from wsss.evaluation.artefact import crossing, find_artefact
 from wsss.evaluation.confusion import ConfusionMatrix
-from wsss.evaluation.evaluate import evaluate_labels, evaluate_scores, strongest_class
+from wsss.inference.evaluate import evaluate_labels, evaluate_scores, strongest_class
+from wsss.outputs.artefact import crossing, find_artefact
 
 CLASSES = ("cat", "dog")
 TRUTHS = {

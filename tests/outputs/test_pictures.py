@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsss.data.masks import IGNORE_INDEX, PALETTE
-from wsss.evaluation.overlay import (
+from wsss.outputs.pictures import (
     CAPTION_HEIGHT,
     CAPTION_SIZE,
     CONTOUR,

@@ -1,0 +1,1 @@
+"""What this program writes: run folders, folders of label maps, pictures, and where each comes from."""
