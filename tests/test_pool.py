@@ -10,20 +10,21 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
 import pytest
 
-from wsss.errors import Interrupted, MachineError
-from wsss.pool import WRITERS, Pool, Processes
+from wsss.errors import MachineError
+from wsss.pool import MOST_PIXELS, WRITERS, Job, Pool
+from wsss.processes import Processes
 
 PATIENCE = 20.0
 """Seconds after which a test that waits has failed."""
 
-Jobs = list[tuple[str, Callable[[], Any]]]
+Jobs = list[Job[Any]]
 
 
 def helpers(count: int) -> Processes[..., Any]:
@@ -43,7 +44,7 @@ def gone(pid: int) -> bool:
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_any_number_of_processes_gives_the_same_results(count: int) -> None:
     with Pool(count) as pool, Processes(operator.mul, count) as processes:
-        jobs = ((str(i), partial(processes.call, str(i), i, i)) for i in range(40))
+        jobs = (Job(str(i), partial(processes.call, str(i), i, i)) for i in range(40))
         assert list(pool.run(jobs)) == [i * i for i in range(40)]
 
 
@@ -60,26 +61,50 @@ def test_results_come_in_the_order_of_the_jobs() -> None:
         return 2
 
     with Pool() as pool:
-        assert list(pool.run([("first", first), ("second", second)])) == [1, 2]
+        assert list(pool.run([Job("first", first), Job("second", second)])) == [1, 2]
 
 
 def test_jobs_in_flight_are_bounded() -> None:
     """Every job waits until no more are taken, and none waits in vain."""
     taken, full = 0, threading.Event()
 
-    def jobs(pool: Pool) -> Iterator[tuple[str, Callable[[], bool]]]:
+    def jobs(pool: Pool) -> Iterator[Job[bool]]:
         nonlocal taken
         for i in range(20):
             taken += 1
             if taken == pool.in_flight:
                 full.set()
-            yield str(i), partial(full.wait, PATIENCE)
+            yield Job(str(i), partial(full.wait, PATIENCE))
 
     with Pool() as pool:
         for done, waited in enumerate(pool.run(jobs(pool))):
             assert waited
             assert done < taken <= done + pool.in_flight
     assert taken == 20
+
+
+def test_jobs_of_many_pixels_are_held_one_by_one() -> None:
+    """Two of half the bound fit together, a third waits; one above the bound runs alone."""
+    held: list[int] = []
+    most: list[int] = []
+    lock = threading.Lock()
+
+    def jobs() -> Iterator[Job[None]]:
+        for pixels in [MOST_PIXELS // 2] * 6 + [2 * MOST_PIXELS] + [MOST_PIXELS // 2] * 3:
+            with lock:
+                held.append(pixels)  # the job exists from here on
+                most.append(sum(held))
+            yield Job("photo", partial(release, pixels), pixels)
+
+    def release(pixels: int) -> None:
+        time.sleep(0.01)
+        with lock:
+            held.remove(pixels)
+
+    with Pool() as pool:
+        assert len(list(pool.run(jobs()))) == 10
+    assert not held
+    assert max(most) <= 2 * MOST_PIXELS + MOST_PIXELS // 2 * 2  # what is held, and the next job
 
 
 def test_an_error_names_the_image_and_cancels_the_rest() -> None:
@@ -96,12 +121,12 @@ def test_an_error_names_the_image_and_cancels_the_rest() -> None:
         begun.append(i)
         assert release.wait(PATIENCE)
 
-    def jobs(others: int) -> Iterator[tuple[str, Callable[[], None]]]:
-        yield "moth", fail
+    def jobs(others: int) -> Iterator[Job[None]]:
+        yield Job("moth", fail)
         for i in range(others):
             if i == others - 1:
                 taken.set()
-            yield str(i), partial(wait, i)
+            yield Job(str(i), partial(wait, i))
 
     with pytest.raises(ValueError, match="too dark") as caught, Pool() as pool:
         list(pool.run(jobs(pool.in_flight - 1)))
@@ -113,7 +138,7 @@ def test_an_error_names_the_image_and_cancels_the_rest() -> None:
 def test_an_error_in_a_process_keeps_its_traceback(count: int) -> None:
     with Pool(count) as pool, helpers(count) as processes:
         pids = {processes.call("pid", os.getpid) for _ in range(count)}
-        jobs = [("bee", partial(processes.call, "bee", operator.truediv, 1, 0))]
+        jobs = [Job("bee", partial(processes.call, "bee", operator.truediv, 1, 0))]
         with pytest.raises(RuntimeError, match=r"(?s)^bee: call failed .*\bTraceback .*ZeroDivisionError"):
             list(pool.run(jobs))
         assert processes.call("after", operator.add, 1, 2) == 3
@@ -124,8 +149,8 @@ def test_a_process_that_dies() -> None:
     """The image that it died of is told, whichever meets the dead process later."""
     with Pool(2) as pool, helpers(2) as processes:
         pids = [worker.pid for worker in processes._workers]
-        jobs: Jobs = [("fly", partial(processes.call, "fly", os._exit, 3))]
-        jobs += [(str(i), partial(processes.call, str(i), os.getpid)) for i in range(9)]
+        jobs: Jobs = [Job("fly", partial(processes.call, "fly", os._exit, 3))]
+        jobs += [Job(str(i), partial(processes.call, str(i), os.getpid)) for i in range(9)]
         with pytest.raises(MachineError, match=r"^fly: the process of call left with status 3; perhaps") as caught:
             list(pool.run(jobs))
         assert caught.value.exit_status == 4
@@ -148,8 +173,8 @@ def test_ctrl_c_does_not_wait_for_processes() -> None:
     def run(pids: list[int]) -> None:
         with Pool(2) as pool, helpers(2) as processes:
             pids += [worker.pid for worker in processes._workers]
-            jobs: Jobs = [("first", lambda: None)]
-            jobs += [(str(i), partial(processes.call, str(i), time.sleep, 60)) for i in range(5)]
+            jobs: Jobs = [Job("first", lambda: None)]
+            jobs += [Job(str(i), partial(processes.call, str(i), time.sleep, 60)) for i in range(5)]
             for _ in pool.run(jobs):
                 raise KeyboardInterrupt
 
@@ -162,30 +187,11 @@ def test_ctrl_c_does_not_wait_for_processes() -> None:
     assert all(map(gone, pids))
 
 
-def test_sigterm_unwinds_and_is_handed_back() -> None:
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    with pytest.raises(Interrupted, match="stopped by SIGTERM") as caught, Pool() as pool:
-        list(pool.run([("first", lambda: os.kill(os.getpid(), signal.SIGTERM)), ("second", lambda: time.sleep(0.2))]))
-    assert caught.value.exit_status == 75
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-
-
-def test_who_handles_sigterm_already_goes_on_to() -> None:
-    calls: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: calls.append(number))
-    try:
-        with Pool():
-            os.kill(os.getpid(), signal.SIGTERM)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert calls == [signal.SIGTERM]
-
-
 def test_processes_end_with_the_one_that_started_them() -> None:
     """Killed, it can tell them nothing. Standard error stays open as long as any of them lives."""
     code = (
         "import operator, os\n"
-        "from wsss.pool import Processes\n"
+        "from wsss.processes import Processes\n"
         "processes = Processes(operator.call, 2)\n"
         "assert processes.call('one', operator.add, 1, 2) == 3\n"
         "os.kill(os.getpid(), 9)"
@@ -207,8 +213,8 @@ def test_an_error_keeps_nothing_alive() -> None:
     """Else a loader and its workers would wait for the garbage collector."""
 
     class Loader:
-        def jobs(self) -> Iterator[tuple[str, Callable[[], float]]]:
-            yield "bee", partial(operator.truediv, 1, 0)
+        def jobs(self) -> Iterator[Job[float]]:
+            yield Job("bee", partial(operator.truediv, 1, 0))
 
     loader = Loader()
     alive = weakref.ref(loader)

@@ -13,7 +13,7 @@ from wsss.data import scaled
 from wsss.data.dataset import open_data
 from wsss.data.images import image_size
 from wsss.data.records import TaggedSet
-from wsss.data.scaled import ScaledBatch, ScaledImages, equal_sizes, load_batches
+from wsss.data.scaled import ScaledBatch, ScaledImages, equal_sizes, load_batches, reduced_size
 
 SCALES = (48, 72)
 STRIDE = (8, 8)
@@ -25,8 +25,13 @@ def tagged(scenes: Path) -> TaggedSet:
     return open_data(scenes, split="train")
 
 
-def images(tagged: TaggedSet, batch_size: int) -> ScaledImages:
-    return ScaledImages(tagged.records, SCALES, STRIDE, batch_size)
+EACH = 40 * 56 + 64 * 80
+"""Pixels of one of the scenes at both scales."""
+
+
+def images(tagged: TaggedSet, count: int) -> ScaledImages:
+    """Batches of at most so many images."""
+    return ScaledImages(tagged.records, SCALES, STRIDE, count * EACH, images=True)
 
 
 @pytest.mark.parametrize("batch_size", [2, 5, 100])
@@ -37,6 +42,7 @@ def test_mixed_shapes_are_batched_as_if_each_image_were_alone(tagged: TaggedSet,
     seen = []
     for batch in load_batches(images(tagged, batch_size), 0):
         assert len(batch.records) <= batch_size
+        assert batch.sizes == [tuple(image.shape[:2]) for image in batch.images]
         for i, record in enumerate(batch.records):
             seen.append(record.name)
             assert torch.equal(batch.images[i], alone[record.name].images[0])
@@ -46,11 +52,34 @@ def test_mixed_shapes_are_batched_as_if_each_image_were_alone(tagged: TaggedSet,
 
 
 def test_images_of_one_size_are_grouped_up_to_so_many_pixels() -> None:
-    images = [torch.empty(*size, 3) for size in ((2, 3), (3, 2), (2, 3), (9, 9), (2, 3), (2, 3))]
-    assert equal_sizes(images, range(6), 12) == [[0, 2], [4, 5], [1], [3]]
-    assert equal_sizes(images, [4, 2], 100) == [[4, 2]]
-    assert equal_sizes(images, range(6), 1) == [[0], [2], [4], [5], [1], [3]]
-    assert equal_sizes(images, [], 1) == []
+    sizes = [(2, 3), (3, 2), (2, 3), (9, 9), (2, 3), (2, 3)]
+    assert equal_sizes(sizes, range(6), 12) == [[0, 2], [4, 5], [1], [3]]
+    assert equal_sizes(sizes, [4, 2], 100) == [[4, 2]]
+    assert equal_sizes(sizes, range(6), 1) == [[0], [2], [4], [5], [1], [3]]
+    assert equal_sizes(sizes, [], 1) == []
+
+
+def test_a_batch_is_bounded_in_pixels(tagged: TaggedSet) -> None:
+    """One image above the bound is a batch of its own; just below it three become two and one."""
+    assert {len(batch) for batch in ScaledImages(tagged.records, SCALES, STRIDE, 1).batches} == {1}
+    assert max(len(batch) for batch in ScaledImages(tagged.records, SCALES, STRIDE, 3 * EACH).batches) == 3
+    assert max(len(batch) for batch in ScaledImages(tagged.records, SCALES, STRIDE, 3 * EACH - 1).batches) == 2
+
+
+def test_copies_are_bounded_in_pixels(tagged: TaggedSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole photo stays in the loader; its size is kept, and what is small enough stays as it is."""
+    whole = images(tagged, 1)[0]
+    height, width = whole.sizes[0]
+    assert whole.images[0].shape == (height, width, 3)
+    monkeypatch.setattr(scaled, "LARGEST_SIDE", 40)
+    small = images(tagged, 1)[0]
+    assert small.sizes == [(height, width)]
+    assert small.images[0].shape[0] * small.images[0].shape[1] == pytest.approx(1600, rel=0.05)
+    assert torch.equal(small.scaled[0], whole.scaled[0])
+    assert ScaledImages(tagged.records, SCALES, STRIDE, 1)[0].images == []
+    assert reduced_size(600, 600, 300) == (300, 300)
+    assert reduced_size(300, 299, 300) == (300, 299)
+    assert reduced_size(8000, 6000, 2048) == (2365, 1774)
 
 
 def test_equal_sizes_are_neighbours_among_equally_many_tags(tagged: TaggedSet) -> None:
@@ -87,7 +116,7 @@ class Told(ScaledImages):
     """Says whether a worker read it, in place of the images."""
 
     def __getitem__(self, index: int) -> ScaledBatch:
-        return ScaledBatch(self.batches[index], [torch.tensor(get_worker_info() is not None)], [])
+        return ScaledBatch(self.batches[index], [], [], [torch.tensor(get_worker_info() is not None)])
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])

@@ -1,6 +1,6 @@
 """Label maps as palette PNGs: mode "P", the pixel value is the class index.
 
-Pillow reads the indices as they are; OpenCV would turn them into colours, so masks never pass through it.
+Masks are read with Pillow, which keeps the indices. OpenCV would turn them into colours.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from wsss.data.images import UnreadableImage, opened, stored_mode
 from wsss.files import write_whole
 
 IGNORE_INDEX = 255
-"""Class index of a pixel that teaches nothing and is left out of the ground truth."""
+"""Class index of a pixel that takes no part: in losses, and in scores where the ground truth has it."""
+PIXELS_AT_ONCE = 1 << 20
+"""Pixels that are counted at one time, which bounds the memory of counting."""
 
 
 def voc_palette() -> NDArray[np.uint8]:
@@ -64,15 +66,27 @@ def mask_form(image: Image.Image) -> str | None:
 
 
 def unknown_indices(label_HW: NDArray[np.uint8], num_classes: int) -> list[int]:
-    """Class indices of a mask beyond the classes, sorted; to be ignored is none of them."""
-    counts = np.bincount(label_HW.ravel(), minlength=IGNORE_INDEX + 1)
-    return [int(index) for index in np.flatnonzero(counts) if num_classes < index != IGNORE_INDEX]
+    """Class indices of a mask above ``num_classes``, sorted; IGNORE_INDEX is none of them."""
+    return [index for index in count_indices(label_HW) if num_classes < index != IGNORE_INDEX]
 
 
 def write_mask(path: Path, label_HW: NDArray[np.uint8]) -> None:
     """Write class indices as a palette PNG in the VOC colours; the file appears whole or not at all."""
-    image = Image.fromarray(label_HW)  # mode "L"; putpalette makes it "P" without touching the indices
+    write_whole(path, encode_mask(label_HW))
+
+
+def encode_mask(label_HW: NDArray[np.uint8]) -> bytes:
+    """The content of a palette PNG of class indices in the VOC colours."""
+    image = Image.fromarray(label_HW)  # mode "L"; putpalette makes it "P" and leaves the indices as they are
     image.putpalette(PALETTE.tobytes())
     encoded = io.BytesIO()
     image.save(encoded, format="PNG", optimize=False)
-    write_whole(path, encoded.getvalue())
+    return encoded.getvalue()
+
+
+def count_indices(label_HW: NDArray[np.uint8]) -> dict[int, int]:
+    """Number of pixels of each class index that a label map holds, by index in ascending order."""
+    flat, counts = label_HW.reshape(-1), np.zeros(256, dtype=np.int64)
+    for start in range(0, flat.size, PIXELS_AT_ONCE):  # bincount makes 8 bytes of each pixel
+        counts += np.bincount(flat[start : start + PIXELS_AT_ONCE], minlength=256)
+    return {int(index): int(counts[index]) for index in np.flatnonzero(counts)}

@@ -1,7 +1,9 @@
 """Images for inference: read once, resized to every scale, batched with others of the same shapes.
 
-An image is brought, its aspect ratio kept, to a given area in whole patches, so nothing is padded, and only images
-whose shapes agree at every scale share a batch.
+An image is resized, its aspect ratio kept, to a given area in whole patches, so nothing is padded, and only images
+whose shapes agree at every scale share a batch. A batch is bounded in pixels, not in images. The whole photo exists in
+the loader process alone: what leaves it is as large as the scales ask for, plus a copy of at most ``LARGEST_SIDE``
+squared pixels where the caller wants one.
 
 Shape suffixes: B images, H x W pixels of the original, H_s x W_s pixels at a scale.
 """
@@ -21,25 +23,31 @@ from wsss.data.images import image_size, read_image
 from wsss.data.loading import read_ahead, reading
 from wsss.data.records import Record
 
+LARGEST_SIDE = 2048
+"""Copies of images of a larger area than this squared are reduced to it: for refinement, CRF and pictures."""
+
 
 @dataclass(frozen=True, slots=True)
 class ScaledBatch:
-    """Records and their images, as read and at each scale.
+    """Records and their images at each scale.
 
     Attributes:
         records: B of them.
-        images: each (H, W, 3) uint8 RGB, of its own size.
+        sizes: (H, W) of each original.
         scaled: for each scale (B, 3, H_s, W_s) uint8.
+        images: each (H, W, 3) uint8 RGB, of its own size or reduced to ``LARGEST_SIDE`` squared pixels; empty where
+            they were not asked for.
     """
 
     records: list[Record]
-    images: list[Tensor]
+    sizes: list[tuple[int, int]]
     scaled: list[Tensor]
+    images: list[Tensor]
 
     def pin_memory(self) -> ScaledBatch:
-        """The same in memory that a GPU reads by itself; torch's loader asks for it."""
-        images, scaled = ([image.pin_memory() for image in some] for some in (self.images, self.scaled))
-        return ScaledBatch(self.records, images, scaled)
+        """The same in page-locked memory, from which copies to a GPU run by themselves; called by torch's loader."""
+        scaled, images = ([image.pin_memory() for image in some] for some in (self.scaled, self.images))
+        return ScaledBatch(self.records, self.sizes, scaled, images)
 
     def at_scales(self, device: torch.device) -> list[Tensor]:
         """For each scale (B, 3, H_s, W_s) float32 in [0, 1] on a device."""
@@ -51,32 +59,55 @@ class ScaledImages(Dataset[ScaledBatch]):
 
     Args:
         records: what to read.
-        scales: sides, in pixels, of squares whose area the image is brought to.
+        scales: sides, in pixels, of squares whose area the image is resized to.
         stride: (rows, columns) of a patch.
-        batch_size: at most so many images share a batch.
+        pixels: at most so many pixels of all scales together share a batch, or one image.
+        images: whether batches bring copies of the images too.
     """
 
     def __init__(
-        self, records: Sequence[Record], scales: Sequence[int], stride: tuple[int, int], batch_size: int
+        self,
+        records: Sequence[Record],
+        scales: Sequence[int],
+        stride: tuple[int, int],
+        pixels: int,
+        *,
+        images: bool = False,
     ) -> None:
         self.scales = tuple(scales)
         self.stride = stride
-        self.batches = _batches(records, self.scales, stride, batch_size)
+        self.images = images
+        self.batches = _batches(records, self.scales, stride, pixels)
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, index: int) -> ScaledBatch:
         """One batch."""
-        records = self.batches[index]
-        images = [_read(record) for record in records]
-        scaled = [
-            torch.stack(
-                [resize(image, scaled_size(image.shape[0], image.shape[1], side, self.stride)) for image in images]
-            )
-            for side in self.scales
-        ]
-        return ScaledBatch(records, images, scaled)
+        return scaled_batch(
+            self.batches[index], map(_read, self.batches[index]), self.scales, self.stride, images_too=self.images
+        )
+
+
+def scaled_batch(
+    records: list[Record],
+    images: Iterator[Tensor],
+    scales: Sequence[int],
+    stride: tuple[int, int],
+    *,
+    images_too: bool = False,
+) -> ScaledBatch:
+    """Resize images (H, W, 3) uint8, one after the other, and stack them; their shapes must agree at each scale."""
+    sizes, copies = [], []
+    by_scale: list[list[Tensor]] = [[] for _ in scales]
+    for image_HW3 in images:
+        sizes.append((image_HW3.shape[0], image_HW3.shape[1]))
+        for side, resized in zip(scales, by_scale, strict=True):
+            resized.append(resize(image_HW3, scaled_size(*sizes[-1], side, stride)))
+        if images_too:
+            copies.append(reduced(image_HW3, LARGEST_SIDE))
+        del image_HW3  # before the next one is decoded
+    return ScaledBatch(records, sizes, [torch.stack(resized) for resized in by_scale], copies)
 
 
 def _read(record: Record) -> Tensor:
@@ -85,7 +116,7 @@ def _read(record: Record) -> Tensor:
 
 
 def load_batches(dataset: ScaledImages, workers: int, device: torch.device | None = None) -> Iterator[ScaledBatch]:
-    """Read batches ahead of their use, in order; nothing runs ahead of the only one, so it needs no process.
+    """Read batches ahead of their use, in order; a single batch is read without a process.
 
     Args:
         dataset: the batches.
@@ -111,31 +142,46 @@ def resize(image_HW3: Tensor, size: tuple[int, int]) -> Tensor:
     return resized
 
 
-def equal_sizes(images: Sequence[Tensor], indices: Sequence[int], pixels: int) -> list[list[int]]:
-    """Indices of images (H, W, 3) of one size together, of at most so many pixels in all unless one has more."""
-    groups: dict[torch.Size, list[int]] = defaultdict(list)
+def reduced_size(height: int, width: int, side: int) -> tuple[int, int]:
+    """(H, W) of an image, or where its area is larger than ``side`` squared, of that area and its aspect ratio."""
+    ratio = min(1.0, side / (height * width) ** 0.5)
+    return max(1, round(height * ratio)), max(1, round(width * ratio))
+
+
+def reduced(image_HW3: Tensor, side: int) -> Tensor:
+    """An image (H, W, 3) uint8 as it is, or resized to ``side`` squared pixels where it has more."""
+    size = reduced_size(image_HW3.shape[0], image_HW3.shape[1], side)
+    if size == tuple(image_HW3.shape[:2]):
+        return image_HW3
+    return resize(image_HW3, size).permute(1, 2, 0).contiguous()
+
+
+def equal_sizes(sizes: Sequence[tuple[int, int]], indices: Sequence[int], pixels: int) -> list[list[int]]:
+    """Indices of images of one size together, of at most so many pixels in all, or one image that has more."""
+    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     for i in indices:
-        groups[images[i].shape].append(i)
+        groups[sizes[i]].append(i)
     parts: list[list[int]] = []
-    for (height, width, _), group in groups.items():
+    for (height, width), group in groups.items():
         count = max(1, pixels // (height * width))
         parts += [group[first : first + count] for first in range(0, len(group), count)]
     return parts
 
 
 def _batches(
-    records: Sequence[Record], scales: tuple[int, ...], stride: tuple[int, int], batch_size: int
+    records: Sequence[Record], scales: tuple[int, ...], stride: tuple[int, int], pixels: int
 ) -> list[list[Record]]:
     """Records of equal shapes at every scale together.
 
-    By number of tags, so that few backwards are wasted, then by size, so that many are refined together.
+    By number of tags, so that few backward passes are wasted, then by size, so that many images are refined together.
     """
     buckets: dict[tuple[tuple[int, int], ...], list[Record]] = defaultdict(list)
     sized = [(len(record.tags), image_size(record.image), record) for record in records]
     for _, (height, width), record in sorted(sized, key=lambda entry: entry[:2]):
         buckets[tuple(scaled_size(height, width, side, stride) for side in scales)].append(record)
     batches: list[list[Record]] = []
-    for shape in sorted(buckets):
-        bucket = buckets[shape]
-        batches += [bucket[first : first + batch_size] for first in range(0, len(bucket), batch_size)]
+    for shapes in sorted(buckets):
+        bucket = buckets[shapes]
+        count = max(1, pixels // sum(height * width for height, width in shapes))
+        batches += [bucket[first : first + count] for first in range(0, len(bucket), count)]
     return batches

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.errors import MachineError
-from wsss.pool import Processes
+from wsss.processes import Processes
 
 MIN_PROBABILITY = 1e-5
 """Smallest probability of a class: no pixel is so sure that its neighbours cannot change its mind."""

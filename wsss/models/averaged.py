@@ -1,6 +1,9 @@
-"""Label probabilities averaged over scales and flips.
+"""Label probabilities on one grid, averaged over scales and flips.
 
-Shape suffixes: B images, C = K + 1 label channels, H x W pixels.
+The grid is the finest that the decoder sees: 8 rows and columns a patch of the largest scale. Nothing here depends on
+the size of the photo; ``wsss.labels.bands`` makes labels of that size from the grid, row by row.
+
+Shape suffixes: B images, C = K + 1 label channels, h x w any grid, H x W pixels of a scaled image.
 """
 
 from __future__ import annotations
@@ -11,72 +14,78 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from wsss.models.decoder import OUTPUT_SCALE
 from wsss.models.network import Network
+
+LEAST = torch.finfo(torch.float32).tiny
+"""Smallest mean probability whose logarithm is taken."""
 
 
 class LabelProbabilities:
-    """The mean over passes of what a decoder says of a batch.
+    """The mean over passes of the decoder's label probabilities of a batch.
 
     Args:
-        sizes: (H, W) wanted for each of the B images.
-        channels: for each image the label channels to keep; None keeps all.
+        grid: (h, w) to average on, the finest that the decoder sees (`finest_grid`).
     """
 
-    def __init__(self, sizes: Sequence[tuple[int, int]], channels: Sequence[Sequence[int]] | None = None) -> None:
-        self._sizes = sizes
-        self._channels = channels
-        self._sums: list[Tensor] = []
+    def __init__(self, grid: tuple[int, int]) -> None:
+        self._grid = grid
+        self._first: Tensor | None = None
+        self._sum: Tensor | None = None
         self._passes = 0
 
     @torch.no_grad()
     def add(self, scores_BChw: Tensor, *, mirrored: bool = False) -> None:
-        """Hear one pass: label scores of the images, or of their mirror images, at any size."""
+        """Add one pass: the decoder's scores of the images, or of their mirror images, on any grid."""
+        scores_BChw = scores_BChw.float()
         if mirrored:
             scores_BChw = scores_BChw.flip(3)
-        for i, size in enumerate(self._sizes):
-            scores = F.interpolate(scores_BChw[i : i + 1].float(), size=size, mode="bilinear", align_corners=False)
-            probabilities = scores[0].softmax(dim=0)
-            if self._channels is not None:
-                probabilities = torch.stack([probabilities[channel] for channel in self._channels[i]])
-            if self._passes == 0:
-                self._sums.append(probabilities)
-            else:
-                self._sums[i] += probabilities
+        if scores_BChw.shape[-2:] != self._grid:
+            scores_BChw = F.interpolate(scores_BChw, size=self._grid, mode="bilinear", align_corners=False)
         self._passes += 1
+        if self._passes == 1:
+            self._first = scores_BChw
+            return
+        if self._sum is None:
+            assert self._first is not None
+            self._sum, self._first = self._first.softmax(dim=1), None
+        self._sum += scores_BChw.softmax(dim=1)
 
-    def mean(self) -> list[Tensor]:
-        """For each image (C, H, W) float32; over all channels the probabilities of a pixel sum to 1."""
-        return [total / self._passes for total in self._sums]
+    def log_mean(self) -> Tensor:
+        """(B, C, h, w) float32: logarithm of the mean probability. Of one pass it is the log-softmax of its scores."""
+        if self._first is not None:
+            return self._first.log_softmax(dim=1)
+        assert self._sum is not None, "no pass was added"
+        return (self._sum / self._passes).clamp_min_(LEAST).log_()
 
 
 @torch.inference_mode()
-def label_probabilities(
-    network: Network,
-    images_by_scale: Sequence[Tensor],
-    sizes: Sequence[tuple[int, int]],
-    *,
-    flip: bool = False,
-) -> list[Tensor]:
-    """Segment images without knowing their tags.
+def log_label_probabilities(network: Network, images_by_scale: Sequence[Tensor], *, flip: bool = False) -> Tensor:
+    """Segment images without their tags.
 
     Args:
         network: with a decoder, in ``eval`` mode.
         images_by_scale: for each scale (B, 3, H_s, W_s) in [0, 1], in whole patches.
-        sizes: (H, W) wanted for each of the B images.
         flip: also segment the mirrored images.
 
     Returns:
-        for each image (C, H, W) float32; the probabilities of a pixel sum to 1.
+        (B, C, h, w) float32 log-probabilities on the finest grid; those of a place sum to 1 when exponentiated.
     """
-    mean = LabelProbabilities(sizes)
+    mean = LabelProbabilities(finest_grid(network, images_by_scale))
     for images, mirrored in passes(images_by_scale, flip=flip):
-        features = network.features(images, taps=True)
-        mean.add(network.decode(features, (images.shape[2], images.shape[3])), mirrored=mirrored)
-    return mean.mean()
+        mean.add(network.decode_grid(network.features(images, taps=True)), mirrored=mirrored)
+    return mean.log_mean()
+
+
+def finest_grid(network: Network, images_by_scale: Sequence[Tensor]) -> tuple[int, int]:
+    """(h, w) of the decoder's output for the scale with most pixels."""
+    finest = max(images_by_scale, key=lambda images: images.shape[2] * images.shape[3])
+    rows, columns = network.backbone.stride
+    return -(-finest.shape[2] // rows) * OUTPUT_SCALE, -(-finest.shape[3] // columns) * OUTPUT_SCALE
 
 
 def passes(images_by_scale: Sequence[Tensor], *, flip: bool) -> Iterator[tuple[Tensor, bool]]:
-    """The images at each scale and, with ``flip``, mirrored; whether they are."""
+    """The images at each scale and, with ``flip``, mirrored; the second value says whether they are."""
     for images in images_by_scale:
         yield images, False
         if flip:

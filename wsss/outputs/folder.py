@@ -1,66 +1,230 @@
-"""The manifest of a folder of label maps: what made it, so that a figure can say what it is.
+"""A folder of label maps that this process writes to.
 
-``make-pseudo`` and ``predict`` write the same kind of folder: ``labels/NAME.png``, perhaps ``scores/NAME.npz`` and
-``overlays/NAME.jpg``, ``config.yaml`` and ``manifest.json``. One process at a time writes there. The manifest is in the
-end written again, with the SHA-256 of every file, when all of them are on the disk to stay.
-
-A folder that was cut short, or whose images have become more, is gone on with. The manifest holds what each label map
-was made from (its image's tags, the sizes of the files), so one whose tags or image have changed since is made again.
+One process at a time writes there (``lock.py``). A folder that was interrupted, or whose set of images has grown, is
+completed: images whose journal line says that they were made from the same bytes and tags by the same settings are
+skipped. Whatever is made again loses all of its old files first, so that nothing stale is left beside new files.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from wsss import __version__
 from wsss.config import Config, to_yaml
-from wsss.data.masks import IGNORE_INDEX, read_mask
-from wsss.data.readers.folder import first_few
+from wsss.data.images import MANIFEST
+from wsss.data.masks import IGNORE_INDEX, count_indices, encode_mask
 from wsss.data.records import Record
-from wsss.errors import DataError, UsageError
-from wsss.files import sweep, sync_folder, write_whole
+from wsss.errors import UsageError
+from wsss.files import disk_errors, sweep, write_whole
+from wsss.outputs.journal import JOURNAL, JOURNALS, Entry, Journal, read_journal
 from wsss.outputs.lock import content, locked
-from wsss.outputs.provenance import LABEL_MAPS, Supervision
-from wsss.reporting import Reporter
+from wsss.outputs.manifest import read_manifest, settings_digest, write_manifest
+from wsss.reporting import Reporter, first_few
 from wsss.stopping import StopRequest, stop_requests
 
-FILE = "manifest.json"
-PARTS = ("labels", "scores", "overlays")
-"""Folders of what is made of each image."""
-READERS = 4
-"""Threads that read files back, to hash them and to count their pixels."""
+SUFFIXES = {"labels": ".png", "scores": ".npz", "overlays": ".jpg"}
+"""Ending of the file of an image in each part of the folder."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """What the files of an image are made from; see ``Entry``."""
+
+    name: str
+    origin: str
+    digest: str
+    tags: tuple[int, ...]
+
+    @classmethod
+    def of(cls, record: Record, *layers: Path | None) -> Source:
+        """Of a record and of its files NAME.png in other folders that are read (saliency maps)."""
+        parts = [digest_of(record)]
+        parts += [_digest((folder / f"{record.name}.png").read_bytes()) for folder in layers if folder is not None]
+        origin = str(record.image.absolute())
+        return cls(name=record.name, origin=origin, digest="+".join(parts), tags=record.tags)
+
+
+def digest_of(record: Record) -> str:
+    """Digest of the bytes of an image, hexadecimal: that of the data index, or made here."""
+    return _digest(record.image.read_bytes())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+class LabelFolder:
+    """An output folder that is held; `held_folder` makes it.
+
+    Attributes:
+        out: the folder.
+        stop: asked for by a signal; call ``stop.leave_if_asked`` after each image.
+    """
+
+    def __init__(self, out: Path, settings: Mapping[str, Any], journal: Journal, stop: StopRequest) -> None:
+        self.out = out
+        self.stop = stop
+        self._settings = settings
+        self._digest = settings_digest(settings)
+        self._journal = journal
+        self._entries = read_journal(out)
+
+    def begin(
+        self,
+        sources: Sequence[Source],
+        reporter: Reporter,
+        *,
+        parts: Mapping[str, Collection[str]] | None = None,
+        overwrite: bool,
+    ) -> frozenset[str]:
+        """Decide which images remain, and delete all files of those that are made again.
+
+        Args:
+            sources: all images of the set.
+            reporter: told what is made again and why.
+            parts: names of the images that must have a file in "scores" or "overlays" too.
+            overwrite: make every image of the set again.
+
+        Returns:
+            Names of the images that are to be made.
+
+        Raises:
+            UsageError: the folder holds label maps of other images of the same names.
+        """
+        known = {source.name: self._entries[source.name] for source in sources if source.name in self._entries}
+        changed = [source for source in sources if source.name in known and self._differs(known[source.name], source)]
+        if not overwrite:
+            self._refuse_others(known, changed)
+        if changed and not overwrite:
+            names = first_few([source.name for source in changed])
+            reporter.say(f"{len(changed)} images or their tags have changed ({names}); made again")
+        again = {source.name for source in changed}
+        todo = [
+            source.name
+            for source in sources
+            if overwrite or source.name in again or not self._is_done(source.name, parts or {})
+        ]
+        self._forget(todo)
+        self._forget_other_settings(reporter)
+        write_manifest(self.out, self._settings, {})
+        return frozenset(todo)
+
+    def write(
+        self, source: Source, label_HW: NDArray[np.uint8], *, scores: bytes | None = None, overlay: bytes | None = None
+    ) -> None:
+        """Write the files of an image, then its journal line. Safe from several threads.
+
+        Args:
+            source: what they were made from.
+            label_HW: class indices.
+            scores: content of its .npz file.
+            overlay: content of its .jpg file.
+
+        Raises:
+            DiskError: a file cannot be written.
+        """
+        contents = {"scores": scores, "overlays": overlay, "labels": encode_mask(label_HW)}
+        files = {}
+        for part, held in contents.items():
+            if held is not None:
+                path = self.path(part, source.name)
+                write_whole(path, held)
+                files[path.relative_to(self.out).as_posix()] = hashlib.sha256(held).hexdigest()
+        entry = Entry(
+            name=source.name,
+            origin=source.origin,
+            source=source.digest,
+            tags=source.tags,
+            settings=self._digest,
+            pixels=count_indices(label_HW),
+            files=files,
+        )
+        self._journal.add(entry)
+        self._entries[source.name] = entry
+
+    def complete(self, sources: Sequence[Source]) -> dict[str, int]:
+        """Write the manifest of a complete folder.
+
+        Returns:
+            Its totals: images, and pixels of background, foreground and ignored in all of them.
+        """
+        counts = {"images": len(sources), "background": 0, "foreground": 0, "ignored": 0}
+        kinds = {0: "background", IGNORE_INDEX: "ignored"}
+        for source in sources:
+            for index, pixels in self._entries[source.name].pixels.items():
+                counts[kinds.get(index, "foreground")] += pixels
+        write_manifest(self.out, self._settings, counts)
+        return counts
+
+    def path(self, part: str, name: str) -> Path:
+        """Where a file of an image lies: part "labels", "scores" or "overlays"."""
+        return self.out / part / f"{name}{SUFFIXES[part]}"
+
+    def _differs(self, entry: Entry, source: Source) -> bool:
+        return entry.source != source.digest or entry.tags != source.tags
+
+    def _is_done(self, name: str, parts: Mapping[str, Collection[str]]) -> bool:
+        entry = self._entries.get(name)
+        wanted = ["labels", *(part for part, names in parts.items() if name in names)]
+        return (
+            entry is not None
+            and entry.settings == self._digest
+            and all(self.path(part, name).relative_to(self.out).as_posix() in entry.files for part in wanted)
+            and all((self.out / path).is_file() for path in entry.files)
+        )
+
+    def _refuse_others(self, known: Mapping[str, Entry], changed: Sequence[Source]) -> None:
+        """Refuse images of another folder that happen to have the same names.
+
+        A set that was moved and changed in part is accepted: some of its images still have their bytes.
+        """
+        elsewhere = [source for source in changed if known[source.name].origin != source.origin]
+        if elsewhere and len(elsewhere) == len(known):
+            first = elsewhere[0]
+            raise UsageError(
+                f"{self.out} holds label maps of other images of the same names: '{first.name}' was"
+                f" {known[first.name].origin}, now it is {first.origin}",
+                "choose another -o, or add --overwrite to replace them",
+            )
+
+    def _forget(self, names: Iterable[str]) -> None:
+        """Take images out of the journal, then delete every file there may be of them."""
+        names = list(names)
+        self._journal.remove(name for name in names if self._entries.pop(name, None) is not None)
+        for name in names:
+            for part in SUFFIXES:
+                path = self.path(part, name)
+                with disk_errors(path):
+                    path.unlink(missing_ok=True)
+
+    def _forget_other_settings(self, reporter: Reporter) -> None:
+        """Remove files of images outside the set that other settings made: the new manifest would claim them."""
+        others = [name for name, entry in self._entries.items() if entry.settings != self._digest]
+        if others:
+            reporter.say(f"{len(others)} label maps of other settings removed ({first_few(others)})")
+            self._forget(others)
 
 
 @contextmanager
-def output_folder(
-    out: Path,
-    settings: Mapping[str, Any],
-    sources: Mapping[str, str],
-    config: Config,
-    reporter: Reporter,
-    *,
-    overwrite: bool,
-) -> Iterator[StopRequest]:
-    """Hold an output folder: make it, or take up one that the same settings made; lock it; catch the signals to stop.
+def held_folder(
+    out: Path, settings: Mapping[str, Any], config: Config, reporter: Reporter, *, overwrite: bool
+) -> Iterator[LabelFolder]:
+    """Hold an output folder: make it, or take one that the same settings made; lock it; catch the signals to stop.
 
     Args:
         out: the folder.
-        settings: all that decides its content but the images, plain values.
-        sources: what each label map is made from, by the name of its image (`source`).
+        settings: all that decides its content except the images; plain values.
         config: written beside it.
         reporter: of remarks.
-        overwrite: remove the label maps of these images, whatever made the folder.
-
-    Yields:
-        The request to stop: `leave_if_asked` after each image.
+        overwrite: whatever made the folder.
 
     Raises:
         UsageError: the folder is in use, by something else or by another process.
@@ -69,115 +233,25 @@ def output_folder(
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file, expected a folder", "-o FOLDER")
     with locked(out, reporter.say):
-        changed = open_output(out, settings, sources, config, overwrite=overwrite)
-        if changed and not overwrite:
-            reporter.say(f"{len(changed)} images or their tags have changed ({first_few(changed)}); made again")
-        with stop_requests() as stop:
-            yield stop
+        if content(out) and not overwrite:
+            _check_same(out, settings)
+            if not any(out.glob(JOURNALS)) and any((out / "labels").rglob("*.png")):
+                reporter.say(f"{out} has no journal (an earlier version made it): its label maps are made again")
+        if overwrite:  # until no old label map can pass as one of the new settings
+            (out / MANIFEST).unlink(missing_ok=True)
+        sweep(out)
+        if not overwrite:
+            write_manifest(out, settings, {})  # first: without it the folder counts as one of another program
+        write_whole(out / "config.yaml", to_yaml(config))
+        with disk_errors(out / "labels"):
+            (out / "labels").mkdir(exist_ok=True)
+        with Journal(out / JOURNAL) as journal, stop_requests() as stop:
+            yield LabelFolder(out, settings, journal, stop)
 
 
-def open_output(
-    out: Path,
-    settings: Mapping[str, Any],
-    sources: Mapping[str, str],
-    config: Config,
-    *,
-    overwrite: bool,
-) -> list[str]:
-    """`output_folder` without the lock and the signals; names of the images whose old label maps are removed."""
-    before = {} if overwrite or not out.exists() else _check_same(out, settings)
-    there = [name for name in sources if label_path(out, name).is_file()]
-    changed = [name for name in there if overwrite or (before and before.get(name) != sources[name])]
-    if overwrite:
-        (out / FILE).unlink(missing_ok=True)  # until none of the old label maps can pass for a new one
-    forget(label_path(out, name) for name in changed)
-    sweep(out)
-    write_manifest(out, settings, sources, {})  # first: without it the folder would be somebody else's
-    write_whole(out / "config.yaml", to_yaml(config))
-    (out / "labels").mkdir(exist_ok=True)
-    return changed
-
-
-def label_path(out: Path, name: str) -> Path:
-    """Where the label map of an image lies."""
-    return out / "labels" / f"{name}.png"
-
-
-def source(record: Record, *layers: Path | None) -> str:
-    """What the label map of a record is made from: its tags, and how long the files of its image and layers are."""
-    files = [record.image, *(folder / f"{record.name}.png" for folder in layers if folder is not None)]
-    sizes = " ".join(str(file.stat().st_size) for file in files if file.is_file())
-    return f"tags {' '.join(map(str, record.tags)) or 'none'}, bytes {sizes}"
-
-
-def forget(paths: Iterable[Path]) -> None:
-    """Remove the label maps that are made again, so that a run cut short leaves none of the old ones as done."""
-    for path in paths:
-        path.unlink(missing_ok=True)
-
-
-def write_manifest(
-    out: Path, settings: Mapping[str, Any], sources: Mapping[str, str], counts: Mapping[str, Any]
-) -> None:
-    """Write the manifest; ``counts`` are empty until the work is done, and with them come the hashes of the files."""
-    manifest = {"wsss": __version__, **settings, "counts": dict(counts), "sources": dict(sources)}
-    if counts:
-        manifest["sha256"] = file_hashes(out)
-        for folder in (path for part in PARTS for path in (out / part, *(out / part).rglob("*")) if path.is_dir()):
-            sync_folder(folder)
-    write_whole(out / FILE, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
-    sync_folder(out)
-
-
-def count_pixels(out: Path, records: Sequence[Record]) -> dict[str, int]:
-    """Pixels of background, foreground and ignored in the label maps of these images."""
-    pixels = np.zeros(256, dtype=np.int64)
-    with ThreadPoolExecutor(READERS) as pool:
-        for label_HW in pool.map(lambda record: read_mask(label_path(out, record.name)), records):
-            pixels += np.bincount(label_HW.ravel(), minlength=256)
-    background, ignored = int(pixels[0]), int(pixels[IGNORE_INDEX])
-    return {"background": background, "foreground": int(pixels.sum()) - background - ignored, "ignored": ignored}
-
-
-def file_hashes(out: Path) -> dict[str, str]:
-    """SHA-256 of what was made of each image, by its path in the folder, sorted."""
-    paths = sorted(path for part in PARTS for path in (out / part).rglob("*") if path.is_file())
-    with ThreadPoolExecutor(READERS) as pool:
-        hashes = pool.map(lambda path: hashlib.sha256(path.read_bytes()).hexdigest(), paths)
-        return {path.relative_to(out).as_posix(): found for path, found in zip(paths, hashes, strict=True)}
-
-
-def read_manifest(out: Path) -> dict[str, Any]:
-    """The manifest of a folder.
-
-    Raises:
-        DataError: there is none, or it is broken.
-    """
-    try:
-        manifest = json.loads((out / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{out / FILE}: cannot be read ({error})", "run the command again with --overwrite") from error
-    if not isinstance(manifest, dict):
-        raise DataError(f"{out / FILE}: is no manifest", "run the command again with --overwrite")
-    return manifest
-
-
-def of_labels(labels: Path) -> Supervision:
-    """What the label maps of a folder come from, as the manifest beside them says.
-
-    Raises:
-        DataError: the manifest is broken.
-    """
-    out = labels.parent if labels.name == "labels" else labels
-    said = read_manifest(out).get("supervision") if (out / FILE).is_file() else None
-    return tuple(map(str, said)) if said and isinstance(said, list) else LABEL_MAPS
-
-
-def _check_same(out: Path, settings: Mapping[str, Any]) -> Mapping[str, str]:
-    """The sources of the label maps of a folder that the same settings made."""
-    if not content(out):
-        return {}
-    if not (out / FILE).is_file():
+def _check_same(out: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a folder that this program or these settings did not make."""
+    if not (out / MANIFEST).is_file():
         raise UsageError(f"{out} is in use: it holds other files", "choose another -o, or add --overwrite")
     before = read_manifest(out)
     plain = json.loads(json.dumps(settings))
@@ -185,10 +259,6 @@ def _check_same(out: Path, settings: Mapping[str, Any]) -> Mapping[str, str]:
     if differing:
         shown = ", ".join(f"{key} (was {_short(before.get(key))}, now {_short(plain[key])})" for key in differing[:3])
         raise UsageError(f"{out} was made with other settings: {shown}", "choose another -o, or add --overwrite")
-    sources = before.get("sources", {})
-    if not isinstance(sources, dict):
-        raise DataError(f"{out / FILE}: is no manifest", "run the command again with --overwrite")
-    return sources
 
 
 def _short(value: Any) -> str:

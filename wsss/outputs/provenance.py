@@ -1,35 +1,52 @@
-"""What supervises: a figure that does not say what its network has learnt from cannot be compared with another.
+"""Provenance: which kinds of labels a network or a label map was learnt from.
 
-``Supervision`` goes with a network into its checkpoint and with what it makes into a manifest, from where the next
-network takes it over.
+It goes with a network into its checkpoint and with label maps into their manifest; a network that is trained on those
+takes it over. Figures of networks that learnt from different things cannot be compared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from wsss.config import DataSection
+from wsss.data.images import MANIFEST
+from wsss.outputs.manifest import made_in, read_manifest
 
 Supervision = tuple[str, ...]
-"""Sources, each once, those that came first in front; empty where nobody knows."""
+"""Kinds of labels, each once, in the order in which they were used; empty where it is unknown."""
 
 LABEL_MAPS: Supervision = ("label maps",)
-"""Of unknown making: perhaps drawn by hand."""
+"""Label maps that do not say how they were made; perhaps drawn by hand."""
 
 UNKNOWN: Supervision = ("a run that does not say its supervision",)
 
 
-def of_data(data: DataSection, *, saliency: bool) -> Supervision:
-    """The tags of a data folder and, where they are used, its saliency maps."""
+def data_supervision(data: DataSection, *, saliency: bool) -> Supervision:
+    """The tags of a data folder and, where ``saliency`` says that they are used, its saliency maps."""
     tags = "tags from masks" if data.tags_from == "masks" else "tags"
     return (tags, "saliency maps") if saliency and data.saliency is not None else (tags,)
 
 
+def labels_supervision(labels: Path) -> Supervision:
+    """What the label maps of a folder come from, as the manifest beside them says.
+
+    Raises:
+        DataError: the manifest is broken.
+    """
+    out = made_in(labels)
+    said = read_manifest(out).get("supervision") if (out / MANIFEST).is_file() else None
+    return tuple(map(str, said)) if said and isinstance(said, list) else LABEL_MAPS
+
+
 def chosen_on(split: str) -> str:
-    """Of a checkpoint that is not simply the last one."""
+    """The kind of supervision that a checkpoint has which was chosen by its score on a split."""
     return f"checkpoint chosen on {split}"
 
 
-def joined(*parts: Iterable[str]) -> Supervision:
-    """All sources of several."""
-    return tuple(dict.fromkeys(source for part in parts for source in part))
+def all_of(*parts: Iterable[str]) -> Supervision:
+    """The kinds of several supervisions, each once."""
+    return tuple(dict.fromkeys(kind for part in parts for kind in part))
+
+
+of_data, of_labels, joined = data_supervision, labels_supervision, all_of

@@ -1,0 +1,145 @@
+"""The journal of a folder of label maps: one JSON line an image, appended when all files of the image are whole.
+
+A line holds all that decides whether the files are still valid, and all that is counted and hashed, so that no file is
+read back later. The last line of a name counts; a line ``{"name": NAME, "removed": true}`` takes an image out. Lines
+are only ever appended, so several processes can write side by side, each to a file ``journal*.jsonl`` of its own, and
+journals are merged by concatenation. A process that is killed leaves at most one broken line, which is ignored.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from wsss.files import disk_errors
+
+JOURNAL = "journal.jsonl"
+JOURNALS = "journal*.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """The files of one image and what they were made from.
+
+    Attributes:
+        name: of the image in its set.
+        origin: absolute path of the image file when it was read.
+        source: digest of the bytes that were read: of the image and, where they were used, of its other layers.
+        tags: sorted class indices from 0.
+        settings: digest of the settings (`settings_digest`).
+        pixels: number of pixels by class index; 0 is the background, 255 is ignored.
+        files: SHA-256 of each file by its path in the folder ("labels/NAME.png").
+    """
+
+    name: str
+    origin: str
+    source: str
+    tags: tuple[int, ...]
+    settings: str
+    pixels: dict[int, int]
+    files: dict[str, str]
+
+
+def entry_from(line: Mapping[str, Any]) -> Entry:
+    """The entry of a parsed line.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: it is none.
+    """
+    return Entry(
+        name=str(line["name"]),
+        origin=str(line["origin"]),
+        source=str(line["source"]),
+        tags=tuple(int(tag) for tag in line["tags"]),
+        settings=str(line["settings"]),
+        pixels={int(index): int(count) for index, count in line["pixels"].items()},
+        files={str(path): str(digest) for path, digest in line["files"].items()},
+    )
+
+
+def read_journal(folder: Path) -> dict[str, Entry]:
+    """The entries of all journals of a folder by image name; broken lines are left out.
+
+    Raises:
+        DiskError: a journal cannot be read.
+    """
+    entries: dict[str, Entry] = {}
+    for path in sorted(folder.glob(JOURNALS)):
+        with disk_errors(path), path.open("rb") as file:
+            for line in file:
+                _read_line(line, entries)
+    return entries
+
+
+def _read_line(line: bytes, entries: dict[str, Entry]) -> None:
+    try:
+        content = json.loads(line)
+        if content.get("removed"):
+            entries.pop(str(content["name"]), None)
+        else:
+            entry = entry_from(content)
+            entries[entry.name] = entry
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return  # cut short by a kill, or damaged: its image counts as not made
+
+
+class Journal:
+    """A journal that is open for appending; use it as a context. `add` may be called from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> Journal:
+        with disk_errors(self._path):
+            broken = self._path.is_file() and not _ends_a_line(self._path)
+            self._file = self._path.open("ab")
+            if broken:
+                self._append(b"\n")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._file is not None
+        file, self._file = self._file, None
+        with disk_errors(self._path), file:
+            file.flush()
+            os.fsync(file.fileno())
+
+    def add(self, entry: Entry) -> None:
+        """Append the line of an image whose files are whole.
+
+        Raises:
+            DiskError: it cannot be written; the files of the image then count as not made.
+        """
+        self._lines([asdict(entry)])
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Append lines that take images out. Call it before their files are deleted."""
+        self._lines({"name": name, "removed": True} for name in names)
+
+    def _lines(self, contents: Iterable[Mapping[str, Any]]) -> None:
+        text = "".join(json.dumps(content) + "\n" for content in contents)  # ASCII: names of any bytes survive
+        with self._lock, disk_errors(self._path):
+            self._append(text.encode("ascii"))
+
+    def _append(self, content: bytes) -> None:
+        assert self._file is not None, "a journal is a context"
+        self._file.write(content)
+        self._file.flush()
+
+
+def _ends_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
