@@ -9,38 +9,29 @@ from typing import Annotated
 import typer
 
 from wsss.cli.importing import heavy_imports
-from wsss.cli.options import DeterministicOption, DeviceOption, SeedOption, SetOption, WorkersOption
+from wsss.cli.options import Given, configured
 
 
+@configured(
+    *("output", "config", "assignments", "train", "val", "threshold", "overwrite"),
+    *("run.device", "run.seed", "run.workers", "run.deterministic"),
+    preset="demo",
+)
 def demo(
+    given: Given,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.", metavar="OUT")] = Path("demo"),
-    config: Annotated[
-        str, typer.Option("-c", "--config", help="YAML file, or the name of a preset.", metavar="FILE")
-    ] = "demo",
-    assignments: SetOption = None,
     train: Annotated[int, typer.Option(min=2, help="Scenes to train on.")] = 1500,
     val: Annotated[int, typer.Option(min=1, help="Unseen scenes to score.")] = 200,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="The fixed threshold of the seeds.")] = 0.05,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier demo first.")] = False,
-    device: DeviceOption = None,
-    seed: SeedOption = None,
-    workers: WorkersOption = None,
-    deterministic: DeterministicOption = None,
 ) -> None:
     """Generate scenes, train on their tags, make pseudo labels, train the segmentation, score unseen scenes.
 
     Needs no network and no data. The last line of standard output is a JSON object with the figures.
     """
     from wsss.cli.terminal import Terminal, console
-    from wsss.config import resolve
 
-    flags = {
-        "run.device": device,
-        "run.seed": seed,
-        "run.workers": workers,
-        "run.deterministic": deterministic,
-    }
-    settings = resolve(config, assignments or (), flags)
+    settings = given.resolve()
 
     from rich.table import Table
 

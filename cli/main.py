@@ -1,4 +1,4 @@
-"""The program ``wsss``: its commands, and how errors leave it (``STATUSES``)."""
+"""The program ``wsss``: its commands, and how errors become messages and exit statuses (``STATUSES``)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from wsss.cli import config, data
 from wsss.cli.backbones import backbones
 from wsss.cli.demo import demo
 from wsss.cli.evaluate import evaluate
+from wsss.cli.log import log
 from wsss.cli.make_pseudo import make_pseudo
 from wsss.cli.predict import predict
 from wsss.cli.train_cls import train_cls
@@ -30,23 +31,23 @@ OUT_OF_MEMORY = {
     "the GPU": re.compile("OutOfMemoryError|CUDA error: out of memory|_ALLOC_FAILED"),
     "this machine": re.compile("MemoryError|DefaultCPUAllocator|Cannot allocate memory"),
 }
-"""Whose memory is full, by the kind and words of an error; loader processes send the kind as words."""
+"""Whose memory is full, by the type and text of an error; errors of loader processes have their type in the text."""
 
 WANTED = re.compile(r"(?:tried|unable) to allocate ([0-9.]+ \w+)", re.IGNORECASE)
 
 USES_LESS = {
     "train-cls": "start a new run with a smaller --batch-size or with --amp bf16",
-    "train-seg": "start a new run with a smaller --batch-size, --amp bf16 or, for its labels, --set maps.batch_size=1",
-    "make-pseudo": "--set maps.batch_size=1; if that is not enough, --pamr-stride 2 in a new folder",
-    "predict": "--set maps.batch_size=1; if that is not enough, smaller --scales in a new folder",
-    "demo": "--overwrite --set classify.batch_size=4 --set segment.batch_size=2 --set maps.batch_size=1",
+    "train-seg": "start a new run with a smaller --batch-size, with --amp bf16 or with --set run.batch_pixels=65536",
+    "make-pseudo": "--set run.batch_pixels=65536; if that is not enough, --pamr-stride 2 in a new folder",
+    "predict": "--set run.batch_pixels=65536; if that is not enough, smaller --scales in a new folder",
+    "demo": "--overwrite --set classify.batch_size=4 --set segment.batch_size=2 --set run.batch_pixels=65536",
 }
-"""What makes a command take less memory."""
+"""Options that make a command need less memory."""
 
 STATUSES = """
 Exit status: 0 done; 1 a bug, with its traceback; 2 a flag or config that cannot work; 3 data, weights or a checkpoint
-that does not fit; 4 something this machine lacks, or that died on it; 75 stopped by a signal, and the same work can go
-on; 130 Ctrl-C.
+that does not fit; 4 something this machine lacks, or a process that died; 75 stopped by a signal, can be resumed;
+130 Ctrl-C.
 """
 
 app = typer.Typer(
@@ -87,7 +88,7 @@ def _main(
 
 
 def run() -> None:
-    """Run the program; errors the user can mend are two lines, bugs keep their traceback."""
+    """Run the program. Errors that the user can mend are printed as two lines; bugs keep their traceback."""
     try:
         status = app(standalone_mode=False)
     except WsssError as error:
@@ -102,13 +103,14 @@ def run() -> None:
             raise
         _leave(refusal.problem, refusal.fix, refusal.exit_status)
     else:
-        if status == CTRL_C:  # which newer versions of typer return
+        if status == CTRL_C:  # newer versions of typer return it instead of raising
             _leave("stopped by Ctrl-C", "run the same command again", CTRL_C)
+        log.flush()
         sys.exit(status if isinstance(status, int) else 0)
 
 
 def _refusal(error: Exception) -> MachineError | None:
-    """What the machine refuses: to write, or more memory; None for a bug."""
+    """The error to report where a write failed or memory ran out; None where the error is a bug."""
     if isinstance(error, OSError) and error.errno in REMEDIES:
         return DiskError(Path(error.filename or "a file"), error)
     words = f"{type(error).__name__}: {error}"
@@ -125,11 +127,12 @@ def _refusal(error: Exception) -> MachineError | None:
 def _leave_with_usage(error: Any) -> None:
     message = error.format_message()
     if type(error).__name__ == "NoArgsIsHelpError":  # the help is on the screen already, or it is the message
-        print(message, end="\n" if message else "", file=sys.stderr)
+        log.write(f"{message}\n" if message else "")
         sys.exit(2)
     _leave(message, f"{error.ctx.command_path if error.ctx else 'wsss'} --help", 2)
 
 
 def _leave(problem: str, fix: str, status: int) -> None:
-    print(f"error: {problem}\nfix:   {fix}", file=sys.stderr)
+    log.write(f"error: {problem}\nfix:   {fix}\n")
+    log.flush()
     sys.exit(status)

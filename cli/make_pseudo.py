@@ -9,95 +9,37 @@ from typing import Annotated
 import typer
 
 from wsss.cli.importing import heavy_imports
-from wsss.cli.options import (
-    AmpOption,
-    CheckpointOption,
-    ConfigOption,
-    CrfOption,
-    DataOption,
-    DeterministicOption,
-    DeviceOption,
-    FlipOption,
-    JsonOption,
-    OutOption,
-    ScalesOption,
-    SetOption,
-    TagsFromOption,
-    TagsOption,
-    WorkersOption,
-    numbers,
+from wsss.cli.options import CheckpointOption, Given, JsonOption, OutOption, configured
+
+
+@configured(
+    *("run", "output", "data.root", "split", "config", "assignments", "data.tags", "data.tags_from"),
+    *("maps.method", "maps.coupling", "maps.start_layer", "maps.scales", "maps.flip", "labels.background"),
+    *("data.saliency", "labels.pamr_stride", "labels.decoder", "labels.crf"),
+    *("save_scores", "overlays", "overwrite", "checkpoint"),
+    *("run.device", "run.amp", "run.workers", "run.deterministic", "as_json"),
+    split="data.train_split",
 )
-
-
 def make_pseudo(
+    given: Given,
     run: Annotated[Path, typer.Argument(help="Run of train-cls or train-seg, or a checkpoint file.")],
     output: OutOption,
-    data: DataOption = None,
-    split: Annotated[str | None, typer.Option(help="Split to label.")] = None,
-    config: ConfigOption = None,
-    assignments: SetOption = None,
-    tags: TagsOption = None,
-    tags_from: TagsFromOption = None,
-    method: Annotated[
-        str | None,
-        typer.Option(help="getam, attention-gradient, gradcam, rollout, chefer, attention or cam."),
-    ] = None,
-    coupling: Annotated[str | None, typer.Option(help="GETAM's: released or paper.")] = None,
-    start_layer: Annotated[int | None, typer.Option(help="First block that counts, from 0.")] = None,
-    scales: ScalesOption = None,
-    flip: FlipOption = None,
-    background: Annotated[str | None, typer.Option(help="power, or band (low, high, ignored between).")] = None,
-    saliency: Annotated[Path | None, typer.Option(help="Folder of 8-bit saliency maps: extra supervision.")] = None,
-    pamr_stride: Annotated[
-        int | None, typer.Option(help="Refine at one Nth of each side: faster, coarser edges.", metavar="N")
-    ] = None,
-    decoder: Annotated[
-        bool | None,
-        typer.Option("--decoder/--no-decoder", help="Of a train-seg run: keep what maps and decoder agree on."),
-    ] = None,
-    crf: CrfOption = None,
     save_scores: Annotated[bool, typer.Option("--save-scores", help="Also write small 8-bit class scores.")] = False,
-    overlays: Annotated[int, typer.Option(min=0, help="Also draw so many pictures.", metavar="N")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make again what is there.")] = False,
+    overlays: Annotated[
+        int, typer.Option(min=0, help="Number of images, spread over the split, to draw.", metavar="N")
+    ] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Also make again what exists.")] = False,
     checkpoint: CheckpointOption = "last",
-    device: DeviceOption = None,
-    amp: AmpOption = None,
-    workers: WorkersOption = None,
-    deterministic: DeterministicOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make pseudo labels from tags: class maps, PAMR, completion.
 
-    The scale is 1.4 times that of the training's crops unless given.
-    Images labelled already are skipped. Prints the output folder on standard output.
+    Without --scales, images are read at 1.4 times the side of the training crops.
+    Images that have a label already are skipped. Prints the output folder on standard output.
     """
     from wsss.cli.terminal import Terminal
-    from wsss.config import resolve
 
-    settings = resolve(
-        config,
-        assignments or (),
-        {
-            "data.root": data,
-            "data.train_split": split,
-            "data.tags": tags,
-            "data.tags_from": tags_from,
-            "data.saliency": saliency,
-            "maps.method": method,
-            "maps.coupling": coupling,
-            "maps.start_layer": start_layer,
-            "maps.scales": numbers(scales),
-            "maps.flip": flip,
-            "labels.background": background,
-            "labels.pamr_stride": pamr_stride,
-            "labels.decoder": decoder,
-            "labels.crf": crf,
-            "run.device": device,
-            "run.amp": amp,
-            "run.workers": workers,
-            "run.deterministic": deterministic,
-        },
-    )
+    settings = given.resolve()
     with heavy_imports():
         from wsss.data.splits import open_to_label
         from wsss.inference.labelling import Wanted, make_pseudo_labels

@@ -1,47 +1,157 @@
-"""Options that several commands share."""
+"""Options of the commands: those derived from config keys, and the few that belong to no key.
+
+`configured` derives the options of a command from dotted config keys: name, type and help come from the key in
+`wsss.sections`, so each is written once. What was given becomes one `Given`, which `Given.resolve` turns into a config.
+"""
 
 from __future__ import annotations
 
+import functools
+import inspect
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
+
+from wsss.config import Config, field_of, resolve
 
 ConfigOption = Annotated[
     str | None,
     typer.Option("-c", "--config", help="YAML file, or the name of a preset (wsss config list).", metavar="FILE"),
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Set any config key; beats the file.", metavar="KEY=VALUE")
+    list[str] | None, typer.Option("--set", help="Set any config key; overrides the file.", metavar="KEY=VALUE")
 ]
-DataOption = Annotated[Path | None, typer.Option("--data", help="Data folder; see data/README.md.", metavar="DIR")]
 TagsOption = Annotated[Path | None, typer.Option("--tags", help="Tags table, where it is not in the data folder.")]
 TagsFromOption = Annotated[str | None, typer.Option("--tags-from", help="auto, file, xml, or masks.", metavar="SOURCE")]
 RunOption = Annotated[Path | None, typer.Option("-o", "--output", help="Run folder to make.", metavar="RUN")]
 OutOption = Annotated[Path, typer.Option("-o", "--output", help="Folder to write.", metavar="OUT")]
-DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-AmpOption = Annotated[str | None, typer.Option(help="Autocast: none, bf16 or fp16.")]
-SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random.")]
-DeterministicOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--deterministic/--no-deterministic",
-        help="Only algorithms of torch that repeat: the same bits again for the same config, data, seed and number of"
-        " workers, on the same model of device with the same versions. Slower on a GPU.",
-    ),
-]
-WorkersOption = Annotated[int | None, typer.Option(help="Loader processes.")]
-ScalesOption = Annotated[
-    str | None,
-    typer.Option(help="Sides in pixels, e.g. 224,320; an image is brought to the area of such a square."),
-]
-FlipOption = Annotated[bool | None, typer.Option("--flip/--no-flip", help="Also read the mirrored image.")]
-CrfOption = Annotated[bool | None, typer.Option("--crf/--no-crf", help="Refine with the dense CRF (wsss\\[crf]).")]
 CheckpointOption = Annotated[str, typer.Option(help="Which checkpoint of the run: last or best.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-ResumeOption = Annotated[Path | None, typer.Option(help="Go on with this run, with its own config.", metavar="RUN")]
+ResumeOption = Annotated[Path | None, typer.Option(help="Resume this run, with its own config.", metavar="RUN")]
+
+NAMES = {"data.root": "data"}
+"""Names of options that differ from the name of their key."""
+
+METAVARS = {
+    "data.root": "DIR",
+    "data.saliency": "DIR",
+    "maps.method": "METHOD",
+    "labels.pamr_stride": "N",
+    "segment.rounds": "N",
+}
+"""Placeholders in the help; by default the choices of a key, or its type."""
 
 
-def numbers(text: str | None) -> list[str] | None:
-    """The parts of a comma-separated option; the config says whether they are numbers."""
-    return None if text is None else [part.strip() for part in text.split(",")]
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the command line says about the config.
+
+    Attributes:
+        config: YAML file or name of a preset (``-c``), or None.
+        assignments: ``key=value`` of each ``--set``.
+        flags: dotted key -> value of each derived option; None where it was not given.
+    """
+
+    config: str | None
+    assignments: list[str]
+    flags: Mapping[str, Any]
+
+    def resolve(self) -> Config:
+        """The config; flags override ``--set``, which overrides the file.
+
+        Raises:
+            UsageError: every unknown key and bad value, together.
+        """
+        return resolve(self.config, self.assignments, self.flags)
+
+    def names(self) -> list[str]:
+        """Config keys and options that were given, for error messages."""
+        keys = [key for key, value in self.flags.items() if value is not None]
+        return keys + ["--config"] * (self.config is not None) + ["--set"] * bool(self.assignments)
+
+
+def configured(
+    *order: str, preset: str | None = None, **renamed: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a command whose first parameter is a `Given`: derive its options from config keys.
+
+    Args:
+        order: all parameters of the command as they appear in its help: dotted config keys, "config" (``-c``),
+            "assignments" (``--set``), and the command's own parameters by name.
+        preset: the config where no ``-c`` is given.
+        renamed: option name -> dotted key, for keys whose option has another name in this command only; ``order``
+            then has the option name.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        given_name, *own_names = (own := inspect.signature(command, eval_str=True).parameters)
+        keys = {_option_name(name): renamed.get(name, name) for name in order if "." in renamed.get(name, name)}
+        known = {name: own[name].replace(kind=inspect.Parameter.KEYWORD_ONLY) for name in own_names}
+        known |= {name: _parameter(name, _option(key, name)) for name, key in keys.items()}
+        known |= {"config": _parameter("config", ConfigOption, preset)}
+        known |= {"assignments": _parameter("assignments", SetOption)}
+        parameters = [known[_option_name(name)] for name in order]
+
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            flags = {key: _value(key, values.pop(name)) for name, key in keys.items()}
+            given = Given(values.pop("config"), values.pop("assignments") or [], flags)
+            command(**{given_name: given}, **values)
+
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def _option_name(name: str) -> str:
+    """The Python name of the parameter of a config key, or of an option that has a name already."""
+    return NAMES.get(name, name.rpartition(".")[2])
+
+
+def _parameter(name: str, annotation: Any, default: str | None = None) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _option(key: str, name: str) -> Any:
+    """The annotation of the option of a config key: its type, name and help.
+
+    The config checks values, so that all mistakes are reported together: choices and number lists stay text here.
+    """
+    field = field_of(key)
+    kind = _plain_type(field.annotation)
+    flag = f"--{name.replace('_', '-')}"
+    names = (f"{flag}/--no-{name.replace('_', '-')}",) if kind is bool else (flag,)
+    help_text = " ".join((field.description or "").split("\n\n")[0].split())
+    metavar = METAVARS.get(key) or _choices(field.annotation)
+    option = typer.Option(*names, help=help_text.replace("[", "\\["), metavar=metavar)
+    return Annotated[Union[kind, None], option]  # noqa: UP007  # kind is a value
+
+
+def _plain_type(annotation: Any) -> type:
+    """bool, int, float, Path or str: the type of an option for a field."""
+    options = _alternatives(annotation)
+    return next((kind for kind in (bool, int, float, Path) if kind in options), str)
+
+
+def _choices(annotation: Any) -> str | None:
+    literal = next((one for one in _alternatives(annotation) if get_origin(one) is Literal), None)
+    return None if literal is None else "|".join(get_args(literal))
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union without None and without constraints; a type that is no union alone."""
+    members = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    return tuple(get_args(one)[0] if get_origin(one) is Annotated else one for one in members if one is not type(None))
+
+
+def _value(key: str, value: Any) -> Any:
+    """The value for the config: comma-separated text of a list of numbers in its parts."""
+    if isinstance(value, str) and any(get_origin(one) is tuple for one in _alternatives(field_of(key).annotation)):
+        return [part.strip() for part in value.split(",")]
+    return value

@@ -9,65 +9,34 @@ from typing import Annotated
 import typer
 
 from wsss.cli.importing import heavy_imports
-from wsss.cli.options import (
-    AmpOption,
-    CheckpointOption,
-    ConfigOption,
-    CrfOption,
-    DeterministicOption,
-    DeviceOption,
-    FlipOption,
-    JsonOption,
-    OutOption,
-    ScalesOption,
-    SetOption,
-    TagsOption,
-    WorkersOption,
-    numbers,
+from wsss.cli.options import CheckpointOption, Given, JsonOption, OutOption, TagsOption, configured
+
+
+@configured(
+    *("run", "images", "output", "split", "tags", "config", "assignments"),
+    *("predict.scales", "predict.flip", "predict.crf", "overlays", "overwrite", "checkpoint"),
+    *("run.device", "run.amp", "run.workers", "run.deterministic", "as_json"),
 )
-
-
 def predict(
+    given: Given,
     run: Annotated[Path, typer.Argument(help="Run of train-seg, or a checkpoint file.")],
     images: Annotated[Path, typer.Argument(help="An image, a folder of images, or with --split a data folder.")],
     output: OutOption,
     split: Annotated[str | None, typer.Option(help="Take the images of this split; their tags are not used.")] = None,
     tags: TagsOption = None,
-    config: ConfigOption = None,
-    assignments: SetOption = None,
-    scales: ScalesOption = None,
-    flip: FlipOption = None,
-    crf: CrfOption = None,
     overlays: Annotated[bool, typer.Option("--overlays/--no-overlays", help="Draw the masks over the images.")] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make again what is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Also make again what exists.")] = False,
     checkpoint: CheckpointOption = "last",
-    device: DeviceOption = None,
-    amp: AmpOption = None,
-    workers: WorkersOption = None,
-    deterministic: DeterministicOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Segment images without tags.
 
-    The scale is that of the training unless given. Images segmented already are skipped. Prints the output folder
-    on standard output.
+    Without --scales, images are read at the side of the training crops. Images that have a mask already are skipped.
+    Prints the output folder on standard output.
     """
     from wsss.cli.terminal import Terminal
-    from wsss.config import resolve
 
-    settings = resolve(
-        config,
-        assignments or (),
-        {
-            "predict.scales": numbers(scales),
-            "predict.flip": flip,
-            "predict.crf": crf,
-            "run.device": device,
-            "run.amp": amp,
-            "run.workers": workers,
-            "run.deterministic": deterministic,
-        },
-    )
+    settings = given.resolve()
     with heavy_imports():
         from wsss.data.dataset import open_data, open_unlabelled
         from wsss.data.readable import keep_readable_records
@@ -107,5 +76,5 @@ def predict(
         )
         terminal.say(f"{counts['made']} masks made, {counts['skipped']} there already")
         if counts["foreground"] == 0:
-            terminal.say("they hold background alone: too short a training ends like that (--epochs)")
+            terminal.say("they hold background alone: the training was probably too short (--epochs)")
     typer.echo(json.dumps({"output": str(output), **counts, "unreadable": len(bad)}) if as_json else output)

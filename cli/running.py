@@ -1,40 +1,61 @@
-"""Checks of the command line that training commands share."""
+"""Checks of the command line that the training commands share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from wsss.cli.options import Given
+from wsss.config import Config
 from wsss.errors import UsageError
 
 
-def run_folder(output: Path | None, example: str) -> Path:
-    """The folder given by -o; without one there is nothing to do."""
+def new_run(given: Given, output: Path | None, example: str) -> tuple[Config, Path]:
+    """The config and the folder of a new run.
+
+    Args:
+        given: of the command line.
+        output: value of ``-o``.
+        example: a complete command, for the message where there is no ``-o``.
+
+    Raises:
+        UsageError: the config has mistakes, or no folder was given.
+    """
+    config = given.resolve()
     if output is None:
         raise UsageError("no output folder was given", example)
-    return output
+    return config, output
 
 
-def refuse_beside_resume(
-    resume: Path,
-    config: str | None,
-    assignments: Sequence[str] | None,
-    output: Path | None,
-    flags: Mapping[str, Any],
-) -> None:
-    """A resumed run keeps its own config, so that it ends as if it had never stopped."""
-    given = [key for key, value in flags.items() if value is not None]
-    given += ["--config"] * (config is not None) + ["--set"] * bool(assignments) + ["--output"] * (output is not None)
-    if given:
+def refuse_beside_resume(resume: Path, given: Given, **others: Path | None) -> None:
+    """Refuse other options beside ``--resume``: a resumed run keeps its own config, so that its result is the same.
+
+    Args:
+        resume: folder of the run.
+        given: of the command line.
+        others: further options of the command, by name; None where not given.
+
+    Raises:
+        UsageError: an option was given.
+    """
+    names = given.names() + [f"--{name}" for name, value in others.items() if value is not None]
+    if names:
         raise UsageError(
-            f"--resume {resume} goes on with the run's own config; it takes no {', '.join(given)}",
-            f"--resume {resume}",
+            f"--resume {resume} uses the run's own config; it takes no {', '.join(names)}", f"--resume {resume}"
         )
 
 
-def refuse_together(given: bool, flag: str, **others: object) -> None:
-    """Refuse flags that would be ignored beside another one."""
-    unheard = [f"--{name}" for name, value in others.items() if value is not None]
-    if given and unheard:
-        raise UsageError(f"{flag} and {', '.join(unheard)} exclude each other", f"leave out {unheard[0]} or {flag}")
+def refuse_together(flag: str, value: Path | None, given: Given, *keys: str) -> None:
+    """Refuse options that another one would make useless.
+
+    Args:
+        flag: the other option.
+        value: its value; None where it was not given.
+        given: of the command line.
+        keys: config keys of the options that ``flag`` makes useless.
+
+    Raises:
+        UsageError: both were given.
+    """
+    useless = [f"--{key.rpartition('.')[2]}" for key in keys if given.flags[key] is not None]
+    if value is not None and useless:
+        raise UsageError(f"{flag} and {', '.join(useless)} exclude each other", f"leave out {useless[0]} or {flag}")

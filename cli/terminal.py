@@ -1,4 +1,4 @@
-"""What people see: progress bars, remarks and tables, all on standard error."""
+"""Progress bars, remarks and tables, all on standard error."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-PLAIN_SECONDS = 60
-"""Where nobody watches (a log file), a plain line of progress appears so often."""
+from wsss.cli.log import log
 
-console = Console(stderr=True, highlight=False)
+PLAIN_SECONDS = 60
+"""Where standard error is not a terminal: seconds between two lines of progress."""
+
+console = Console(file=log, highlight=False)
 
 
 class Terminal:
-    """A ``wsss.reporting.Reporter`` that draws; use it as a context."""
+    """A ``wsss.reporting.Reporter`` that draws a progress bar; a context manager."""
 
     def __init__(self) -> None:
         self._progress = Progress(
@@ -50,13 +52,13 @@ class Terminal:
         self._progress.stop()
 
     def begin(self, what: str, total: int, done: int = 0) -> None:
-        """A new bar; the last one goes."""
+        """Replace the progress bar by a new one."""
         if self._task is not None:
             self._progress.remove_task(self._task)
         self._task = self._progress.add_task(what, total=total, completed=done, note="")
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Move the bar."""
+        """Advance the bar by ``count`` items; ``note`` replaces the text beside it."""
         if self._task is None:
             return
         self._progress.update(self._task, advance=count)
@@ -68,5 +70,5 @@ class Terminal:
             self.say(f"{task.description} {int(task.completed)}/{int(task.total or 0)}  {task.fields['note']}")
 
     def say(self, text: str) -> None:
-        """A line above the bar."""
-        console.print(text, markup=False)
+        """Print a remark above the bar; it is one line, however long, where standard error is not a terminal."""
+        console.print(text, markup=False, soft_wrap=not console.is_terminal)

@@ -1,228 +1,103 @@
-"""The configuration: one frozen model for all commands, strict at the door.
+"""Read a config: defaults, then a YAML file or preset (``-c``), then ``--set key=value``, then flags; later ones win.
 
-Values come from the defaults below, then a YAML file or preset (``-c``), then ``--set key=value``, then flags;
-later ones win. All mistakes are reported together, unknown keys with the nearest name there is. The resolved
-config is written beside every output and is enough to repeat it.
+The keys themselves are in `wsss.sections`. All mistakes are reported together, unknown keys with the nearest known
+name. The resolved config is written beside every output and is enough to repeat it.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from reprlib import Repr
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from wsss.errors import UsageError
 from wsss.plain_yaml import load_yaml, read_yaml
+from wsss.sections import (
+    AugmentSection,
+    ClassifySection,
+    Config,
+    Coupling,
+    CrfSection,
+    DataSection,
+    LabelsSection,
+    MapsSection,
+    Method,
+    ModelSection,
+    Optimisation,
+    PredictSection,
+    ReadoutName,
+    Rows,
+    RunSection,
+    Section,
+    SegmentSection,
+)
 
-Method = Literal["getam", "attention-gradient", "gradcam", "rollout", "chefer", "attention", "cam"]
-Coupling = Literal["released", "paper"]
-Rows = Literal["auto", "token", "pool", "both"]
-ReadoutName = Literal["auto", "project", "token", "pool", "both"]
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
-Weight = Annotated[float, Field(ge=0)]
-Sizes = Annotated[tuple[Positive, ...], Field(min_length=1)]
+__all__ = [
+    "RETIRED",
+    "AugmentSection",
+    "ClassifySection",
+    "Config",
+    "Coupling",
+    "CrfSection",
+    "DataSection",
+    "LabelsSection",
+    "MapsSection",
+    "Method",
+    "ModelSection",
+    "Optimisation",
+    "PredictSection",
+    "ReadoutName",
+    "Retired",
+    "Rows",
+    "RunSection",
+    "Section",
+    "SegmentSection",
+    "config_from_plain",
+    "field_of",
+    "known_keys",
+    "preset_names",
+    "resolve",
+    "to_yaml",
+]
 
 MOST_MISTAKES = 20
-"""So many are told."""
+"""Largest number of mistakes that one error lists."""
 brief = Repr()
 brief.maxstring = brief.maxother = 200
 
 
-class Section(BaseModel):
-    """A frozen group of settings that knows no other keys."""
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """A key of an earlier version.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class DataSection(Section):
-    """Where images and tags come from."""
-
-    root: Path | None = None
-    layout: Literal["auto", "voc", "folder"] = "auto"
-    tags: Path | None = None
-    tags_from: Literal["auto", "file", "xml", "masks"] = "auto"
-    train_split: str | None = None
-    val_split: str | None = None
-    saliency: Path | None = None
-    bad_limit: Share = 0.01
-
-
-class ModelSection(Section):
-    """The network. ``weights`` is a file, "pretrained" (timm downloads it) or "none"."""
-
-    backbone: str = "deit_small_patch16_224"
-    weights: str = "pretrained"
-    readout: ReadoutName = "auto"
-    drop_path: Share = 0.0
-    decoder_channels: Positive = 96
-    vit: dict[str, int] = Field(default_factory=dict)
-    """Overrides of the backbone's own arguments, for small networks trained from scratch."""
-
-
-class RunSection(Section):
-    """The machine and the seed."""
-
-    seed: Annotated[int, Field(ge=0)] = 0
-    device: str = "auto"
-    amp: Literal["none", "bf16", "fp16"] = "none"
-    workers: Annotated[int, Field(ge=0)] | None = None
-    """Loader processes, and as many for the dense CRF; None takes one a core but one, at most 8."""
-    deterministic: bool = False
-    """Torch's deterministic algorithms alone; `wsss.machine.be_deterministic` says what that promises."""
-
-
-class AugmentSection(Section):
-    """Random resized crop, flip and colour jitter."""
-
-    size: Positive = 224
-    min_area: Annotated[float, Field(gt=0, le=1)] = 0.4
-    flip: Share = 0.5
-    jitter: Share = 0.2
-
-
-class Optimisation(Section):
-    """Schedule and optimiser, common to both trainings.
-
-    "adamw" warms up linearly and decays by a cosine to zero; "sgd-poly" decays by (1 - t)^0.9.
+    Attributes:
+        default: its old default, as YAML reads it. Files of earlier versions name every key, so this value is accepted
+            and dropped; any other value is an error.
+        instead: what to do now; it ends the error message.
     """
 
-    epochs: Positive = 10
-    batch_size: Positive = 16
-    optimizer: Literal["adamw", "sgd-poly"] = "adamw"
-    lr: Annotated[float, Field(gt=0)] = 1e-4
-    weight_decay: Weight = 0.05
-    momentum: Share = 0.9
-    warmup: Share = 0.05
-    """Share of the steps in which the rate rises from zero."""
-    clip_norm: Weight = 1.0
-    """Largest gradient norm; 0 clips nothing."""
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Decay of the moving average of the weights, which is then what is validated and saved for use; 0 keeps none."""
-    validate_every: Positive = 1
-    """Epochs between two validations."""
-    checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
-    checkpoint_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps between two checkpoints; 0 writes them by time, at every epoch's end and when stopped, alone."""
-    on_bad_loss: Literal["stop", "skip"] = "stop"
-    """What a loss or gradient that is no finite number does, to the run or to its step (`wsss.training.bad_loss`)."""
+    default: Any
+    instead: str
 
 
-class ClassifySection(Optimisation):
-    """`wsss train-cls`."""
-
-
-class SegmentSection(Optimisation):
-    """`wsss train-seg`."""
-
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    """As for `wsss train-cls`; end to end the average is also the teacher whose decoder pseudo labels hear."""
-    rounds: Positive = 2
-    """Trainings in a row: each but the last is the teacher whose labels of the training split the next one learns, from
-    the same start (`wsss.training.start`). Only end to end; 1 is as published."""
-    cls_share: Share = 0.5
-    """Share of the epochs that only classify, before pseudo labels are made; end to end from scratch only."""
-    maps_share: Share = 0.3
-    """Share of the segmentation steps whose pseudo labels are made from class maps alone; later ones hear the decoder
-    too (`wsss.labels.agreement`). 1 is as published."""
-    lr_seg_factor: Annotated[float, Field(gt=0)] = 1.0
-    """Learning rate of the segmentation phase relative to that of the classification phase."""
-    decoder_lr_factor: Annotated[float, Field(gt=0)] = 10.0
-    """Learning rate of the fresh decoder relative to the backbone's."""
-    weight_classification: Weight = 1.0
-    weight_saliency: Weight = 1.0
-    """Takes part only where saliency is given. The cross-entropy terms have weight 1."""
-    weight_energy: Weight = 0.0
-    """Published: 1e-7, which takes small objects away here (benchmarks/RESULTS.md)."""
-    sigma_rgb: Annotated[float, Field(gt=0)] = 15.0
-    sigma_xy: Annotated[float, Field(gt=0)] = 100.0
-
-
-class MapsSection(Section):
-    """Class maps.
-
-    ``scales`` are pixels: an image is resized, its aspect ratio kept, to the area of a square of that side.
-    """
-
-    method: Method = "getam"
-    coupling: Coupling = "released"
-    start_layer: Annotated[int, Field(ge=0)] = 0
-    rows: Rows = "auto"
-    gamma: Annotated[float, Field(gt=0)] = 0.5
-    """Power the maps are raised to before they are spread; below 1 it lifts weak evidence, 1 is as published."""
-    spread: Annotated[int, Field(ge=0)] = 1
-    """Steps of spreading maps by the attention between patches; 0 is as published."""
-    scales: Sizes = (224,)
-    flip: bool = False
-    batch_size: Positive = 8
-
-
-class LabelsSection(Section):
-    """From class maps to pseudo labels."""
-
-    background: Literal["power", "band"] = "band"
-    exponent: Annotated[float, Field(gt=0)] = 32.0
-    low: Share = 0.6
-    high: Share = 0.72
-    """The band suits maps that were spread; published maps peak more, and the power rule suits them."""
-    decoder: bool = True
-    """`make-pseudo` from a run of train-seg: a pixel belongs to what maps and decoder agree on."""
-    softness: Annotated[float, Field(gt=0)] = 0.1
-    """Difference of class scores that changes the odds of the maps by a factor e, where the decoder is heard."""
-    confidence: Share = 0.6
-    """Joint probability of maps and decoder below which a pixel is ignored."""
-    saliency_threshold: Share = 0.5
-    mining_quantile: Share = 0.9
-    opening: Annotated[int, Field(ge=0)] = 10
-    """Side, in pixels, of the square that a foreground region must hold. `make-pseudo` opens labels of maps alone."""
-    refine_side: Positive = 512
-    """Images of a larger area than this squared are refined at that area, to bound time and memory."""
-    pamr_iterations: Annotated[int, Field(ge=0)] = 10
-    pamr_dilations: Sizes = (1, 2, 4, 8, 12, 24)
-    pamr_stride: Positive = 1
-    """Refine at one Nth of each side: less time and memory, coarser edges."""
-    crf: bool = False
-
-    @model_validator(mode="after")
-    def _band_is_ordered(self) -> LabelsSection:
-        if self.low > self.high:
-            raise ValueError(f"low must not exceed high, got {self.low} > {self.high}")
-        return self
-
-
-class PredictSection(Section):
-    """Segmentation of images without tags."""
-
-    scales: Sizes = (224,)
-    flip: bool = False
-    crf: bool = False
-
-
-class Config(Section):
-    """Everything that decides a result."""
-
-    data: DataSection = DataSection()
-    model: ModelSection = ModelSection()
-    run: RunSection = RunSection()
-    augment: AugmentSection = AugmentSection()
-    classify: ClassifySection = ClassifySection()
-    segment: SegmentSection = SegmentSection(epochs=10)
-    maps: MapsSection = MapsSection()
-    labels: LabelsSection = LabelsSection()
-    predict: PredictSection = PredictSection()
-
-    def anchored(self) -> Config:
-        """The same with the data's paths absolute, so that what is begun here can be gone on with from elsewhere."""
-        paths = {name: getattr(self.data, name) for name in ("root", "tags", "saliency")}
-        absolute = {name: path.absolute() for name, path in paths.items() if path is not None}
-        return self.model_copy(update={"data": self.data.model_copy(update=absolute)})
+RETIRED: Mapping[str, Retired] = {
+    "maps.batch_size": Retired(8, "remove it; run.batch_pixels bounds the pixels of a batch"),
+    "classify.checkpoint_steps": Retired(0, "remove it; classify.checkpoint_minutes sets the time between checkpoints"),
+    "segment.checkpoint_steps": Retired(0, "remove it; segment.checkpoint_minutes sets the time between checkpoints"),
+    "segment.weight_classification": Retired(1.0, "remove it; the classification loss has weight 1"),
+    "segment.weight_saliency": Retired(1.0, "remove it; the saliency loss has weight 1"),
+    "labels.refine_side": Retired(512, "remove it; larger images are refined at the area of 512 x 512 pixels"),
+    "labels.pamr_dilations": Retired([1, 2, 4, 8, 12, 24], "remove it; PAMR uses 1, 2, 4, 8, 12 and 24 pixels"),
+}
+"""Keys of earlier versions, by dotted name."""
 
 
 def resolve(
@@ -238,7 +113,7 @@ def resolve(
         flags: dotted key -> value; None values are flags that were not given.
 
     Raises:
-        UsageError: every unknown key and bad value, together.
+        UsageError: every unknown key, retired key and bad value, together.
     """
     tree: dict[str, Any] = {} if source is None else _sections(source)
     given: list[str] = []
@@ -253,13 +128,25 @@ def resolve(
             given.append(key)
             _merge(tree, _nested(key, value))
     try:
-        return Config.model_validate(tree)
+        return config_from_plain(tree)
     except ValidationError as error:
         raise _mistakes(error, source, given) from error
 
 
+def config_from_plain(tree: Mapping[str, Any]) -> Config:
+    """The config of plain sections and keys, of this or an earlier version, such as a checkpoint holds.
+
+    Args:
+        tree: section -> key -> value. Missing keys take their defaults; a retired key may have its old default.
+
+    Raises:
+        ValidationError: an unknown key, a retired key with another value, or a bad value.
+    """
+    return Config.model_validate({name: _without_retired(name, keys) for name, keys in tree.items()})
+
+
 def to_yaml(config: Config) -> str:
-    """The whole config as YAML; ``resolve`` reads it back to an equal one."""
+    """The whole config as YAML; ``resolve`` reads it back to an equal config."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -271,15 +158,40 @@ def preset_names() -> tuple[str, ...]:
 
 def known_keys() -> tuple[str, ...]:
     """All dotted keys."""
-    return tuple(
-        f"{name}.{field}"
-        for name, section in Config.model_fields.items()
-        for field in section.annotation.model_fields  # type: ignore[union-attr]
-    )
+    return tuple(f"{name}.{key}" for name in Config.model_fields for key in _fields_of(name))
+
+
+def field_of(key: str) -> FieldInfo:
+    """Type, default and description of a dotted key.
+
+    Raises:
+        KeyError: there is no such key.
+    """
+    section, _, name = key.partition(".")
+    return _fields_of(section)[name]
+
+
+def _fields_of(section: str) -> Mapping[str, FieldInfo]:
+    annotation = Config.model_fields[section].annotation
+    assert isinstance(annotation, type)
+    assert issubclass(annotation, Section)
+    return annotation.model_fields
+
+
+def _without_retired(section: str, keys: Any) -> Any:
+    """The keys of a section without those retired keys that have their old default."""
+    if not isinstance(keys, Mapping):
+        return keys
+    return {key: value for key, value in keys.items() if not _is_old_default(f"{section}.{key}", value)}
+
+
+def _is_old_default(key: str, value: Any) -> bool:
+    plain = list(value) if isinstance(value, tuple) else value
+    return key in RETIRED and bool(plain == RETIRED[key].default)
 
 
 def _sections(source: str | Path) -> dict[str, Any]:
-    """What a file or preset says, not yet checked."""
+    """The sections of a file or preset, not yet checked."""
     if Path(source).is_file():
         tree = read_yaml(source)
     elif str(source) in preset_names():
@@ -312,7 +224,7 @@ def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
 
 
 def _mistakes(error: ValidationError, source: str | Path | None, given: Sequence[str]) -> UsageError:
-    """All mistakes in one error, those of the file before those of the command line."""
+    """One error with all mistakes, those of the file before those of the command line."""
     in_file: list[str] = []
     typed: list[str] = []
     mistakes = error.errors()
@@ -327,8 +239,10 @@ def _mistakes(error: ValidationError, source: str | Path | None, given: Sequence
 
 
 def _explain(item: Any) -> str:
-    """One pydantic error in our words."""
+    """One pydantic error in plain words."""
     key = ".".join(str(part) for part in item["loc"])
+    if key in RETIRED:
+        return f"'{key}' was removed from wsss: {RETIRED[key].instead}"
     if item["type"] == "extra_forbidden":
         candidates = known_keys() if "." in key else tuple(Config.model_fields)
         near = difflib.get_close_matches(key, candidates, n=1, cutoff=0.5)

@@ -26,7 +26,8 @@ from wsss.data.records import Record, TaggedSet
 from wsss.data.scaled import ScaledBatch, equal_sizes
 from wsss.files import write_whole
 from wsss.inference.remaining import label_remaining
-from wsss.labels.crf import Crf
+from wsss.inference.settings import crf_facts, map_scales
+from wsss.labels.crf import Crf, CrfSettings
 from wsss.labels.recipe import complete, refine_to_image
 from wsss.labels.slots import Slots
 from wsss.machine import autocast
@@ -103,7 +104,7 @@ def make_pseudo_labels(
             config,
             reporter,
             stop,
-            scales=config.maps.scales,
+            scales=map_scales(config),
             stride=network.backbone.stride,
             crf=config.labels.crf,
         )
@@ -114,7 +115,7 @@ def make_pseudo_labels(
 
 def settings_of(network: Network, tagged: TaggedSet, config: Config, checkpoint_sha256: str) -> dict[str, Any]:
     """All that decides the content of a pseudo-label folder but its images."""
-    maps = config.maps.model_dump(mode="json", exclude={"batch_size"})
+    maps = config.maps.model_dump(mode="json") | {"scales": list(map_scales(config))}
     return {
         "kind": "pseudo",
         "classes": list(tagged.classes),
@@ -123,6 +124,7 @@ def settings_of(network: Network, tagged: TaggedSet, config: Config, checkpoint_
         "checkpoint_sha256": checkpoint_sha256,
         **maps,
         **config.labels.model_dump(mode="json"),
+        **crf_facts(config.labels.crf, config.crf),
         "saliency": config.data.saliency is not None,
         "supervision": list(joined(network.supervision or UNKNOWN, of_data(config.data, saliency=True))),
         "amp": config.run.amp,
@@ -245,6 +247,7 @@ class Maker:
             image_3HW=_in_unit_range(image_HW3) if self.config.labels.crf else None,
             background_HW=background_HW,
             crf=crf,
+            crf_settings=CrfSettings.of(self.config.crf),
         )
         self._write(record, image_HW3.numpy(), label_HW.numpy(), scores_Khw)
 

@@ -22,6 +22,7 @@ from wsss.data.masks import write_mask
 from wsss.data.records import Record
 from wsss.data.scaled import ScaledBatch
 from wsss.inference.remaining import label_remaining
+from wsss.inference.settings import crf_facts, predict_scales
 from wsss.labels.crf import Crf, CrfSettings, crf_labels, crf_ranks
 from wsss.machine import autocast
 from wsss.models.averaged import label_probabilities
@@ -62,6 +63,8 @@ def predict_masks(
         "checkpoint_sha256": checkpoint_sha256,
         "supervision": list(network.supervision),
         **config.predict.model_dump(mode="json"),
+        "scales": list(predict_scales(config)),
+        **crf_facts(config.predict.crf, config.crf),
         "amp": config.run.amp,
     }
     network.require_decoder()
@@ -78,7 +81,7 @@ def predict_masks(
             config,
             reporter,
             stop,
-            scales=config.predict.scales,
+            scales=predict_scales(config),
             stride=network.backbone.stride,
             crf=config.predict.crf,
         )
@@ -132,7 +135,7 @@ class Predictor:
     ) -> None:
         """Refine the label map where the CRF is wanted, draw it and write it."""
         if seen is not None:
-            label_HW = seen.refined(image_HW3, crf)
+            label_HW = seen.refined(image_HW3, crf, CrfSettings.of(self.config.crf))
         if self.overlays:
             drawn_HW3 = with_key(overlay(image_HW3, label_HW), label_HW, self.network.classes)
             write_jpeg(self.out / "overlays" / f"{record.name}.jpg", drawn_HW3)
@@ -157,9 +160,11 @@ class Seen:
         index_S = np.union1d(np.zeros(1, dtype=np.uint8), label_HW)
         return cls(index_S, probabilities_CHW[index_S.tolist()].float().cpu().numpy())
 
-    def refined(self, image_HW3: np.ndarray[Any, Any], crf: Crf = crf_ranks) -> np.ndarray[Any, Any]:
+    def refined(
+        self, image_HW3: np.ndarray[Any, Any], crf: Crf = crf_ranks, settings: CrfSettings = CrfSettings()
+    ) -> np.ndarray[Any, Any]:
         """Label map of the dense CRF over these classes, (H, W) uint8."""
         every_K = np.ones(len(self.index_S) - 1, dtype=np.bool_)
-        rank_HW = crf_labels(image_HW3, self.scores_SHW, every_K, settings=CrfSettings(), crf=crf)
+        rank_HW = crf_labels(image_HW3, self.scores_SHW, every_K, settings=settings, crf=crf)
         refined_HW: np.ndarray[Any, Any] = self.index_S[rank_HW]
         return refined_HW

@@ -17,6 +17,9 @@ from wsss.pool import Pool
 from wsss.reporting import Reporter
 from wsss.stopping import StopRequest
 
+BATCH = 8
+"""Largest number of images that share a batch."""
+
 
 class Labeller(Protocol):
     """Makes the label maps of batches."""
@@ -58,7 +61,7 @@ def label_remaining(
         records: the whole set.
         todo: names of the images that remain.
         labeller: does the work.
-        config: batch size and workers.
+        config: workers.
         reporter: progress.
         stop: asked after each image.
         scales: sides, in pixels, of squares whose area an image is brought to.
@@ -70,7 +73,7 @@ def label_remaining(
         Interrupted: a signal asked to stop; the label maps made so far are whole.
     """
     total, workers = len(records), num_workers(config.run)
-    images = remaining_batches(records, todo, scales, stride, config.maps.batch_size)
+    images = remaining_batches(records, todo, scales, stride, BATCH)
     reporter.begin(what, total, total - len(todo))
     processes = crf_processes(min(workers, len(todo)) if crf else 0)
     with Pool(processes.count) as pool, processes:

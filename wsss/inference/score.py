@@ -16,15 +16,16 @@ from wsss.data.masks import read_mask
 from wsss.data.records import TaggedSet
 from wsss.data.scaled import ScaledImages, load_batches
 from wsss.evaluation.confusion import ConfusionMatrix
+from wsss.inference.settings import validation_side
 from wsss.machine import autocast, num_workers
 from wsss.models.averaged import label_probabilities
 from wsss.models.network import Network
 
 
 def score_split(network: Network, tagged: TaggedSet, config: Config, device: torch.device) -> ConfusionMatrix:
-    """Confusion matrix of a network on a split with masks: one scale (that of the crops), no flip, no CRF."""
+    """Confusion matrix of a network on a split with masks: one scale (`validation_side`), no flip, no CRF."""
     records = [record for record in tagged.records if tagged.mask_path(record) is not None]
-    images = ScaledImages(records, (config.augment.size,), network.backbone.stride, config.segment.batch_size)
+    images = ScaledImages(records, (validation_side(config, config.segment),), network.backbone.stride, config.segment.batch_size)
     matrix = ConfusionMatrix(len(tagged.classes) + 1)
     for batch in load_batches(images, num_workers(config.run), device):
         sizes = [(image.shape[0], image.shape[1]) for image in batch.images]
@@ -39,7 +40,8 @@ def score_split(network: Network, tagged: TaggedSet, config: Config, device: tor
 
 def tag_scores(network: Network, tagged: TaggedSet, config: Config, device: torch.device) -> tuple[Any, Any]:
     """Class probabilities and tags of a set, (N, K) each, one scale, in the same order."""
-    images = ScaledImages(tagged.records, (config.augment.size,), network.backbone.stride, config.classify.batch_size)
+    side = validation_side(config, config.classify)
+    images = ScaledImages(tagged.records, (side,), network.backbone.stride, config.classify.batch_size)
     scores: list[Tensor] = []
     present: list[Any] = []
     for batch in load_batches(images, num_workers(config.run), device):

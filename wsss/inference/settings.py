@@ -1,24 +1,55 @@
-"""How a trained network is used where nobody says otherwise: the scales that suit the crops of its training."""
+"""Settings of inference that depend on others: scales from the crops of the training, the CRF's facts."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from wsss.config import Config
+from wsss.config import Config, CrfSection, Optimisation
 
 ZOOM = 1.4
-"""Side to read whole images at, relative to that of the training's crops, which show their objects larger: they are
-enlarged parts of an image (Touvron et al., "Fixing the train-test resolution discrepancy", 2019)."""
+"""Side at which class maps of whole images are read, as a factor of the side of the training crops.
+
+Crops are enlarged parts of an image, so they show objects larger than the whole image at the same side does (Touvron
+et al., "Fixing the train-test resolution discrepancy", 2019)."""
 
 
 def for_run(config: Config, trained: Config) -> Config:
-    """A config for using a trained network: its model section and, where no scales were given, such as suit its crops.
+    """A config for using a trained network.
 
-    Masks are predicted at the side of the crops. Maps are read at ``ZOOM`` times that.
+    Args:
+        config: the settings of the use; keeps all but the model section and scales that are None.
+        trained: the config of the training.
+
+    Returns:
+        The config with the model section of the training and, where they were None, the scales that suit its crops.
     """
-    update: dict[str, Any] = {"model": trained.model}
-    for name, zoom in (("maps", ZOOM), ("predict", 1.0)):
-        section = getattr(config, name)
-        if "scales" not in section.model_fields_set:
-            update[name] = section.model_copy(update={"scales": (round(zoom * trained.augment.size),)})
-    return config.model_copy(update=update)
+    crops = config.model_copy(update={"augment": trained.augment})
+    maps = config.maps.model_copy(update={"scales": map_scales(crops)})
+    predict = config.predict.model_copy(update={"scales": predict_scales(crops)})
+    return config.model_copy(update={"model": trained.model, "maps": maps, "predict": predict})
+
+
+def map_scales(config: Config) -> tuple[int, ...]:
+    """Sides at which class maps are read, pixels: ``maps.scales``, or ``ZOOM`` times the side of the crops."""
+    return config.maps.scales or (round(ZOOM * config.augment.size),)
+
+
+def predict_scales(config: Config) -> tuple[int, ...]:
+    """Sides at which masks are predicted, pixels: ``predict.scales``, or the side of the crops."""
+    return config.predict.scales or (config.augment.size,)
+
+
+def validation_side(config: Config, section: Optimisation) -> int:
+    """Side at which a training validates, pixels: its ``validate_size``, or the side of the crops."""
+    return section.validate_size or config.augment.size
+
+
+def crf_facts(used: bool, section: CrfSection) -> dict[str, Any]:
+    """What a manifest records of the CRF's settings: those that differ from the defaults, where the CRF is used.
+
+    Folders of earlier versions, which had the defaults, so keep equal settings.
+    """
+    if not used:
+        return {}
+    defaults = CrfSection().model_dump()
+    return {f"crf_{name}": value for name, value in section.model_dump().items() if value != defaults[name]}

@@ -6,12 +6,15 @@ NIPS 2011), through the optional package pydensecrf. It holds the interpreter lo
 Shape suffixes: C classes with the background first, K foreground classes, H rows, W columns, 3 channels RGB.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsss.config import CrfSection
 from wsss.errors import MachineError
 from wsss.processes import Processes
 
@@ -38,6 +41,11 @@ class CrfSettings:
     bilateral_sxy: float = 80.0
     bilateral_srgb: float = 13.0
     bilateral_weight: float = 10.0
+
+    @classmethod
+    def of(cls, section: CrfSection) -> CrfSettings:
+        """The settings of a config."""
+        return cls(**section.model_dump(include={field.name for field in fields(cls)}))
 
 
 def require_crf() -> None:

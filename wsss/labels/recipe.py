@@ -18,11 +18,14 @@ from wsss.data.masks import IGNORE_INDEX
 from wsss.labels.agreement import Confidence, joint_probabilities, with_background
 from wsss.labels.completion import Background, BackgroundBand, PowerBackground, complete_labels
 from wsss.labels.crf import Crf, CrfSettings, crf_labels, crf_ranks
-from wsss.labels.pamr import pamr
+from wsss.labels.pamr import DILATIONS, pamr
 from wsss.maps.scores import normalise_scores
 
 Rule = PowerBackground | BackgroundBand | Confidence
 """What a pixel must beat to belong to a class."""
+
+REFINE_SIDE = 512
+"""Images of a larger area than this squared are refined at that area, to bound time and memory."""
 
 
 @torch.no_grad()
@@ -50,7 +53,7 @@ def follow_edges(images_B3HW: Tensor, maps_BRHW: Tensor, present_BR: Tensor, sec
         images_B3HW: in [0, 1].
         maps_BRHW: at image size.
         present_BR: bool, on the host.
-        section: iterations (0 leaves the maps as they are), dilations in pixels of these images, and the stride:
+        section: iterations (0 leaves the maps as they are) and the stride:
             of 2 or more, images and maps are made so much smaller first and the refined maps large again.
     """
     if section.pamr_iterations == 0:
@@ -62,7 +65,7 @@ def follow_edges(images_B3HW: Tensor, maps_BRHW: Tensor, present_BR: Tensor, sec
         _resize(maps_BRHW, coarse),
         present_BR,
         iterations=section.pamr_iterations,
-        dilations=strided(section.pamr_dilations, stride),
+        dilations=strided(DILATIONS, stride),
     )
     return _resize(refined_BRHW, size)
 
@@ -86,9 +89,9 @@ def _resize(maps_BRHW: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps_BRHW, size=size, mode="bilinear", align_corners=False, antialias=smaller)
 
 
-def working_size(height: int, width: int, section: LabelsSection) -> tuple[int, int]:
-    """Size at which scores are refined: the image's, or that of ``refine_side`` squared pixels where it is larger."""
-    ratio = min(1.0, section.refine_side / (height * width) ** 0.5)
+def working_size(height: int, width: int, side: int = REFINE_SIDE) -> tuple[int, int]:
+    """Size at which scores are refined: the image's, or that of ``side`` squared pixels where it is larger."""
+    ratio = min(1.0, side / (height * width) ** 0.5)
     return max(1, round(height * ratio)), max(1, round(width * ratio))
 
 
@@ -117,7 +120,7 @@ def refine_to_image(
         scores (B, K, H, W) and None; with an opinion, the probabilities of the classes and of the background (B, H, W).
     """
     height, width = images_B3HW.shape[2:]
-    size = working_size(height, width, section)
+    size = working_size(height, width)
     images_B3HW = _resize(images_B3HW, size)
     scores_BKHW = F.interpolate(scores_BKhw.float(), size=size, mode="bilinear", align_corners=False)
     if opinion_BCHW is None:
@@ -146,6 +149,7 @@ def complete(
     image_3HW: Tensor | None = None,
     background_HW: Tensor | None = None,
     crf: Crf = crf_ranks,
+    crf_settings: CrfSettings = CrfSettings(),
 ) -> Tensor:
     """The pseudo label of refined scores.
 
@@ -158,6 +162,7 @@ def complete(
         background_HW: the background's score where there is one; scores are then probabilities, and a pixel belongs
             to the likeliest where it is likely enough.
         crf: where it runs.
+        crf_settings: of the pairwise terms.
 
     Returns:
         (H, W) uint8.
@@ -167,7 +172,7 @@ def complete(
         rule = Confidence(background_HW, section.confidence)
     background: Background = rule
     if image_3HW is not None:
-        background = CrfBackground(scores_KHW, present_K, image_3HW, rule, crf)
+        background = CrfBackground(scores_KHW, present_K, image_3HW, rule, crf, crf_settings)
     return complete_labels(
         scores_KHW,
         present_K,
@@ -193,6 +198,7 @@ class CrfBackground:
     image_3HW: Tensor
     rule: Rule
     crf: Crf = crf_ranks
+    settings: CrfSettings = CrfSettings()
 
     def label(self, best_HW: Tensor, class_HW: Tensor) -> Tensor:
         """(H, W) uint8."""
@@ -208,5 +214,5 @@ class CrfBackground:
         image_HW3 = (self.image_3HW.permute(1, 2, 0) * 255).round().byte().cpu().numpy()
         present_K = self.present_K.cpu().numpy().astype(np.bool_)
         scores = scores_CHW.float().cpu().numpy()
-        label_HW = crf_labels(image_HW3, scores, present_K, settings=CrfSettings(), crf=self.crf)
+        label_HW = crf_labels(image_HW3, scores, present_K, settings=self.settings, crf=self.crf)
         return torch.from_numpy(label_HW).to(self.scores_KHW.device)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from wsss.config import Config
+from wsss.config import Config, config_from_plain
 from wsss.data.masks import IGNORE_INDEX
 from wsss.errors import DataError
 from wsss.files import whole
@@ -162,7 +162,7 @@ def _sketch(content: dict[str, Any], where: Path) -> tuple[Network, Config]:
     """
     _check_parts(content, where)
     try:
-        config = Config.model_validate(content["config"])
+        config = config_from_plain(content["config"])
     except ValidationError as error:
         keys = ", ".join(".".join(map(str, item["loc"])) for item in error.errors()[:3])
         raise DataError(f"{where}: another version wrote its config ({keys[:300]})", "train it again") from error

@@ -151,7 +151,7 @@ class SegmentTask:
         section = self.section
         terms = {
             "segmentation": balanced_cross_entropy(scores_BCHW, label_BHW),
-            "classification": section.weight_classification * classification_loss(logits_BK, batch["present"]),
+            "classification": classification_loss(logits_BK, batch["present"]),
         }
         if section.weight_energy:
             energy = dense_energy(
@@ -161,6 +161,6 @@ class SegmentTask:
                 sigma_xy=section.sigma_xy,
             )
             terms["energy"] = section.weight_energy * energy
-        if "saliency" in batch and section.weight_saliency:
-            terms["saliency"] = section.weight_saliency * saliency_loss(scores_BCHW, batch["saliency"].float() / 255)
+        if "saliency" in batch:
+            terms["saliency"] = saliency_loss(scores_BCHW, batch["saliency"].float() / 255)
         return terms

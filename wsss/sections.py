@@ -1,0 +1,308 @@
+"""The keys of a config: one frozen model, in sections.
+
+The docstring under a key is its description. Its first paragraph is also the help text of the key's command-line
+option (`wsss.cli.options`). "Pixels" are pixels of the image that the network reads, unless said otherwise.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Method = Literal["getam", "attention-gradient", "gradcam", "rollout", "chefer", "attention", "cam"]
+Coupling = Literal["released", "paper"]
+Rows = Literal["auto", "token", "pool", "both"]
+ReadoutName = Literal["auto", "project", "token", "pool", "both"]
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0)]
+Above0 = Annotated[float, Field(gt=0)]
+Sizes = Annotated[tuple[Positive, ...], Field(min_length=1)]
+
+NO_FILE = ("pretrained", "none")
+"""Values of ``model.weights`` that are not the path of a file."""
+
+
+class Section(BaseModel):
+    """A frozen group of keys. Unknown keys, NaN and infinity are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class DataSection(Section):
+    """Where images and tags come from."""
+
+    root: Path | None = None
+    """Data folder; see data/README.md."""
+    layout: Literal["auto", "voc", "folder"] = "auto"
+    """Layout of the data folder; "auto" recognises it."""
+    tags: Path | None = None
+    """Tags table, where it is not in the data folder."""
+    tags_from: Literal["auto", "file", "xml", "masks"] = "auto"
+    """Source of the tags: a table, the XML files of VOC, or masks; auto never takes masks."""
+    train_split: str | None = None
+    """Split to train on or to label.
+
+    None: the first of train_aug, trainaug and train that exists."""
+    val_split: str | None = None
+    """Split to validate on; a segmentation is validated where the split has masks.
+
+    None: "val" where there is one, else no validation."""
+    saliency: Path | None = None
+    """Folder of 8-bit saliency maps: extra supervision.
+
+    None: labels are made without saliency."""
+    bad_limit: Share = 0.01
+    """Largest share of unreadable images, in [0, 1]. Up to it they are skipped; above it the data are refused.
+
+    A single unreadable image is always skipped."""
+
+
+class ModelSection(Section):
+    """The network."""
+
+    backbone: str = "deit_small_patch16_224"
+    """A timm vision transformer (wsss backbones)."""
+    weights: str = "pretrained"
+    """Initial weights of the backbone: FILE.safetensors, FILE.pth, pretrained (timm downloads them) or none."""
+    readout: ReadoutName = "auto"
+    """What the classifier reads: the class token joined with each patch (project), the class token, the mean of the
+    patches (pool), or both. "auto" takes "project" where the backbone has a class token, else "pool"."""
+    drop_path: Share = 0.0
+    """Probability, in [0, 1], that a training step skips a residual branch of the backbone (stochastic depth)."""
+    decoder_channels: Positive = 96
+    """Channels of the segmentation decoder."""
+    vit: dict[str, int] = Field(default_factory=dict)
+    """Arguments passed to timm's constructor of the backbone, for small networks trained from scratch."""
+
+
+class RunSection(Section):
+    """The machine and the seed."""
+
+    seed: Count = 0
+    """Seed of all random numbers."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N; auto takes CUDA where torch finds it."""
+    amp: Literal["none", "bf16", "fp16"] = "none"
+    """Number type of torch's autocast; "none" computes in float32."""
+    workers: Count | None = None
+    """Loader processes, and as many for the dense CRF; 0 uses none.
+
+    None: one fewer than the cores, at most 8."""
+    deterministic: bool = False
+    """Use only algorithms of torch that repeat: the same bits again for the same config, data, seed and number of
+    workers, on the same model of device with the same versions. Slower on a GPU."""
+    batch_pixels: Positive | None = None
+    """Largest number of pixels in one batch at inference (make-pseudo, predict, validation), counted at the size that
+    the network reads; a larger image is a batch alone. None: 2**20 on a CPU, 2**23 on other devices."""
+
+
+class AugmentSection(Section):
+    """Random resized crop, flip and colour jitter of the training images."""
+
+    size: Positive = 224
+    """Side of the square training crops, pixels."""
+    min_area: Annotated[float, Field(gt=0, le=1)] = 0.4
+    """Smallest area of a crop, as a share of the image, in (0, 1]."""
+    flip: Share = 0.5
+    """Probability of a horizontal flip, in [0, 1]."""
+    jitter: Share = 0.2
+    """Strength of the colour jitter (brightness, contrast, saturation), in [0, 1]; 0 changes no colour."""
+
+
+class Optimisation(Section):
+    """Schedule and optimiser of a training."""
+
+    epochs: Positive = 10
+    """Passes over the training split."""
+    batch_size: Positive = 16
+    """Images in a training step."""
+    optimizer: Literal["adamw", "sgd-poly"] = "adamw"
+    """adamw: linear warmup, then cosine decay to 0. sgd-poly: SGD, the rate decays by (1 - t)^0.9, t from 0 to 1."""
+    lr: Above0 = 1e-4
+    """Largest learning rate."""
+    weight_decay: Weight = 0.05
+    """Weight decay of the optimiser, at least 0."""
+    momentum: Share = 0.9
+    """Momentum of sgd-poly, in [0, 1]; adamw does not use it."""
+    warmup: Share = 0.05
+    """Share of the steps, in [0, 1], in which adamw's rate rises linearly from 0."""
+    clip_norm: Weight = 1.0
+    """Largest norm of the gradient; a longer gradient is scaled down to it. 0: no clipping."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of the moving average of the weights, in [0, 1). 0: no average.
+
+    With an average, its weights are validated and saved for use."""
+    validate_every: Positive = 1
+    """Epochs between two validations."""
+    validate_size: Positive | None = None
+    """Side of the square, pixels, to whose area an image is resized for validation. None: `augment.size`."""
+    checkpoint_minutes: Above0 = 5.0
+    """Minutes between two checkpoints. There is also one before the first step, at the end and when stopped."""
+    on_bad_loss: Literal["stop", "skip"] = "stop"
+    """On a loss or gradient that is NaN or infinite: stop the training, or skip the step."""
+
+
+class ClassifySection(Optimisation):
+    """`wsss train-cls`: schedule and optimiser."""
+
+
+class SegmentSection(Optimisation):
+    """`wsss train-seg`: schedule and optimiser, rounds and losses."""
+
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Decay of the moving average of the weights, in [0, 1). 0: no average.
+
+    With an average, its weights are validated and saved for use. End to end, its decoder is also the one whose
+    probabilities enter the pseudo labels."""
+    rounds: Positive = 2
+    """Trainings in a row; each labels the training split for the next. Only end to end; 1 is as published.
+
+    All rounds start from the same weights. Each but the last is a teacher: it makes pseudo labels of the training
+    split, which the next round learns."""
+    cls_share: Share = 0.5
+    """Share of the epochs, in [0, 1], that train only the classifier, before pseudo labels are made. Only end to end
+    without --init."""
+    maps_share: Share = 0.3
+    """Share of the segmentation steps, in [0, 1], whose pseudo labels come from class maps alone; the later steps
+    combine maps and decoder (`wsss.labels.agreement`). 1 is as published."""
+    lr_seg_factor: Above0 = 1.0
+    """Learning rate of the segmentation phase, as a factor of the rate of the classification phase."""
+    decoder_lr_factor: Above0 = 10.0
+    """Learning rate of the new decoder, as a factor of the backbone's rate."""
+    weight_energy: Weight = 0.0
+    """Weight of the dense energy loss; the cross-entropies have weight 1. 0: not computed. Published: 1e-7, which loses
+    small objects here (LOG.md)."""
+    sigma_rgb: Above0 = 15.0
+    """Reach of the dense energy in colour, 8-bit levels."""
+    sigma_xy: Above0 = 100.0
+    """Reach of the dense energy in space, pixels."""
+
+
+class MapsSection(Section):
+    """Class maps: where the network sees each class."""
+
+    method: Method = "getam"
+    """How class maps are computed: getam, attention-gradient, gradcam, rollout, chefer, attention or cam."""
+    coupling: Coupling = "released"
+    """How GETAM combines attention and gradient: as in the released code, or as in the paper."""
+    start_layer: Count = 0
+    """First block whose attention is used; 0 is the first of the network."""
+    rows: Rows = "auto"
+    """Rows of the attention that are used: of the class token, the mean over the patches (pool), or their sum (both).
+    "auto" follows `model.readout`."""
+    gamma: Above0 = 0.5
+    """Power to which maps are raised before they are spread; below 1 it lifts weak evidence. 1 is as published."""
+    spread: Count = 1
+    """How many times maps are multiplied by the attention between patches; 0 is as published."""
+    scales: Sizes | None = None
+    """Sides in pixels, e.g. 224,320; an image is resized to the area of such a square.
+
+    The aspect ratio is kept; the maps of several scales are averaged. None: 1.4 times the side of the training
+    crops."""
+    flip: bool = False
+    """Also read the mirrored image and average."""
+
+
+class LabelsSection(Section):
+    """From class maps to pseudo labels. Scores and probabilities are in [0, 1]."""
+
+    background: Literal["power", "band"] = "band"
+    """Background rule: power, or band (low, high, ignored between).
+
+    "power" gives the background the score (1 - s)^exponent, where s is the strongest class score of the pixel."""
+    exponent: Above0 = 32.0
+    """Exponent of the power rule."""
+    low: Share = 0.6
+    """Band: a pixel whose strongest score is at most this is background.
+
+    The default suits maps that were spread. Published maps have sharper peaks; the power rule suits them."""
+    high: Share = 0.72
+    """Band: a pixel whose strongest score is above this is foreground. Must be at least `labels.low`."""
+    decoder: bool = True
+    """Of a train-seg run: keep what maps and decoder agree on. A network without a decoder uses its maps alone."""
+    softness: Above0 = 0.1
+    """Where maps and decoder are combined: difference of scores that changes the odds of a class by a factor e."""
+    confidence: Share = 0.6
+    """Joint probability of maps and decoder below which a pixel is ignored."""
+    saliency_threshold: Share = 0.5
+    """Saliency, in [0, 1], above which a pixel is salient. Only with saliency maps."""
+    mining_quantile: Share = 0.9
+    """Outside the salient region, a pixel whose score of a class is above this quantile of the class's positive scores
+    belongs to that class. Only with saliency maps."""
+    opening: Count = 10
+    """Side of a square, image pixels: parts of the foreground into which it does not fit become background. 0: none.
+
+    make-pseudo does this only to labels of maps alone, not to labels that maps and decoder agree on."""
+    pamr_iterations: Count = 10
+    """Iterations of PAMR, which makes scores follow the edges of the image. 0: no refinement."""
+    pamr_stride: Positive = 1
+    """Refine at one Nth of each side: faster, coarser edges."""
+    crf: bool = False
+    """Refine with the dense CRF (wsss[crf])."""
+
+    @model_validator(mode="after")
+    def _band_is_ordered(self) -> LabelsSection:
+        if self.low > self.high:
+            raise ValueError(f"low must not exceed high, got {self.low} > {self.high}")
+        return self
+
+
+class PredictSection(Section):
+    """Segmentation of images without tags."""
+
+    scales: Sizes | None = None
+    """Sides in pixels, e.g. 224,320; an image is resized to the area of such a square.
+
+    The aspect ratio is kept; the probabilities of several scales are averaged. None: the side of the training crops."""
+    flip: bool = False
+    """Also read the mirrored image and average."""
+    crf: bool = False
+    """Refine with the dense CRF (wsss[crf])."""
+
+
+class CrfSection(Section):
+    """The dense CRF, wherever it is used; the defaults are usual for PASCAL VOC."""
+
+    iterations: Positive = 10
+    """Mean-field updates."""
+    gaussian_sxy: Above0 = 3.0
+    """Reach of the smoothness term, pixels."""
+    gaussian_weight: Weight = 3.0
+    """Weight of the smoothness term."""
+    bilateral_sxy: Above0 = 80.0
+    """Reach of the appearance term in space, pixels."""
+    bilateral_srgb: Above0 = 13.0
+    """Reach of the appearance term in colour, 8-bit levels."""
+    bilateral_weight: Weight = 10.0
+    """Weight of the appearance term."""
+    side: Positive = 1024
+    """Images of a larger area than a square of this side, pixels, are refined at that area, which bounds memory."""
+
+
+class Config(Section):
+    """Everything that decides a result."""
+
+    data: DataSection = DataSection()
+    model: ModelSection = ModelSection()
+    run: RunSection = RunSection()
+    augment: AugmentSection = AugmentSection()
+    classify: ClassifySection = ClassifySection()
+    segment: SegmentSection = SegmentSection()
+    maps: MapsSection = MapsSection()
+    labels: LabelsSection = LabelsSection()
+    predict: PredictSection = PredictSection()
+    crf: CrfSection = CrfSection()
+
+    def anchored(self) -> Config:
+        """A copy whose relative paths are absolute, so that a run can be resumed from another working directory."""
+        paths = {name: getattr(self.data, name) for name in ("root", "tags", "saliency")}
+        absolute = {name: path.absolute() for name, path in paths.items() if path is not None}
+        update: dict[str, Section] = {"data": self.data.model_copy(update=absolute)}
+        if self.model.weights not in NO_FILE:
+            update["model"] = self.model.model_copy(update={"weights": str(Path(self.model.weights).absolute())})
+        return self.model_copy(update=update)
