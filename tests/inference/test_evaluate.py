@@ -13,7 +13,7 @@ from wsss.data.records import Record, TaggedSet
 from wsss.errors import DataError
 from wsss.evaluation.confusion import ConfusionMatrix
 from wsss.inference.evaluate import evaluate_labels, evaluate_scores, strongest_class
-from wsss.outputs.artefact import crossing, find_artefact
+from wsss.outputs.manifest import crossing, find_predictions
 
 CLASSES = ("cat", "dog")
 TRUTHS = {
@@ -192,7 +192,7 @@ def test_a_broken_manifest_or_folder(tagged: TaggedSet, out: Path, tmp_path: Pat
     with pytest.raises(DataError, match=r"manifest\.json: Invalid JSON"):
         evaluate_labels(out, tagged)
     with pytest.raises(DataError, match="no such folder"):
-        find_artefact(tmp_path / "nowhere")
+        find_predictions(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(

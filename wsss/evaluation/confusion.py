@@ -1,17 +1,18 @@
 """Count pixels by true and predicted class, and read the metrics off the counts.
 
-Shape suffixes: C classes with the background (K + 1), K foreground classes, T thresholds, H rows, W columns.
+Shape suffixes: C classes with the background (K + 1), K foreground classes, T thresholds, H rows, W columns, P pixels
+in a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss.data.masks import IGNORE_INDEX
+from wsss.data.masks import IGNORE_INDEX, PIXELS_AT_ONCE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,11 +68,12 @@ class ConfusionMatrix:
         """
         prediction, truth = checked_labels(prediction, truth, self.num_classes)
         rows, columns = self.counts.shape
-        column = prediction.astype(np.intp)
-        column = np.where((column >= 0) & (column < rows), column, rows)
-        index = truth.astype(np.intp) * columns + column
-        counts = np.bincount(index.ravel(), minlength=self.counts.size)  # IGNORE_INDEX falls behind the matrix
-        self.counts += counts[: self.counts.size].reshape(rows, columns)
+        for some_P, true_P in _chunks(prediction, truth):
+            column_P = some_P.astype(np.intp)
+            column_P = np.where((column_P >= 0) & (column_P < rows), column_P, rows)
+            index_P = true_P.astype(np.intp) * columns + column_P
+            counts = np.bincount(index_P, minlength=self.counts.size)  # IGNORE_INDEX comes after the matrix
+            self.counts += counts[: self.counts.size].reshape(rows, columns)
 
     def per_class_iou(self) -> NDArray[np.float64]:
         """Intersection over union: (C,) in [0, 1], NaN where the union is empty."""
@@ -145,12 +147,15 @@ class ThresholdSweep:
         _check_truth(truth_HW, self.num_classes)
         if class_HW.size and not (class_HW.min() >= 1 and class_HW.max() < self.num_classes):
             raise ValueError(f"class_HW must lie in 1..{self.num_classes - 1}")
-        exceeded_HW = _thresholds_below(best_HW, self._edges_T)
+        if np.isnan(best_HW).any():
+            raise ValueError("best_HW holds NaN")
         _, num_foreground, num_truths = self._joint.shape
-        index_HW = (exceeded_HW * num_foreground + class_HW - 1) * num_truths
-        index_HW += np.minimum(truth_HW, self.num_classes)
-        counts = np.bincount(index_HW.ravel(), minlength=self._joint.size)
-        self._joint += counts.reshape(self._joint.shape)
+        for best_P, class_P, truth_P in _chunks(best_HW, class_HW, truth_HW):
+            exceeded_P = np.searchsorted(self._edges_T, best_P.astype(np.float32, copy=False), side="left")
+            index_P = (exceeded_P * num_foreground + class_P - 1) * num_truths
+            index_P += np.minimum(truth_P, self.num_classes)
+            counts = np.bincount(index_P, minlength=self._joint.size)
+            self._joint += counts.reshape(self._joint.shape)
 
     def at(self, threshold: float) -> ConfusionMatrix:
         """The matrix at one of the thresholds; ValueError where it is none of them."""
@@ -181,12 +186,11 @@ class ThresholdSweep:
         return matrix
 
 
-def _thresholds_below(best_HW: NDArray[Any], edges_T: NDArray[np.float32]) -> NDArray[np.intp]:
-    """How many of the ascending thresholds each score exceeds: best_HW's shape, 0..T."""
-    best_HW = best_HW.astype(np.float32, copy=False)
-    if np.isnan(best_HW).any():
-        raise ValueError("best_HW holds NaN")
-    return np.searchsorted(edges_T, best_HW, side="left")
+def _chunks(*arrays: NDArray[Any]) -> Iterator[tuple[NDArray[Any], ...]]:
+    """The arrays, which have one shape, flattened and in parts: an index takes 8 bytes a pixel."""
+    flat = [array.reshape(-1) for array in arrays]
+    for start in range(0, flat[0].size, PIXELS_AT_ONCE):
+        yield tuple(array[start : start + PIXELS_AT_ONCE] for array in flat)
 
 
 def _labels(values: Values, role: str) -> NDArray[Any]:

@@ -25,11 +25,12 @@ After Hoiem, Chodpathumwan, Dai: Diagnosing error in object detectors (ECCV 2012
 an overlap of 0.1; there it is of boxes (intersection over union), here the share of a region.
 
 Shape suffixes: C classes with the background, E kinds of error, R regions of an image (0: all that is outside the
-others), H rows, W columns.
+others), H rows, W columns, P pixels in a row.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
@@ -37,7 +38,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss.data.masks import IGNORE_INDEX
+from wsss.data.masks import IGNORE_INDEX, PIXELS_AT_ONCE, count_indices
 from wsss.evaluation.confusion import Values, checked_labels
 
 FOUND_SHARE = 0.1
@@ -87,12 +88,12 @@ class ErrorCounts:
         """
         label_HW, truth_HW = checked_labels(label_HW, truth_HW, self.num_classes)
         known_HW = (label_HW >= 0) & (label_HW < self.num_classes)
-        label_HW = np.where(known_HW, label_HW, IGNORE_INDEX)
+        label_HW = np.where(known_HW, label_HW, IGNORE_INDEX).astype(np.uint8)
         kind_HW = error_kinds(label_HW, truth_HW)
-        lost_HW = kind_HW != NO_ERROR
-        predicted_HW = (kind_HW == ErrorKind.BLEEDING) | (kind_HW == ErrorKind.INVENTED)
-        class_HW = np.where(predicted_HW, label_HW, truth_HW)
-        np.add.at(self.counts, (class_HW[lost_HW], kind_HW[lost_HW]), 1)
+        for kind in ErrorKind:
+            class_HW = label_HW if kind in (ErrorKind.BLEEDING, ErrorKind.INVENTED) else truth_HW
+            of_kind_P = class_HW[kind_HW == kind]
+            self.counts[:, kind] += np.bincount(of_kind_P, minlength=self.num_classes)
 
     def shares(self) -> NDArray[np.float64]:
         """Share of each kind in all lost pixels: (E,) in [0, 1], NaN where nothing is lost."""
@@ -103,7 +104,7 @@ class ErrorCounts:
         return _shares(self.counts)
 
 
-def error_kinds(label_HW: NDArray[Any], truth_HW: NDArray[Any]) -> NDArray[np.intp]:
+def error_kinds(label_HW: NDArray[Any], truth_HW: NDArray[Any]) -> NDArray[np.uint8]:
     """The kind of error of every pixel.
 
     Args:
@@ -111,39 +112,47 @@ def error_kinds(label_HW: NDArray[Any], truth_HW: NDArray[Any]) -> NDArray[np.in
         truth_HW: class indices 0..K or IGNORE_INDEX.
 
     Returns:
-        (H, W), an ErrorKind or NO_ERROR.
+        (H, W) uint8, an ErrorKind or NO_ERROR.
 
     Raises:
         ValueError: these are no single images.
     """
     if truth_HW.ndim != 2:
         raise ValueError(f"expected one image (H, W), got {truth_HW.shape}")
-    background_HW = label_HW == 0
-    kinds = [
-        ((truth_HW == IGNORE_INDEX) | (label_HW == truth_HW), NO_ERROR),
-        (label_HW == IGNORE_INDEX, ErrorKind.IGNORED),
-        (background_HW & (_agreement(truth_HW, label_HW) >= FOUND_SHARE), ErrorKind.PARTIAL),
-        (background_HW, ErrorKind.MISSED),
-        (truth_HW != 0, ErrorKind.WRONG_CLASS),
-        (_agreement(label_HW, truth_HW) > 0, ErrorKind.BLEEDING),
-    ]
-    masks, values = zip(*kinds, strict=True)
-    return np.select(masks, [np.intp(value) for value in values], default=np.intp(ErrorKind.INVENTED))
+    kind_HW = np.full(truth_HW.shape, ErrorKind.INVENTED, dtype=np.uint8)
+    kind_HW[_in_regions(label_HW, truth_HW, lambda share_R: share_R > 0)] = ErrorKind.BLEEDING
+    kind_HW[truth_HW != 0] = ErrorKind.WRONG_CLASS
+    kind_HW[label_HW == 0] = ErrorKind.MISSED
+    found_HW = _in_regions(truth_HW, label_HW, lambda share_R: share_R >= FOUND_SHARE)
+    kind_HW[found_HW & (label_HW == 0)] = ErrorKind.PARTIAL
+    kind_HW[label_HW == IGNORE_INDEX] = ErrorKind.IGNORED
+    kind_HW[(truth_HW == IGNORE_INDEX) | (label_HW == truth_HW)] = NO_ERROR
+    return kind_HW
 
 
-def _agreement(label_HW: NDArray[Any], other_HW: NDArray[Any]) -> NDArray[np.float64]:
-    """The share of each pixel's region that the other map gives the same class: (H, W) in [0, 1], else 0."""
-    share_HW = np.zeros(label_HW.shape)
-    for index in np.flatnonzero(np.bincount(label_HW.ravel())):
+def _in_regions(
+    label_HW: NDArray[Any], other_HW: NDArray[Any], wanted: Callable[[NDArray[np.float64]], NDArray[np.bool_]]
+) -> NDArray[np.bool_]:
+    """Pixels of a foreground region whose share that the other map gives the same class is as wanted: (H, W)."""
+    inside_HW = np.zeros(label_HW.shape, dtype=np.bool_)
+    for index in count_indices(label_HW.astype(np.uint8, copy=False)):
         if index in (0, IGNORE_INDEX):
             continue
         regions, region_HW = cv2.connectedComponents((label_HW == index).astype(np.uint8), connectivity=8)
-        size_R = np.bincount(region_HW.ravel(), minlength=regions)
-        agreed_R = np.bincount(region_HW[other_HW == index], minlength=regions)
-        share_R = agreed_R / np.maximum(size_R, 1)
-        inside_HW = region_HW > 0
-        share_HW[inside_HW] = share_R[region_HW[inside_HW]]
-    return share_HW
+        size_R = _histogram(region_HW, regions)
+        share_R = _histogram(region_HW[other_HW == index], regions) / np.maximum(size_R, 1)
+        wanted_R = wanted(share_R)
+        wanted_R[0] = False
+        inside_HW |= wanted_R[region_HW]
+    return inside_HW
+
+
+def _histogram(region_P: NDArray[Any], regions: int) -> NDArray[np.int64]:
+    """Pixels of each region: (R,). In parts, since bincount makes 8 bytes of each pixel."""
+    flat, counts = region_P.reshape(-1), np.zeros(regions, dtype=np.int64)
+    for start in range(0, flat.size, PIXELS_AT_ONCE):
+        counts += np.bincount(flat[start : start + PIXELS_AT_ONCE], minlength=regions)
+    return counts
 
 
 def _shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,27 +17,28 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from wsss.data.images import image_size
 from wsss.data.masks import IGNORE_INDEX, read_mask
 from wsss.data.records import Record, TaggedSet
 from wsss.errors import DataError
 from wsss.evaluation.confusion import ConfusionMatrix, ThresholdSweep
 from wsss.evaluation.errors import ErrorCounts, ErrorKind
 from wsss.evaluation.report import ErrorReport, LostPixels, Report, ScoreReport
-from wsss.outputs.artefact import Manifest, crossing, find_artefact
+from wsss.outputs.manifest import Making, crossing, find_predictions
+from wsss.pool import WRITERS, Job, Pool
+from wsss.reporting import first_few
 
 READERS = 4
-"""Threads that decode files ahead of the counting; decoding releases the GIL."""
+"""Threads that decode files ahead of the counting; decoding releases the interpreter lock."""
 
 PUBLISHED_THRESHOLD = crossing(32)
-"""That of the published background score."""
+"""Class score at which the published background rule changes."""
 ORACLE_THRESHOLDS = tuple(step / 100 for step in range(101))
 BACKGROUND = "background"
-NAMES_SHOWN = 3
 
 OnProgress = Callable[[int, int], None]
 """Called with (images done, images in all) after each image."""
 
-_Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
@@ -53,7 +53,7 @@ def evaluate_labels(
     """Score label maps against the masks of a split.
 
     Args:
-        predictions: see ``find_artefact``.
+        predictions: see ``find_predictions``.
         tagged: the split; its images without a mask are counted as unscored.
         errors: sort the lost pixels by kind of error as well.
         missing_as_wrong: count every pixel of an image without a prediction as wrong instead of refusing.
@@ -63,9 +63,9 @@ def evaluate_labels(
         DataError: the split has no masks; a prediction is missing or has another size than its mask; the
             predictions were made for other classes; a file is unreadable.
     """
-    artefact = find_artefact(predictions)
-    _check_classes(artefact.manifest, tagged, predictions)
-    work = _pair(tagged, artefact.labels, ".png", missing_as_wrong=missing_as_wrong)
+    found = find_predictions(predictions)
+    _check_classes(found.making, tagged, predictions)
+    work = _pair(tagged, found.labels, ".png", missing_as_wrong=missing_as_wrong)
     matrix = ConfusionMatrix(len(tagged.classes) + 1)
     counts = ErrorCounts(matrix.num_classes) if errors else None
 
@@ -75,13 +75,13 @@ def evaluate_labels(
         _check_size(label_HW.shape, truth_HW.shape, pair)
         return label_HW, truth_HW
 
-    for done, (label_HW, truth_HW) in enumerate(_read_ahead(read, work.pairs), start=1):
+    for done, (label_HW, truth_HW) in enumerate(_read_ahead(read, work.pairs, 2), start=1):
         matrix.update(label_HW, truth_HW)
         if counts is not None:
             counts.update(label_HW, truth_HW)
         if on_progress is not None:
             on_progress(done, len(work.pairs))
-    report = _report(matrix, tagged, artefact.manifest, work, threshold_rule="none")
+    report = _report(matrix, tagged, found.making, work, threshold_rule="none")
     return report if counts is None else replace(report, errors=_error_report(counts, tagged))
 
 
@@ -99,7 +99,7 @@ def evaluate_scores(
     stored before any CRF, and the report says so.
 
     Args:
-        predictions: see ``find_artefact``.
+        predictions: see ``find_predictions``.
         tagged: the split; its images without a mask are counted as unscored.
         thresholds: those among which the oracle chooses; 0.00, 0.01, ... 1.00 by default.
         fixed_threshold: chosen without looking at these masks; by default that of the background rule that their
@@ -109,11 +109,11 @@ def evaluate_scores(
     Raises:
         DataError: as for ``evaluate_labels``.
     """
-    artefact = find_artefact(predictions)
+    found = find_predictions(predictions)
     if fixed_threshold is None:
-        fixed_threshold = artefact.manifest.threshold() or PUBLISHED_THRESHOLD
-    _check_classes(artefact.manifest, tagged, predictions)
-    work = _pair(tagged, artefact.scores, ".npz")
+        fixed_threshold = found.making.threshold() or PUBLISHED_THRESHOLD
+    _check_classes(found.making, tagged, predictions)
+    work = _pair(tagged, found.scores, ".npz")
     num_classes = len(tagged.classes) + 1
     sweep = ThresholdSweep(num_classes, ORACLE_THRESHOLDS if thresholds is None else thresholds)
     fixed = ThresholdSweep(num_classes, [fixed_threshold])
@@ -124,7 +124,7 @@ def evaluate_scores(
         _check_size(size, truth_HW.shape, pair)  # before so much memory is taken
         return *strongest_class(scores_Chw, classes_C, size), truth_HW
 
-    for done, image in enumerate(_read_ahead(read, work.pairs), start=1):
+    for done, image in enumerate(_read_ahead(read, work.pairs, 6), start=1):
         sweep.update(*image)
         fixed.update(*image)
         if on_progress is not None:
@@ -132,8 +132,8 @@ def evaluate_scores(
     threshold, oracle = sweep.oracle()
     rule = f"fixed {_number(fixed_threshold)}"
     return ScoreReport(
-        fixed=_report(fixed.at(fixed_threshold), tagged, artefact.manifest, work, threshold_rule=rule),
-        oracle=_report(oracle, tagged, artefact.manifest, work, threshold_rule=f"oracle {_number(threshold)}"),
+        fixed=_report(fixed.at(fixed_threshold), tagged, found.making, work, threshold_rule=rule),
+        oracle=_report(oracle, tagged, found.making, work, threshold_rule=f"oracle {_number(threshold)}"),
     )
 
 
@@ -162,6 +162,7 @@ def strongest_class(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Pair:
+    name: str
     prediction: Path
     mask: Path
     missing: bool
@@ -188,7 +189,7 @@ def _pair(tagged: TaggedSet, folder: Path, suffix: str, *, missing_as_wrong: boo
     pairs, missing = [], []
     for record, mask in masks:
         prediction = folder / f"{record.name}{suffix}"
-        pairs.append(_Pair(prediction=prediction, mask=mask, missing=not prediction.is_file()))
+        pairs.append(_Pair(name=record.name, prediction=prediction, mask=mask, missing=not prediction.is_file()))
         if pairs[-1].missing:
             missing.append(record)
     if missing and not (missing_as_wrong and len(missing) < len(pairs)):
@@ -197,8 +198,7 @@ def _pair(tagged: TaggedSet, folder: Path, suffix: str, *, missing_as_wrong: boo
 
 
 def _missing_error(missing: Sequence[Record], expected: int, folder: Path, suffix: str, split: str) -> DataError:
-    names = ", ".join(record.name for record in missing[:NAMES_SHOWN])
-    more = ", ..." if len(missing) > NAMES_SHOWN else ""
+    names = first_few([record.name for record in missing])
     fix = f"make the predictions of split '{split}' whole, or choose another folder: ls {folder}"
     if suffix == ".npz" and len(missing) == expected:
         fix = "wsss make-pseudo RUN --data DIR --save-scores -o OUT  # keeps them"
@@ -206,21 +206,21 @@ def _missing_error(missing: Sequence[Record], expected: int, folder: Path, suffi
         fix = "make these predictions too, or --missing-as-wrong  # counts all of their pixels as wrong"
     return DataError(
         f"{folder}: no NAME{suffix} for {len(missing)} of the {expected} masked images of split '{split}'"
-        f" ({names}{more}); a score may not leave images out",
+        f" ({names}); a score may not leave images out",
         fix,
     )
 
 
-def _read_ahead(read: Callable[[_Item], _Result], items: Sequence[_Item]) -> Iterator[_Result]:
-    """Results in order, computed by a few threads that stay a few items ahead."""
-    with ThreadPoolExecutor(READERS) as pool:
-        ahead: deque[Future[_Result]] = deque()
-        for item in items:
-            ahead.append(pool.submit(read, item))
-            if len(ahead) > 2 * READERS:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+def _read_ahead(read: Callable[[_Pair], _Result], pairs: Sequence[_Pair], bytes_a_pixel: int) -> Iterator[_Result]:
+    """Results in order, read by a few threads ahead of the counting, of so many pixels as memory is meant for."""
+
+    def jobs() -> Iterator[Job[_Result]]:
+        for pair in pairs:
+            height, width = image_size(pair.mask)
+            yield Job(pair.name, partial(read, pair), bytes_a_pixel * height * width)
+
+    with Pool(READERS - WRITERS) as pool:
+        yield from pool.run(jobs())
 
 
 def _read_truth(path: Path, tagged: TaggedSet) -> NDArray[np.uint8]:
@@ -261,28 +261,26 @@ def _check_size(prediction: tuple[int, ...], truth: tuple[int, ...], pair: _Pair
         )
 
 
-def _check_classes(manifest: Manifest, tagged: TaggedSet, predictions: Path) -> None:
-    if manifest.classes is not None and manifest.classes != tagged.classes:
+def _check_classes(making: Making, tagged: TaggedSet, predictions: Path) -> None:
+    if making.classes is not None and making.classes != tagged.classes:
         raise DataError(
-            f"{predictions} was made for the classes {', '.join(manifest.classes)};"
+            f"{predictions} was made for the classes {', '.join(making.classes)};"
             f" {tagged.root} has {', '.join(tagged.classes)}",
             "score it on the data set it was made for, with the classes in the same order",
         )
 
 
-def _report(
-    matrix: ConfusionMatrix, tagged: TaggedSet, manifest: Manifest, work: _Work, *, threshold_rule: str
-) -> Report:
+def _report(matrix: ConfusionMatrix, tagged: TaggedSet, making: Making, work: _Work, *, threshold_rule: str) -> Report:
     read_off_scores = threshold_rule != "none"
     iou_C = matrix.per_class_iou().tolist()
     return Report(
         split=tagged.split,
-        kind="seed" if read_off_scores and manifest.kind != "segmentation" else manifest.kind,
-        method=manifest.method,
-        scales=manifest.scales,
-        flip=manifest.flip,
-        crf=False if read_off_scores else manifest.crf,
-        supervision=manifest.supervision or None,
+        kind="seed" if read_off_scores and making.kind != "segmentation" else making.kind,
+        method=making.method,
+        scales=making.scales,
+        flip=making.flip,
+        crf=False if read_off_scores else making.crf,
+        supervision=making.supervision or None,
         threshold_rule=threshold_rule,
         images=len(work.pairs),
         unscored=work.unscored,

@@ -1,15 +1,15 @@
 """`wsss make-pseudo`: pseudo labels of a tagged set, on disk.
 
-The network and the refinement of one batch run while threads complete and write earlier images, and processes their
-dense CRF.
+The network and the refinement of one batch run while threads complete and write earlier images, and processes run
+their dense CRF.
 
-Shape suffixes: B images, K classes, R present classes of an image, S slots for them, H x W pixels, h x w patch grid.
+Shape suffixes: B images, R present classes of an image, H x W pixels, h x w patch grid.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,33 +17,30 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from wsss.config import Config, LabelsSection
+from wsss.config import Config
 from wsss.data.layers import NO_SALIENCY, check_layers, read_layer
-from wsss.data.masks import write_mask
 from wsss.data.records import Record, TaggedSet
-from wsss.data.scaled import ScaledBatch, equal_sizes
-from wsss.files import write_whole
-from wsss.inference.remaining import label_remaining
-from wsss.inference.settings import crf_facts, map_scales
-from wsss.labels.crf import Crf, CrfSettings
-from wsss.labels.recipe import complete, refine_to_image
-from wsss.labels.slots import Slots
-from wsss.machine import autocast
-from wsss.maps.generate import multiscale_scores
-from wsss.maps.recorder import MapSettings
-from wsss.models.averaged import LabelProbabilities
+from wsss.data.scaled import ScaledBatch, ScaledImages, equal_sizes
+from wsss.inference.batches import process_remaining
+from wsss.inference.labeller import Labeller
+from wsss.inference.settings import batch_pixels, crf_facts
+from wsss.labels.crf import Crf
+from wsss.labels.recipe import Refined
 from wsss.models.network import Network
-from wsss.outputs.folder import count_pixels, forget, label_path, output_folder, source, write_manifest
-from wsss.outputs.pictures import contact_sheet, overlay, with_key, write_jpeg
-from wsss.outputs.provenance import UNKNOWN, joined, of_data
+from wsss.outputs.folder import LabelFolder, Source, held_folder
+from wsss.outputs.pictures import contact_sheet, encode_jpeg, label_at, overlay, with_key
+from wsss.outputs.provenance import UNKNOWN, all_of, data_supervision
+from wsss.pool import Job
 from wsss.reporting import Reporter
 
 PIXELS_AT_ONCE = {"cpu": 1}
-"""Pixels of the images refined together: one image keeps a CPU busy, ``MANY_PIXELS`` other devices."""
+"""Pixels of the images refined together, by device: a CPU refines one image at a time."""
 
 MANY_PIXELS = 1 << 22
+"""The same on other devices."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,8 +49,8 @@ class Wanted:
 
     Attributes:
         scores: also the class scores, 8 bit, on the patch grid, of the present classes.
-        overlays: so many pictures, spread over the set.
-        overwrite: make again what is there.
+        overlays: number of pictures, spread over the set.
+        overwrite: make again what exists.
     """
 
     scores: bool = False
@@ -72,10 +69,10 @@ def make_pseudo_labels(
     checkpoint_sha256: str,
     wanted: Wanted | None = None,
 ) -> dict[str, int]:
-    """Write a pseudo label for every record; what is there already is skipped.
+    """Write a pseudo label for every record; records that are done are skipped.
 
     Returns:
-        Counts: images, made, skipped, and pixels of background, foreground and ignored in the whole folder.
+        Counts: images, made, skipped, and pixels of background, foreground and ignored in all labels of the set.
 
     Raises:
         UsageError: the folder was made with other settings, holds something else, or another process writes there.
@@ -84,224 +81,123 @@ def make_pseudo_labels(
         Interrupted: a signal asked to stop; the labels made so far are whole.
     """
     wanted = wanted or Wanted()
-    if config.data.saliency is not None:
-        check_layers(config.data.saliency, tagged, "saliency map", NO_SALIENCY)
-    effective = config.model_copy(update={"labels": labels_section(network, config.labels)})
-    settings = settings_of(network, tagged, effective, checkpoint_sha256)
-    sources = {record.name: source(record, config.data.saliency) for record in tagged.records}
-    with output_folder(out, settings, sources, config, reporter, overwrite=wanted.overwrite) as stop:
-        todo = [record for record in tagged.records if not _is_done(out, record, wanted)]
-        forget(label_path(out, record.name) for record in todo)
+    saliency = config.data.saliency
+    if saliency is not None:
+        check_layers(saliency, tagged, "saliency map", NO_SALIENCY)
+    labeller = Labeller(network, config, device)
+    settings = _settings(labeller, tagged, checkpoint_sha256)
+    sources = [Source.of(record, saliency) for record in tagged.records]
+    with held_folder(out, settings, config, reporter, overwrite=wanted.overwrite) as folder:
+        scored = [source.name for source in sources] if wanted.scores else []
+        todo = folder.begin(sources, reporter, parts={"scores": scored}, overwrite=wanted.overwrite)
         step = max(1, len(tagged) // max(1, wanted.overlays))
-        pictured = {record.name for record in tagged.records[::step][: wanted.overlays]}
-        names = frozenset(record.name for record in todo)
-        maker = Maker(network.to(device).eval(), tagged, out, effective, device, wanted, pictured, names)
-        label_remaining(
+        pictured = frozenset(record.name for record in tagged.records[::step][: wanted.overlays])
+        writer = _Writer(
+            labeller, tagged, folder, {source.name: source for source in sources if source.name in todo}, wanted, pictured
+        )
+        pixels = batch_pixels(config.run, device)
+        process_remaining(
             "pseudo labels",
-            tagged.records,
-            names,
-            maker,
-            config,
+            ScaledImages(tagged.records, labeller.scales, network.backbone.stride, pixels, images=True),
+            todo,
+            writer,
+            config.run,
+            device,
             reporter,
-            stop,
-            scales=map_scales(config),
-            stride=network.backbone.stride,
+            folder.stop,
             crf=config.labels.crf,
         )
-        counts = {"images": len(tagged), **count_pixels(out, tagged.records)}
-        write_manifest(out, settings, sources, counts)
+        counts = folder.complete(sources)
     return {"made": len(todo), "skipped": len(tagged) - len(todo), **counts}
 
 
-def settings_of(network: Network, tagged: TaggedSet, config: Config, checkpoint_sha256: str) -> dict[str, Any]:
-    """All that decides the content of a pseudo-label folder but its images."""
-    maps = config.maps.model_dump(mode="json") | {"scales": list(map_scales(config))}
+def _settings(labeller: Labeller, tagged: TaggedSet, checkpoint_sha256: str) -> dict[str, Any]:
+    """All that decides the content of the folder except its images."""
+    network, config = labeller.network, labeller.config
+    supervision = all_of(network.supervision or UNKNOWN, data_supervision(config.data, saliency=True))
     return {
         "kind": "pseudo",
         "classes": list(tagged.classes),
         "split": tagged.split,
         "backbone": network.backbone.name,
         "checkpoint_sha256": checkpoint_sha256,
-        **maps,
-        **config.labels.model_dump(mode="json"),
+        **config.maps.model_dump(mode="json"),
+        "scales": list(labeller.scales),
+        **labeller.labels.model_dump(mode="json"),
         **crf_facts(config.labels.crf, config.crf),
         "saliency": config.data.saliency is not None,
-        "supervision": list(joined(network.supervision or UNKNOWN, of_data(config.data, saliency=True))),
+        "supervision": list(supervision),
         "amp": config.run.amp,
     }
 
 
-def labels_section(network: Network, section: LabelsSection) -> LabelsSection:
-    """The settings as they come into effect: without a decoder nobody hears it, and what it agrees to is not opened.
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Labels batches and writes the labels of the images in ``sources``."""
 
-    What follows the edges has thin parts, which an opening would take away.
-    """
-    heard = section.decoder and network.decoder is not None
-    return section.model_copy(update={"decoder": True, "opening": 0} if heard else {"decoder": False})
+    labeller: Labeller
+    tagged: TaggedSet
+    folder: LabelFolder
+    sources: Mapping[str, Source]
+    wanted: Wanted
+    pictured: frozenset[str]
 
-
-class Maker:
-    """Makes and writes those pseudo labels of batches that are to be made."""
-
-    def __init__(
-        self,
-        network: Network,
-        tagged: TaggedSet,
-        out: Path,
-        config: Config,
-        device: torch.device,
-        wanted: Wanted,
-        pictured: set[str],
-        todo: Collection[str],
-    ) -> None:
-        self.network = network
-        self.tagged = tagged
-        self.out = out
-        self.config = config
-        self.device = device
-        self.wanted = wanted
-        self.pictured = pictured
-        self.todo = todo
-
-    def jobs(
-        self, batches: Iterable[ScaledBatch], crf: Callable[..., np.ndarray[Any, Any]]
-    ) -> Iterator[tuple[str, Callable[[], None]]]:
-        """Class maps of each batch; what remains to be done for an image, by its name.
-
-        Args:
-            batches: of images.
-            crf: the name, then the arguments of a `Crf`.
-        """
+    def __call__(self, batches: Iterable[ScaledBatch], crf: Callable[..., NDArray[Any]]) -> Iterator[Job[None]]:
+        """Read and refine each batch; one job an image completes and writes its label."""
+        device = self.labeller.device
+        pixels = PIXELS_AT_ONCE.get(device.type, MANY_PIXELS)
         for batch in batches:
-            scores_BKhw, opinions = self._read(batch)
-            some = [i for i, record in enumerate(batch.records) if record.name in self.todo]
-            for group in equal_sizes(batch.images, some, PIXELS_AT_ONCE.get(self.device.type, MANY_PIXELS)):
-                refined = self._refine(batch, group, scores_BKhw, opinions)
-                maps_BSHW, background_BHW = refined[0].cpu(), None if refined[1] is None else refined[1].cpu()
-                for b, i in enumerate(group):
+            present_BK = torch.from_numpy(np.stack([self.tagged.present(record) for record in batch.records]))
+            reading = self.labeller.read(batch.at_scales(device), present_BK)
+            some = [i for i, record in enumerate(batch.records) if record.name in self.sources]
+            for group in equal_sizes(batch.sizes, some, pixels):
+                images, size = [batch.images[i] for i in group], batch.sizes[group[0]]
+                refined = self.labeller.refine(images, size, reading, group).to("cpu")
+                for place, i in enumerate(group):
                     record = batch.records[i]
-                    maps_RHW = maps_BSHW[b, : len(record.tags)]
-                    background_HW = None if background_BHW is None else background_BHW[b]
+                    scores_Rhw = reading.scores.of_image(i).cpu() if self.wanted.scores else None
                     finish = partial(
-                        self._finish, record, batch.images[i], scores_BKhw[i].cpu(), maps_RHW, background_HW
+                        self._finish,
+                        record,
+                        batch.images[i].numpy(),
+                        size,
+                        refined.select([place]),
+                        scores_Rhw,
+                        partial(crf, record.name),
                     )
-                    yield record.name, partial(finish, partial(crf, record.name))
-
-    def _refine(
-        self, batch: ScaledBatch, group: Sequence[int], scores_BKhw: Tensor, opinions: Sequence[Tensor] | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """What `refine_to_image` makes of a group of images of one size.
-
-        In the place of K classes are the S slots: K maps at image size would fill the memory.
-        """
-        images = [_in_unit_range(batch.images[i].to(self.device, non_blocking=True)) for i in group]
-        slots = Slots.of(self._present([batch.records[i] for i in group]), self.device)
-        opinion_BCHW = None
-        if opinions is not None:
-            count = slots.taken_BS.shape[1] + 1
-            opinion_BCHW = torch.stack([_among(opinions[i], range(len(opinions[i])), count) for i in group])
-        scores_BShw = slots.pack(torch.stack([scores_BKhw[i] for i in group]))
-        return refine_to_image(torch.stack(images), scores_BShw, slots.taken_BS, self.config.labels, opinion_BCHW)
-
-    def _present(self, records: Sequence[Record]) -> Tensor:
-        """(B, K) bool, on the host."""
-        return torch.from_numpy(np.stack([self.tagged.present(record) for record in records]))
-
-    def _read(self, batch: ScaledBatch) -> tuple[Tensor, Sequence[Tensor] | None]:
-        """Class scores (B, K, h, w) and, from the same passes, for each image what the decoder says.
-
-        That is the probabilities of the background and the present classes; None without a decoder.
-        """
-        opinion = self._opinion(batch) if self.config.labels.decoder else None
-        with autocast(self.config.run, self.device):
-            _, scores_BKhw = multiscale_scores(
-                self.network,
-                batch.at_scales(self.device),
-                self._present(batch.records),
-                MapSettings.of(self.config.maps),
-                flip=self.config.maps.flip,
-                opinion=opinion,
-            )
-        return scores_BKhw, None if opinion is None else opinion.mean()
-
-    def _opinion(self, batch: ScaledBatch) -> LabelProbabilities:
-        sizes = [(image.shape[0], image.shape[1]) for image in batch.images]
-        return LabelProbabilities(sizes, [_spoken(record) for record in batch.records])
+                    yield Job(record.name, finish, pixels=3 * size[0] * size[1])  # the label and what its opening takes
 
     def _finish(
         self,
         record: Record,
-        image_HW3: Tensor,
-        scores_Khw: Tensor,
-        refined_RHW: Tensor,
-        background_HW: Tensor | None,
+        image_HW3: NDArray[np.uint8],
+        size: tuple[int, int],
+        refined: Refined,
+        scores_Rhw: Tensor | None,
         crf: Crf,
     ) -> None:
         """Label, scores and picture of an image, on the CPU."""
-        present_K = torch.from_numpy(self.tagged.present(record))
-        label_HW = complete(
-            _among(refined_RHW, list(record.tags), len(present_K)),
-            present_K,
-            self.config.labels,
-            saliency_HW=self._saliency(record, (image_HW3.shape[0], image_HW3.shape[1])),
-            image_3HW=_in_unit_range(image_HW3) if self.config.labels.crf else None,
-            background_HW=background_HW,
-            crf=crf,
-            crf_settings=CrfSettings.of(self.config.crf),
+        saliency = self.labeller.config.data.saliency
+        saliency_HW = None if saliency is None else torch.from_numpy(read_layer(saliency, record, size))
+        label_HW = self.labeller.complete(refined, size, image_HW3, saliency_HW, crf)
+        self.folder.write(
+            self.sources[record.name],
+            label_HW,
+            scores=None if scores_Rhw is None else _packed(scores_Rhw, record.tags, size),
+            overlay=self._picture(record, image_HW3, label_HW) if record.name in self.pictured else None,
         )
-        self._write(record, image_HW3.numpy(), label_HW.numpy(), scores_Khw)
 
-    def _saliency(self, record: Record, size: tuple[int, int]) -> Tensor | None:
-        if self.config.data.saliency is None:
-            return None
-        return torch.from_numpy(read_layer(self.config.data.saliency, record, size)).float() / 255
-
-    def _write(
-        self,
-        record: Record,
-        image_HW3: np.ndarray[Any, Any],
-        label_HW: np.ndarray[Any, Any],
-        scores_Khw: Tensor,
-    ) -> None:
-        if self.wanted.scores:
-            write_scores(_scores_path(self.out, record), scores_Khw, record.tags, label_HW.shape)
-        if record.name in self.pictured:
-            names = ", ".join(self.tagged.classes[tag] for tag in record.tags) or "no class"
-            tiles = [(names, image_HW3), ("pseudo label", overlay(image_HW3, label_HW))]
-            sheet_HW3 = with_key(contact_sheet(tiles, 2, image_HW3.shape[1]), label_HW, self.tagged.classes)
-            write_jpeg(self.out / "overlays" / f"{record.name}.jpg", sheet_HW3)
-        write_mask(label_path(self.out, record.name), label_HW)  # last: its presence says that the image is done
+    def _picture(self, record: Record, image_HW3: NDArray[np.uint8], label_HW: NDArray[np.uint8]) -> bytes:
+        """The image beside its pseudo label, with a key to the colours: the content of a JPEG."""
+        names = ", ".join(self.tagged.classes[tag] for tag in record.tags) or "no class"
+        drawn_HW3 = overlay(image_HW3, label_at(label_HW, image_HW3.shape[:2]))
+        sheet_HW3 = contact_sheet([(names, image_HW3), ("pseudo label", drawn_HW3)], 2, image_HW3.shape[1])
+        return encode_jpeg(with_key(sheet_HW3, label_HW, self.tagged.classes))
 
 
-def _spoken(record: Record) -> list[int]:
-    """Label channels of the background and the present classes."""
-    return [0, *(tag + 1 for tag in record.tags)]
-
-
-def _among(maps: Tensor, channels: Sequence[int], count: int) -> Tensor:
-    """Some channels in their places among ``count``; the others are 0."""
-    every = maps.new_zeros(count, *maps.shape[1:])
-    for channel, map_HW in zip(channels, maps, strict=True):  # a list of indices would make the host wait
-        every[channel] = map_HW
-    return every
-
-
-def _in_unit_range(image_HW3: Tensor) -> Tensor:
-    """(3, H, W) float32 in [0, 1] from 8 bits."""
-    return image_HW3.permute(2, 0, 1).float() / 255
-
-
-def write_scores(path: Path, scores_Khw: Tensor, tags: tuple[int, ...], size: tuple[int, ...]) -> None:
-    """Write the scores of the present classes as 8 bits: ``scores`` (C, h, w), ``classes`` (C,), ``size`` (H, W)."""
-    scores = (scores_Khw[list(tags)].clamp(0, 1) * 255).round().byte().cpu().numpy()
+def _packed(scores_Rhw: Tensor, tags: Sequence[int], size: tuple[int, int]) -> bytes:
+    """A .npz of the scores as 8 bits: ``scores`` (R, h, w), ``classes`` (R,), ``size`` (H, W)."""
+    scores = (scores_Rhw.clamp(0, 1) * 255).round().byte().cpu().numpy()
     packed = io.BytesIO()
     np.savez_compressed(packed, scores=scores, classes=np.array(tags, dtype=np.int64), size=np.array(size))
-    write_whole(path, packed.getvalue())
-
-
-def _is_done(out: Path, record: Record, wanted: Wanted) -> bool:
-    return label_path(out, record.name).is_file() and (not wanted.scores or _scores_path(out, record).is_file())
-
-
-def _scores_path(out: Path, record: Record) -> Path:
-    return out / "scores" / f"{record.name}.npz"
+    return packed.getvalue()

@@ -1,13 +1,13 @@
-"""`wsss predict`: masks of plain images. Tags are never used.
+"""`wsss predict`: masks of plain images, on disk. Tags are never used.
 
 The network segments one batch while threads draw and write earlier images, and processes run their dense CRF.
 
-Shape suffixes: C = K + 1 label channels, S of them seen in an image with the background first, H x W pixels.
+Shape suffixes: C = K + 1 label channels, h x w grid of the decoder, H x W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,20 +15,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from wsss.config import Config
-from wsss.data.masks import write_mask
 from wsss.data.records import Record
-from wsss.data.scaled import ScaledBatch
-from wsss.inference.remaining import label_remaining
-from wsss.inference.settings import crf_facts, predict_scales
-from wsss.labels.crf import Crf, CrfSettings, crf_labels, crf_ranks
-from wsss.machine import autocast
-from wsss.models.averaged import label_probabilities
+from wsss.data.scaled import ScaledBatch, ScaledImages
+from wsss.inference.batches import process_remaining
+from wsss.inference.segmenter import Segmenter
+from wsss.inference.settings import batch_pixels, crf_facts
+from wsss.labels.crf import Crf
 from wsss.models.network import Network
-from wsss.outputs.folder import count_pixels, label_path, output_folder, source, write_manifest
-from wsss.outputs.pictures import overlay, with_key, write_jpeg
+from wsss.outputs.folder import LabelFolder, Source, held_folder
+from wsss.outputs.pictures import encode_jpeg, label_at, overlay, with_key
+from wsss.pool import Job
 from wsss.reporting import Reporter
 
 
@@ -45,7 +45,7 @@ def predict_masks(
     overlays: bool = True,
     overwrite: bool = False,
 ) -> dict[str, int]:
-    """Write ``labels/NAME.png`` and ``overlays/NAME.jpg`` of every image; what is there already is skipped.
+    """Write ``labels/NAME.png`` and ``overlays/NAME.jpg`` of every image; images that are done are skipped.
 
     Returns:
         Counts: images, made, skipped, and pixels of background, foreground and ignored in all of them.
@@ -55,7 +55,33 @@ def predict_masks(
         MachineError: the CRF is wanted and not installed, or its process died, or the disk refuses.
         Interrupted: a signal asked to stop; the masks made so far are whole.
     """
-    settings: dict[str, Any] = {
+    segmenter = Segmenter(network, config, device)
+    settings = _settings(segmenter, checkpoint_sha256, split)
+    untagged = [replace(record, tags=()) for record in records]
+    sources = [Source.of(record) for record in untagged]
+    with held_folder(out, settings, config, reporter, overwrite=overwrite) as folder:
+        names = [source.name for source in sources] if overlays else []
+        todo = folder.begin(sources, reporter, parts={"overlays": names}, overwrite=overwrite)
+        stride, pixels = network.backbone.stride, batch_pixels(config.run, device)
+        process_remaining(
+            "masks",
+            ScaledImages(untagged, segmenter.scales, stride, pixels, images=overlays or config.predict.crf),
+            todo,
+            _Writer(segmenter, folder, {source.name: source for source in sources if source.name in todo}, overlays),
+            config.run,
+            device,
+            reporter,
+            folder.stop,
+            crf=config.predict.crf,
+        )
+        counts = folder.complete(sources)
+    return {"made": len(todo), "skipped": len(records) - len(todo), **counts}
+
+
+def _settings(segmenter: Segmenter, checkpoint_sha256: str, split: str | None) -> dict[str, Any]:
+    """All that decides the content of the folder except its images."""
+    network, config = segmenter.network, segmenter.config
+    return {
         "kind": "segmentation",
         "classes": list(network.classes),
         "split": split,
@@ -63,108 +89,47 @@ def predict_masks(
         "checkpoint_sha256": checkpoint_sha256,
         "supervision": list(network.supervision),
         **config.predict.model_dump(mode="json"),
-        "scales": list(predict_scales(config)),
+        "scales": list(segmenter.scales),
         **crf_facts(config.predict.crf, config.crf),
         "amp": config.run.amp,
     }
-    network.require_decoder()
-    untagged = [replace(record, tags=()) for record in records]
-    sources = {record.name: source(record) for record in untagged}
-    with output_folder(out, settings, sources, config, reporter, overwrite=overwrite) as stop:
-        todo = [record for record in untagged if not label_path(out, record.name).is_file()]
-        names = frozenset(record.name for record in todo)
-        label_remaining(
-            "masks",
-            untagged,
-            names,
-            Predictor(network.to(device).eval(), out, config, device, overlays, names),
-            config,
-            reporter,
-            stop,
-            scales=predict_scales(config),
-            stride=network.backbone.stride,
-            crf=config.predict.crf,
-        )
-        made = {"images": len(records), "made": len(todo), "skipped": len(records) - len(todo)}
-        counts = {**made, **count_pixels(out, records)}
-        write_manifest(out, settings, sources, counts)
-    return counts
 
 
 @dataclass(frozen=True, slots=True)
-class Predictor:
-    """Segments batches and writes those masks that are to be made."""
+class _Writer:
+    """Segments batches and writes the masks of the images in ``sources``."""
 
-    network: Network
-    out: Path
-    config: Config
-    device: torch.device
+    segmenter: Segmenter
+    folder: LabelFolder
+    sources: Mapping[str, Source]
     overlays: bool
-    todo: Collection[str]
 
-    def jobs(
-        self, batches: Iterable[ScaledBatch], crf: Callable[..., np.ndarray[Any, Any]]
-    ) -> Iterator[tuple[str, Callable[[], None]]]:
-        """Class probabilities of each batch; what remains to be done for an image, by its name.
-
-        Args:
-            batches: of images.
-            crf: the name, then the arguments of a `Crf`.
-        """
+    def __call__(self, batches: Iterable[ScaledBatch], crf: Callable[..., NDArray[Any]]) -> Iterator[Job[None]]:
+        """Segment each batch; one job an image draws and writes it."""
         for batch in batches:
-            sizes = [(image.shape[0], image.shape[1]) for image in batch.images]
-            with autocast(self.config.run, self.device):
-                probabilities = label_probabilities(
-                    self.network, batch.at_scales(self.device), sizes, flip=self.config.predict.flip
-                )
-            for record, image_HW3, probabilities_CHW in zip(batch.records, batch.images, probabilities, strict=True):
-                if record.name not in self.todo:
+            grid_BChw = self.segmenter.log_probabilities(batch.at_scales(self.segmenter.device))
+            for i, record in enumerate(batch.records):
+                if record.name not in self.sources:
                     continue
-                label_HW = probabilities_CHW.argmax(dim=0).byte().cpu().numpy()
-                seen = Seen.of(probabilities_CHW, label_HW) if self.config.predict.crf else None
-                finish = partial(self._finish, record, image_HW3.numpy(), label_HW, seen)
-                yield record.name, partial(finish, partial(crf, record.name))
+                label_HW = self.segmenter.label(grid_BChw[i], batch.sizes[i])
+                grid_Chw = grid_BChw[i].cpu().clone() if self.segmenter.config.predict.crf else None
+                image_HW3 = batch.images[i].numpy() if batch.images else None
+                finish = partial(self._finish, record.name, image_HW3, label_HW, grid_Chw, partial(crf, record.name))
+                yield Job(record.name, finish, pixels=label_HW.size)
 
     def _finish(
         self,
-        record: Record,
-        image_HW3: np.ndarray[Any, Any],
-        label_HW: np.ndarray[Any, Any],
-        seen: Seen | None,
+        name: str,
+        image_HW3: NDArray[np.uint8] | None,
+        label_HW: NDArray[np.uint8],
+        grid_Chw: Tensor | None,
         crf: Crf,
     ) -> None:
         """Refine the label map where the CRF is wanted, draw it and write it."""
-        if seen is not None:
-            label_HW = seen.refined(image_HW3, crf, CrfSettings.of(self.config.crf))
-        if self.overlays:
-            drawn_HW3 = with_key(overlay(image_HW3, label_HW), label_HW, self.network.classes)
-            write_jpeg(self.out / "overlays" / f"{record.name}.jpg", drawn_HW3)
-        write_mask(label_path(self.out, record.name), label_HW)  # last: its presence says that it is done
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """The classes that an image seems to hold: small enough to wait for the CRF, however many classes there are.
-
-    Attributes:
-        index_S: uint8, their class indices.
-        scores_SHW: their probabilities, in [0, 1].
-    """
-
-    index_S: np.ndarray[Any, Any]
-    scores_SHW: np.ndarray[Any, Any]
-
-    @classmethod
-    def of(cls, probabilities_CHW: Tensor, label_HW: np.ndarray[Any, Any]) -> Seen:
-        """Those of the label map and the background, from the probabilities of all classes on any device."""
-        index_S = np.union1d(np.zeros(1, dtype=np.uint8), label_HW)
-        return cls(index_S, probabilities_CHW[index_S.tolist()].float().cpu().numpy())
-
-    def refined(
-        self, image_HW3: np.ndarray[Any, Any], crf: Crf = crf_ranks, settings: CrfSettings = CrfSettings()
-    ) -> np.ndarray[Any, Any]:
-        """Label map of the dense CRF over these classes, (H, W) uint8."""
-        every_K = np.ones(len(self.index_S) - 1, dtype=np.bool_)
-        rank_HW = crf_labels(image_HW3, self.scores_SHW, every_K, settings=settings, crf=crf)
-        refined_HW: np.ndarray[Any, Any] = self.index_S[rank_HW]
-        return refined_HW
+        drawn = None
+        if image_HW3 is not None and grid_Chw is not None:
+            label_HW = self.segmenter.refined(label_HW, grid_Chw, image_HW3, crf)
+        if self.overlays and image_HW3 is not None:
+            small_HW = label_at(label_HW, image_HW3.shape[:2])
+            drawn = encode_jpeg(with_key(overlay(image_HW3, small_HW), label_HW, self.segmenter.classes))
+        self.folder.write(self.sources[name], label_HW, overlay=drawn)

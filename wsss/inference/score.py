@@ -1,52 +1,59 @@
 """Score a network on a split: its masks and its tags. Validation and the demo use it.
 
-Shape suffixes: B, N images, C = K + 1 label channels, K classes, H x W pixels.
+Shape suffixes: B, N images, C = K + 1 label channels, K classes, h x w grid of the decoder, H x W pixels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wsss.config import Config
+from wsss.config import Config, Optimisation
 from wsss.data.masks import read_mask
-from wsss.data.records import TaggedSet
-from wsss.data.scaled import ScaledImages, load_batches
+from wsss.data.records import Record, TaggedSet
+from wsss.data.scaled import ScaledBatch, ScaledImages, load_batches
 from wsss.evaluation.confusion import ConfusionMatrix
-from wsss.inference.settings import validation_side
+from wsss.inference.settings import batch_pixels, validation_side
+from wsss.labels.bands import labels_from_grid
 from wsss.machine import autocast, num_workers
-from wsss.models.averaged import label_probabilities
+from wsss.models.averaged import log_label_probabilities
 from wsss.models.network import Network
 
 
 def score_split(network: Network, tagged: TaggedSet, config: Config, device: torch.device) -> ConfusionMatrix:
     """Confusion matrix of a network on a split with masks: one scale (`validation_side`), no flip, no CRF."""
     records = [record for record in tagged.records if tagged.mask_path(record) is not None]
-    images = ScaledImages(records, (validation_side(config, config.segment),), network.backbone.stride, config.segment.batch_size)
     matrix = ConfusionMatrix(len(tagged.classes) + 1)
-    for batch in load_batches(images, num_workers(config.run), device):
-        sizes = [(image.shape[0], image.shape[1]) for image in batch.images]
+    for batch in _batches(network, records, config, config.segment, device):
         with autocast(config.run, device):
-            probabilities = label_probabilities(network, batch.at_scales(device), sizes)
-        for record, probabilities_CHW in zip(batch.records, probabilities, strict=True):
+            grid_BChw = log_label_probabilities(network, batch.at_scales(device))
+        for record, size, grid_Chw in zip(batch.records, batch.sizes, grid_BChw, strict=True):
             path = tagged.mask_path(record)
             assert path is not None
-            matrix.update(probabilities_CHW.argmax(dim=0).cpu().numpy(), read_mask(path))
+            matrix.update(labels_from_grid(grid_Chw, size).cpu().numpy(), read_mask(path))
     return matrix
 
 
 def tag_scores(network: Network, tagged: TaggedSet, config: Config, device: torch.device) -> tuple[Any, Any]:
     """Class probabilities and tags of a set, (N, K) each, one scale, in the same order."""
-    side = validation_side(config, config.classify)
-    images = ScaledImages(tagged.records, (side,), network.backbone.stride, config.classify.batch_size)
     scores: list[Tensor] = []
     present: list[Any] = []
-    for batch in load_batches(images, num_workers(config.run), device):
+    for batch in _batches(network, tagged.records, config, config.classify, device):
         with torch.inference_mode(), autocast(config.run, device):
             logits_BK = network.classify(batch.at_scales(device)[0])
         scores.append(logits_BK.float().sigmoid().cpu())
         present += [tagged.present(record) for record in batch.records]
     return torch.cat(scores).numpy(), np.stack(present)
+
+
+def _batches(
+    network: Network, records: Sequence[Record], config: Config, section: Optimisation, device: torch.device
+) -> Iterator[ScaledBatch]:
+    """The images of a validation, one scale."""
+    scales = (validation_side(config, section),)
+    images = ScaledImages(records, scales, network.backbone.stride, batch_pixels(config.run, device))
+    return load_batches(images, num_workers(config.run), device)

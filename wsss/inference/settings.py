@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from wsss.config import Config, CrfSection, Optimisation
+import torch
+
+from wsss.config import Config, CrfSection, Optimisation, RunSection
 
 ZOOM = 1.4
 """Side at which class maps of whole images are read, as a factor of the side of the training crops.
 
 Crops are enlarged parts of an image, so they show objects larger than the whole image at the same side does (Touvron
 et al., "Fixing the train-test resolution discrepancy", 2019)."""
+
+CPU_BATCH_PIXELS, OTHER_BATCH_PIXELS = 2**20, 2**23
+"""Default of `batch_pixels`: about 20 images of 224 x 224 pixels on a CPU, eight times as many on other devices."""
 
 
 def for_run(config: Config, trained: Config) -> Config:
@@ -53,3 +58,8 @@ def crf_facts(used: bool, section: CrfSection) -> dict[str, Any]:
         return {}
     defaults = CrfSection().model_dump()
     return {f"crf_{name}": value for name, value in section.model_dump().items() if value != defaults[name]}
+
+
+def batch_pixels(run: RunSection, device: torch.device) -> int:
+    """Largest number of network pixels in a batch at inference: ``run.batch_pixels``, or what suits the device."""
+    return run.batch_pixels or (CPU_BATCH_PIXELS if device.type == "cpu" else OTHER_BATCH_PIXELS)

@@ -35,9 +35,12 @@ LETTERS_ACROSS = 60
 KEY_MIN_WIDTH = 160
 """A narrower picture with a key gets a white margin."""
 
+LONGEST_SIDE = 65_500
+"""Pixels of the longest side that a JPEG can have."""
+
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 NO_LETTER = "\uffff"
-"""No font has it: drawn as what a font draws for letters it lacks."""
+"""A code point that fonts lack: it is drawn as the sign for missing letters."""
 
 UNDECIDED = "hatched: undecided"
 NO_CLASS = "background only"
@@ -136,8 +139,25 @@ def contact_sheet(tiles: Sequence[tuple[str, NDArray[np.uint8]]], columns: int, 
 
 def write_jpeg(path: Path, image_HW3: NDArray[np.uint8], quality: int = 90) -> None:
     """Write an RGB image as JPEG of quality 0..100; the file appears whole or not at all."""
+    write_whole(path, encode_jpeg(image_HW3, quality))
+
+
+def encode_jpeg(image_HW3: NDArray[np.uint8], quality: int = 90) -> bytes:
+    """The content of a JPEG of an RGB image, of quality 0..100; sides above ``LONGEST_SIDE`` are reduced to it."""
+    longest = max(image_HW3.shape[:2])
+    if longest > LONGEST_SIDE:
+        height, width = (max(1, side * LONGEST_SIDE // longest) for side in image_HW3.shape[:2])
+        image_HW3 = cv2.resize(image_HW3, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
     bgr_HW3 = cv2.cvtColor(image_HW3, cv2.COLOR_RGB2BGR)
-    write_whole(path, cv2.imencode(".jpg", bgr_HW3, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes())
+    return cv2.imencode(".jpg", bgr_HW3, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
+def label_at(label_HW: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:
+    """A label map at the size (h, w) of a reduced picture: the class index of the nearest pixel."""
+    if label_HW.shape == size:
+        return label_HW
+    small_hw = cv2.resize(label_HW, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(small_hw, dtype=np.uint8)
 
 
 def _colours(label_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -1,0 +1,38 @@
+"""Images as the Python interface takes them: arrays, PIL images or paths.
+
+Shape suffixes: H rows, W columns, 3 RGB.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from wsss.data.images import read_image
+
+ImageLike: TypeAlias = "NDArray[np.uint8] | Image.Image | str | Path"
+"""An array (H, W, 3) uint8 RGB, a PIL image, or the path of an image file."""
+
+
+def image_array(image: ImageLike) -> NDArray[np.uint8]:
+    """The image as (H, W, 3) uint8 RGB. PIL images and files are turned upright as their EXIF orientation asks.
+
+    Raises:
+        TypeError: it is neither an array of uint8, nor a PIL image, nor a path.
+        ValueError: the array has another shape.
+        UnreadableImage: the file cannot be read.
+    """
+    if isinstance(image, str | Path):
+        return read_image(Path(image))
+    if isinstance(image, Image.Image):
+        return np.array(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.uint8)
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        got = f"an array of {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise TypeError(f"an image is an array (H, W, 3) of uint8, a PIL image or a path, got {got}")
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(f"an image array has the shape (H, W, 3), got {image.shape}")
+    return np.ascontiguousarray(image)

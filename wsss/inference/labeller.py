@@ -1,0 +1,222 @@
+"""Pseudo labels of tagged images in memory: a trained network as one object. `wsss make-pseudo` is this plus files.
+
+Shape suffixes: B images, C = K + 1 label channels, K classes, R present classes of an image, h x w any grid, H x W
+pixels, 3 RGB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wsss.config import Config, LabelsSection, resolve
+from wsss.data.scaled import LARGEST_SIDE, reduced, resize, scaled_size
+from wsss.errors import UsageError
+from wsss.inference.inputs import ImageLike, image_array
+from wsss.inference.settings import for_run, map_scales
+from wsss.labels.crf import Crf, crf_probabilities, require_crf
+from wsss.labels.recipe import Refined, complete, opening_of, refine_scores, resized, working_size
+from wsss.machine import autocast, prepare_device
+from wsss.maps.generate import multiscale_scores
+from wsss.maps.present import PresentMaps
+from wsss.maps.recorder import MapSettings
+from wsss.models.averaged import LabelProbabilities, finest_grid
+from wsss.models.checkpoint import load_network
+from wsss.models.network import Network
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the network says of a batch.
+
+    Attributes:
+        scores: class scores in [0, 1] of the present classes, on the patch grid of the finest scale.
+        log_probabilities_BChw: those of the decoder, on its grid; None where labels are made of maps alone.
+    """
+
+    scores: PresentMaps
+    log_probabilities_BChw: Tensor | None
+
+
+class Labeller:
+    """A trained network that labels the pixels of images whose tags are known.
+
+    Args:
+        network: of ``train-cls`` or ``train-seg``.
+        config: run, maps, labels and crf sections.
+        device: where it computes.
+
+    Attributes:
+        labels: the settings as they take effect (`effective_labels`).
+
+    Raises:
+        MachineError: the CRF is wanted and not installed.
+    """
+
+    def __init__(self, network: Network, config: Config, device: torch.device) -> None:
+        if config.labels.crf:
+            require_crf()
+        self.network = network.to(device).eval()
+        self.config = config
+        self.device = device
+        self.labels = effective_labels(network, config.labels)
+        self.scales = map_scales(config)
+        self._settings = MapSettings.of(config.maps)
+
+    @classmethod
+    def load(
+        cls,
+        run: str | Path,
+        *,
+        device: str = "auto",
+        checkpoint: str = "last",
+        config: str | Path | None = None,
+        settings: Iterable[str] = (),
+    ) -> Labeller:
+        """Load a run of ``train-cls`` or ``train-seg``.
+
+        Args:
+            run: its folder, or a checkpoint file.
+            device: "auto", "cpu", "cuda" or "cuda:N".
+            checkpoint: "last" or "best".
+            config: a YAML file or the name of a preset, as ``-c`` of the command line takes it.
+            settings: "key=value" each, as ``--set`` takes them: "maps.method=cam".
+
+        Raises:
+            DataError: there is no such run, or its checkpoint cannot be read.
+            UsageError: a setting is wrong.
+            MachineError: the device or the CRF is missing.
+        """
+        resolved = resolve(config, settings, {"run.device": device})
+        chosen = prepare_device(resolved.run)
+        network, trained, _ = load_network(Path(run), checkpoint)
+        return cls(network, for_run(resolved, trained), chosen)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Foreground class names; class index k is ``classes[k - 1]``."""
+        return self.network.classes
+
+    def label(
+        self, image: ImageLike, tags: Sequence[str], *, saliency: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
+        """The pseudo label of one image.
+
+        Args:
+            image: an array (H, W, 3) uint8 RGB, a PIL image or a path.
+            tags: names of the classes that it holds; none means background only.
+            saliency: (H, W), 0 to 255: extra supervision.
+
+        Returns:
+            (H, W) uint8: class indices, 0 background, 255 ignored.
+
+        Raises:
+            UsageError: a tag is no class of the network.
+        """
+        image_HW3 = image_array(image)
+        size = (image_HW3.shape[0], image_HW3.shape[1])
+        copy_HW3 = reduced(torch.from_numpy(image_HW3), LARGEST_SIDE)
+        refined = self.refine([copy_HW3], size, self._read_one(image_HW3, tags)).to("cpu")
+        saliency_HW = None if saliency is None else torch.from_numpy(saliency)
+        return self.complete(refined, size, copy_HW3.numpy(), saliency_HW)
+
+    def maps(self, image: ImageLike, tags: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Class scores of one image before refinement: for each tag (h, w) float32 in [0, 1] on the patch grid.
+
+        Raises:
+            UsageError: a tag is no class of the network.
+        """
+        scores = self._read_one(image_array(image), tags).scores
+        names = [self.classes[k] for k in scores.class_R.tolist()]
+        return dict(zip(names, scores.values_Rhw.cpu().numpy(), strict=True))
+
+    def read(self, images_by_scale: Sequence[Tensor], present_BK: Tensor) -> Reading:
+        """Class scores and, from the same passes, the decoder's probabilities.
+
+        Args:
+            images_by_scale: for each scale (B, 3, H_s, W_s) in [0, 1], in whole patches, on the device.
+            present_BK: bool, on the host.
+        """
+        mean = LabelProbabilities(finest_grid(self.network, images_by_scale)) if self.labels.decoder else None
+        with autocast(self.config.run, self.device):
+            _, scores = multiscale_scores(
+                self.network,
+                images_by_scale,
+                present_BK,
+                self._settings,
+                flip=self.config.maps.flip,
+                decoder=mean,
+            )
+        return Reading(scores, None if mean is None else mean.log_mean())
+
+    def refine(
+        self, images: Sequence[Tensor], size: tuple[int, int], reading: Reading, chosen: Sequence[int] | None = None
+    ) -> Refined:
+        """Scores that follow the edges of images of one size.
+
+        Args:
+            images: each (H, W, 3) uint8, perhaps reduced (`wsss.data.scaled.reduced`).
+            size: (H, W) of the originals.
+            reading: of a batch that holds them.
+            chosen: their places in that batch; None where they are the batch.
+        """
+        places = range(len(images)) if chosen is None else chosen
+        stacked = torch.stack([image.to(self.device, non_blocking=True).permute(2, 0, 1) for image in images])
+        grid_BChw = reading.log_probabilities_BChw
+        return refine_scores(
+            resized(stacked.float() / 255, working_size(*size)),
+            reading.scores.select(places),
+            self.labels,
+            log_probabilities_BChw=None if grid_BChw is None else torch.stack([grid_BChw[i] for i in places]),
+        )
+
+    def complete(
+        self,
+        refined: Refined,
+        size: tuple[int, int],
+        image_HW3: NDArray[np.uint8],
+        saliency_HW: Tensor | None = None,
+        crf: Crf = crf_probabilities,
+    ) -> NDArray[np.uint8]:
+        """The pseudo label (H, W) uint8 of one refined image, on the CPU.
+
+        Args:
+            refined: of one image, on the CPU.
+            size: (H, W) of the label.
+            image_HW3: the image, perhaps reduced; read by the CRF alone.
+            saliency_HW: uint8, or None.
+            crf: where the CRF runs.
+        """
+        label_1HW = complete(
+            refined,
+            size,
+            self.labels,
+            saliency_BHW=None if saliency_HW is None else saliency_HW[None],
+            images_HW3=[image_HW3] if self.labels.crf else None,
+            crf=crf,
+            crf_settings=self.config.crf,
+        )
+        return label_1HW[0].numpy()
+
+    def _read_one(self, image_HW3: NDArray[np.uint8], tags: Sequence[str]) -> Reading:
+        unknown = [tag for tag in tags if tag not in self.classes]
+        if unknown:
+            raise UsageError(f"'{unknown[0]}' is no class of this network", f"choose among {', '.join(self.classes)}")
+        present_BK = torch.tensor([[name in tags for name in self.classes]])
+        stride, tensor_HW3 = self.network.backbone.stride, torch.from_numpy(image_HW3)
+        sizes = [scaled_size(*image_HW3.shape[:2], side, stride) for side in self.scales]
+        scaled = [resize(tensor_HW3, size)[None].to(self.device).float() / 255 for size in sizes]
+        return self.read(scaled, present_BK)
+
+
+def effective_labels(network: Network, section: LabelsSection) -> LabelsSection:
+    """The settings as they take effect: only a network with a decoder has one to agree with; see `opening_of`."""
+    agreed = section.decoder and network.decoder is not None
+    opening = opening_of(section, order="agree-then-refine", agreed=agreed)
+    return section.model_copy(update={"decoder": agreed, "opening": opening})

@@ -1,0 +1,221 @@
+"""Segment images in memory: a trained network as one object. `wsss predict` is this plus files.
+
+Shape suffixes: B images, C = K + 1 label channels (background first), S some of them, h x w grid of the decoder, H x W
+pixels of an image, 3 RGB.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wsss.config import Config, resolve
+from wsss.data.masks import write_mask
+from wsss.data.scaled import LARGEST_SIDE, reduced, resize, scaled_size
+from wsss.errors import UsageError
+from wsss.inference.inputs import ImageLike, image_array
+from wsss.inference.settings import batch_pixels, for_run, predict_scales
+from wsss.labels.bands import labels_from_grid, probabilities_at
+from wsss.labels.crf import Crf, require_crf
+from wsss.labels.crf_grid import crf_label
+from wsss.machine import autocast, prepare_device
+from wsss.models.averaged import log_label_probabilities
+from wsss.models.checkpoint import load_network
+from wsss.models.network import Network
+from wsss.outputs.pictures import label_at, overlay
+
+BACKGROUND = "background"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """The segmentation of one image.
+
+    Attributes:
+        label_HW: uint8 class indices at the size of the image; 0 is the background, k the class ``classes[k - 1]``.
+        classes: foreground class names.
+    """
+
+    label_HW: NDArray[np.uint8]
+    classes: tuple[str, ...]
+    _grid_Chw: Tensor = field(repr=False)
+    _image_HW3: NDArray[np.uint8] = field(repr=False)
+
+    def probabilities(self, names: Sequence[str] | None = None) -> NDArray[np.float32]:
+        """Probabilities of classes at the size of the image, before any CRF.
+
+        Args:
+            names: class names or "background"; None gives the background and then all classes. Each takes 4 bytes a
+                pixel.
+
+        Returns:
+            (S, H, W) float32 in [0, 1]; over all classes and the background they sum to 1.
+
+        Raises:
+            UsageError: a name is no class.
+        """
+        known = (BACKGROUND, *self.classes)
+        unknown = [name for name in names or () if name not in known]
+        if unknown:
+            raise UsageError(f"'{unknown[0]}' is no class of this network", f"choose among {', '.join(known)}")
+        channels = None if names is None else [known.index(name) for name in names]
+        size = (self.label_HW.shape[0], self.label_HW.shape[1])
+        return probabilities_at(self._grid_Chw, size, channels).numpy()
+
+    def overlay(self, *, alpha: float = 0.5) -> NDArray[np.uint8]:
+        """The label map drawn over the image: (H, W, 3) uint8 RGB, reduced to about 4 megapixels where it has more.
+
+        Args:
+            alpha: weight of the class colours, in [0, 1].
+        """
+        return overlay(self._image_HW3, label_at(self.label_HW, self._image_HW3.shape[:2]), alpha=alpha)
+
+    def save(self, path: str | Path) -> None:
+        """Write the label map as a palette PNG."""
+        write_mask(Path(path), self.label_HW)
+
+
+class Segmenter:
+    """A trained network that segments images; it never uses tags.
+
+    Args:
+        network: with a decoder.
+        config: run, predict and crf sections; scales that are None are the side of ``augment.size``.
+        device: where it computes.
+
+    Raises:
+        UsageError: the network has no decoder.
+        MachineError: the CRF is wanted and not installed.
+    """
+
+    def __init__(self, network: Network, config: Config, device: torch.device) -> None:
+        network.require_decoder()
+        if config.predict.crf:
+            require_crf()
+        self.network = network.to(device).eval()
+        self.config = config
+        self.device = device
+        self.scales = predict_scales(config)
+
+    @classmethod
+    def load(
+        cls,
+        run: str | Path,
+        *,
+        device: str = "auto",
+        checkpoint: str = "last",
+        scales: Sequence[int] | None = None,
+        flip: bool | None = None,
+        crf: bool | None = None,
+    ) -> Segmenter:
+        """Load a run of ``train-seg``.
+
+        Args:
+            run: its folder, or a checkpoint file.
+            device: "auto", "cpu", "cuda" or "cuda:N".
+            checkpoint: "last" or "best".
+            scales: sides in pixels; None takes the side of the training crops.
+            flip: also average over the mirrored image.
+            crf: refine with the dense CRF.
+
+        Raises:
+            DataError: there is no such run, or its checkpoint cannot be read.
+            UsageError: the run is one of ``train-cls``, or a value is wrong.
+            MachineError: the device or the CRF is missing.
+        """
+        flags = {"run.device": device, "predict.scales": scales, "predict.flip": flip, "predict.crf": crf}
+        config = resolve(None, (), flags)
+        chosen = prepare_device(config.run)
+        network, trained, _ = load_network(Path(run), checkpoint)
+        return cls(network, for_run(config, trained), chosen)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Foreground class names; class index k is ``classes[k - 1]``."""
+        return self.network.classes
+
+    def predict(self, image: ImageLike) -> Prediction:
+        """Segment one image: an array (H, W, 3) uint8 RGB, a PIL image or a path."""
+        return next(self.predict_many([image]))
+
+    def predict_many(self, images: Iterable[ImageLike]) -> Iterator[Prediction]:
+        """Segment images in order, in batches of equal shapes; reads ahead by one batch of pixels at most."""
+        stride, most = self.network.backbone.stride, batch_pixels(self.config.run, self.device)
+        window: list[_Image] = []
+        pixels = 0
+        for image in images:
+            window.append(_Image.of(image_array(image), self.scales, stride))
+            pixels += window[-1].network_pixels
+            if pixels >= most:
+                yield from self._predict(window)
+                window, pixels = [], 0
+        yield from self._predict(window)
+
+    def log_probabilities(self, images_by_scale: Sequence[Tensor]) -> Tensor:
+        """Log-probabilities (B, C, h, w) on the finest grid, of (B, 3, H_s, W_s) images in [0, 1] at each scale."""
+        with autocast(self.config.run, self.device):
+            return log_label_probabilities(self.network, images_by_scale, flip=self.config.predict.flip)
+
+    def label(self, grid_Chw: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """The likeliest class of each pixel, (H, W) uint8, before any CRF."""
+        return labels_from_grid(grid_Chw, size).cpu().numpy()
+
+    def refined(
+        self, label_HW: NDArray[np.uint8], grid_Chw: Tensor, image_HW3: NDArray[np.uint8], crf: Crf | None = None
+    ) -> NDArray[np.uint8]:
+        """The label map after the dense CRF, where the config wants it: among the classes it holds and the background.
+
+        Args:
+            label_HW: from `label`.
+            grid_Chw: log-probabilities, on the CPU.
+            image_HW3: the image, perhaps reduced.
+            crf: where the CRF runs; None runs it here.
+        """
+        if not self.config.predict.crf:
+            return label_HW
+        return crf_label(label_HW, grid_Chw, image_HW3, self.config.crf, crf)
+
+    def _predict(self, window: Sequence[_Image]) -> Iterator[Prediction]:
+        """The predictions of a window of images, in order; those of equal shapes share a batch."""
+        groups: dict[tuple[torch.Size, ...], list[int]] = defaultdict(list)
+        for i, image in enumerate(window):
+            groups[tuple(scaled.shape for scaled in image.scaled)].append(i)
+        made: dict[int, Prediction] = {}
+        for places in groups.values():
+            by_scale = zip(*(window[i].scaled for i in places), strict=True)
+            batch = [torch.stack(scaled).to(self.device).float() / 255 for scaled in by_scale]
+            for i, grid_Chw in zip(places, self.log_probabilities(batch), strict=True):
+                label_HW = self.label(grid_Chw, window[i].size)
+                grid_Chw, image_HW3 = grid_Chw.cpu().clone(), window[i].image_HW3
+                made[i] = Prediction(
+                    self.refined(label_HW, grid_Chw, image_HW3), self.classes, grid_Chw, image_HW3
+                )
+        for i in range(len(window)):
+            yield made.pop(i)
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """An image on its way to the network: its size, its scaled versions and a reduced copy."""
+
+    size: tuple[int, int]
+    scaled: list[Tensor]
+    image_HW3: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, image_HW3: NDArray[np.uint8], scales: Sequence[int], stride: tuple[int, int]) -> _Image:
+        size = (image_HW3.shape[0], image_HW3.shape[1])
+        tensor_HW3 = torch.from_numpy(image_HW3)
+        scaled = [resize(tensor_HW3, scaled_size(*size, side, stride)) for side in scales]
+        return cls(size, scaled, reduced(tensor_HW3, LARGEST_SIDE).numpy())
+
+    @property
+    def network_pixels(self) -> int:
+        return sum(scaled.shape[1] * scaled.shape[2] for scaled in self.scaled)
