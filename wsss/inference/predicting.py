@@ -24,6 +24,7 @@ from wsss.data.scaled import ScaledBatch
 from wsss.inference.remaining import label_remaining
 from wsss.inference.settings import crf_facts, predict_scales
 from wsss.labels.crf import Crf, CrfSettings, crf_labels, crf_ranks
+from wsss.labels.recipe import CRF_SETTINGS
 from wsss.machine import autocast
 from wsss.models.averaged import label_probabilities
 from wsss.models.network import Network
@@ -161,7 +162,7 @@ class Seen:
         return cls(index_S, probabilities_CHW[index_S.tolist()].float().cpu().numpy())
 
     def refined(
-        self, image_HW3: np.ndarray[Any, Any], crf: Crf = crf_ranks, settings: CrfSettings = CrfSettings()
+        self, image_HW3: np.ndarray[Any, Any], crf: Crf = crf_ranks, settings: CrfSettings = CRF_SETTINGS
     ) -> np.ndarray[Any, Any]:
         """Label map of the dense CRF over these classes, (H, W) uint8."""
         every_K = np.ones(len(self.index_S) - 1, dtype=np.bool_)

@@ -17,8 +17,10 @@ from wsss.pool import Pool
 from wsss.reporting import Reporter
 from wsss.stopping import StopRequest
 
-BATCH = 8
-"""Largest number of images that share a batch."""
+BATCH_PIXELS = {"cpu": 2**20}
+"""Default of ``run.batch_pixels``, by type of device; other devices have ``MANY_PIXELS``."""
+
+MANY_PIXELS = 2**23
 
 
 class Labeller(Protocol):
@@ -61,7 +63,7 @@ def label_remaining(
         records: the whole set.
         todo: names of the images that remain.
         labeller: does the work.
-        config: workers.
+        config: pixels of a batch and workers.
         reporter: progress.
         stop: asked after each image.
         scales: sides, in pixels, of squares whose area an image is brought to.
@@ -73,7 +75,8 @@ def label_remaining(
         Interrupted: a signal asked to stop; the label maps made so far are whole.
     """
     total, workers = len(records), num_workers(config.run)
-    images = remaining_batches(records, todo, scales, stride, BATCH)
+    pixels = config.run.batch_pixels or BATCH_PIXELS.get(labeller.device.type, MANY_PIXELS)
+    images = remaining_batches(records, todo, scales, stride, max(1, pixels // max(scales) ** 2))
     reporter.begin(what, total, total - len(todo))
     processes = crf_processes(min(workers, len(todo)) if crf else 0)
     with Pool(processes.count) as pool, processes:

@@ -25,7 +25,8 @@ from wsss.models.network import Network
 def score_split(network: Network, tagged: TaggedSet, config: Config, device: torch.device) -> ConfusionMatrix:
     """Confusion matrix of a network on a split with masks: one scale (`validation_side`), no flip, no CRF."""
     records = [record for record in tagged.records if tagged.mask_path(record) is not None]
-    images = ScaledImages(records, (validation_side(config, config.segment),), network.backbone.stride, config.segment.batch_size)
+    side = validation_side(config, config.segment)
+    images = ScaledImages(records, (side,), network.backbone.stride, config.segment.batch_size)
     matrix = ConfusionMatrix(len(tagged.classes) + 1)
     for batch in load_batches(images, num_workers(config.run), device):
         sizes = [(image.shape[0], image.shape[1]) for image in batch.images]
