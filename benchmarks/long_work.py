@@ -40,7 +40,6 @@ SETTINGS = {
     "maps.scales": [SIDE],
     "predict.scales": [SIDE],
     "labels.pamr_iterations": 2,
-    "labels.pamr_dilations": [1, 2],
     "run.device": "cpu",
 }
 

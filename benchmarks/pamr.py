@@ -32,6 +32,7 @@ from wsss.data.records import TaggedSet
 from wsss.data.scaled import ScaledImages, load_batches
 from wsss.inference.evaluate import evaluate_labels
 from wsss.inference.labelling import make_pseudo_labels
+from wsss.inference.settings import map_scales
 from wsss.labels.pamr import CONTRAST, DILATIONS, FLAT, ITERATIONS, pamr, pamr_affinity, pamr_apply, replicate
 from wsss.labels.pamr import neighbours as shifted
 from wsss.labels.recipe import complete, refine
@@ -216,7 +217,7 @@ def half_table(run: Path, data: Path, split: str, limit: int) -> str:
     tagged = few(open_data(data, split=split, classes=network.classes), limit)
     settings, section = MapSettings.of(config.maps), config.labels
     pixels, changed = 0, dict.fromkeys(HALVES, 0)
-    for batch in load_batches(ScaledImages(tagged.records, config.maps.scales, network.backbone.stride, 8), 0):
+    for batch in load_batches(ScaledImages(tagged.records, map_scales(config), network.backbone.stride, 8), 0):
         present_BK = torch.from_numpy(np.stack([tagged.present(record) for record in batch.records]))
         _, scores_BKhw = multiscale_scores(network, batch.at_scales(torch.device("cpu")), present_BK, settings)
         for image_HW3, scores_Khw, present_K in zip(batch.images, scores_BKhw, present_BK, strict=True):

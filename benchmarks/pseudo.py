@@ -49,6 +49,7 @@ from wsss.data.records import Record, TaggedSet
 from wsss.data.scaled import ScaledBatch, ScaledImages, resize, scaled_size
 from wsss.data.scenes import SceneSettings, write_scenes
 from wsss.inference.labelling import make_pseudo_labels
+from wsss.inference.settings import map_scales
 from wsss.labels.recipe import complete
 from wsss.machine import autocast, pick_device
 from wsss.maps.generate import multiscale_scores
@@ -91,8 +92,9 @@ class Work:
 
     def scaled(self) -> ScaledImages:
         """Its batches, as make-pseudo forms them."""
-        maps = self.config.maps
-        return ScaledImages(self.tagged.records, maps.scales, self.network.backbone.stride, maps.batch_size)
+        sides = map_scales(self.config)
+        count = max(1, (self.config.run.batch_pixels or 2**20) // max(sides) ** 2)
+        return ScaledImages(self.tagged.records, sides, self.network.backbone.stride, count)
 
     def present(self, record: Record) -> Tensor:
         """(K,) bool."""
@@ -140,7 +142,7 @@ def usual_scores(work: Work, image_HW3: Tensor, present_1K: Tensor) -> Tensor:
     """Class scores of all scales and flips, (1, K, h, w) on the grid of the largest."""
     maps, stride = work.config.maps, work.network.backbone.stride
     found: list[Tensor] = []
-    for side in sorted(maps.scales, reverse=True):
+    for side in sorted(maps.scales or (), reverse=True):
         scaled_3HW = resize(image_HW3, scaled_size(image_HW3.shape[0], image_HW3.shape[1], side, stride))
         scaled_13HW = scaled_3HW[None].to(work.device).float() / 255
         for mirrored in (False, True) if maps.flip else (False,):
@@ -327,7 +329,8 @@ def main(
         return
     if data is None:
         raise typer.BadParameter("--data DIR is needed, or --growth")
-    flags = {"maps.scales": scales.split(","), "maps.flip": flip, "maps.batch_size": batch}
+    flags = {"maps.scales": scales.split(","), "maps.flip": flip}
+    flags |= {"run.batch_pixels": batch * max(map(int, scales.split(","))) ** 2}
     flags |= {"run.device": device, "run.amp": amp} | ({} if workers is None else {"run.workers": workers})
     work = open_work(data, split, run, backbone, flags).first(images)
     print(f"### make-pseudo, {run or backbone}, {scales} px, flip {'on' if flip else 'off'}, amp {amp}: "

@@ -21,7 +21,7 @@ from wsss.cli.log import log
 PLAIN_SECONDS = 60
 """Where standard error is not a terminal: seconds between two lines of progress."""
 
-console = Console(file=log, highlight=False)
+console = Console(file=log, highlight=False)  # type: ignore[arg-type]  # it has all that Rich uses
 
 
 class Terminal:

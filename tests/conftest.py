@@ -47,13 +47,11 @@ def tiny_config(scenes: Path) -> Callable[..., Config]:
             "segment.lr": 1e-3,
             "segment.weight_energy": 1e-7,
             "maps.scales": [48],
-            "maps.batch_size": 4,
             "maps.gamma": 1.0,
             "maps.spread": 0,
             "labels.low": 0.25,
             "labels.high": 0.55,
             "labels.pamr_iterations": 2,
-            "labels.pamr_dilations": [1, 2],
             "labels.opening": 3,
             "predict.scales": [48],
         }

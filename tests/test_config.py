@@ -8,8 +8,9 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from wsss.config import Config, known_keys, preset_names, resolve, to_yaml
+from wsss.config import RETIRED, Config, config_from_plain, field_of, known_keys, preset_names, resolve, to_yaml
 from wsss.errors import UsageError
 
 
@@ -208,3 +209,62 @@ def test_presets_load_and_begin_with_their_command(name: str) -> None:
     first = (Path(__file__).parents[1] / "configs" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
     assert first.startswith("# wsss ")
     assert f"-c {name}" in first or first.startswith(f"# wsss {name}")
+
+
+def test_every_key_has_a_description() -> None:
+    for key in known_keys():
+        assert (field_of(key).description or "").endswith((".", ").")), key
+
+
+def test_retired_keys_are_no_keys() -> None:
+    assert not RETIRED.keys() & set(known_keys())
+
+
+def old_plain() -> dict[str, dict[str, object]]:
+    """A config as an earlier version wrote it, with every key that it had."""
+    tree: dict[str, dict[str, object]] = yaml.safe_load(to_yaml(Config()))
+    for key, retired in RETIRED.items():
+        section, name = key.split(".")
+        tree[section][name] = retired.default
+    return tree
+
+
+def test_configs_of_earlier_versions_load(tmp_path: Path) -> None:
+    """Config files beside outputs and checkpoints name every key, also those that no longer exist."""
+    assert config_from_plain(old_plain()) == Config()
+    assert resolve(written(tmp_path, yaml.safe_dump(old_plain()))) == Config()
+
+
+@pytest.mark.parametrize("key", RETIRED)
+def test_a_retired_key_with_another_value_is_refused(tmp_path: Path, key: str) -> None:
+    section, name = key.split(".")
+    path = written(tmp_path, f"{section}: {{{name}: 77}}\n")
+    for source, assignments, where in ((path, (), str(path)), (None, (f"{key}=77",), "the command line")):
+        with pytest.raises(UsageError) as caught:
+            resolve(source, assignments)
+        assert caught.value.problem == f"{where}: '{key}' was removed from wsss: {RETIRED[key].instead}"
+    with pytest.raises(ValidationError, match=name):
+        config_from_plain({section: {name: 77}})
+
+
+@pytest.mark.parametrize("tree", [None, [], "maps", {"maps": [1]}, {"maps": None}, {3: {}}])
+def test_plain_values_that_are_no_config(tree: object) -> None:
+    with pytest.raises(ValidationError):
+        config_from_plain(tree)  # type: ignore[arg-type]
+
+
+def test_anchored_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A teacher without a checkpoint yet is started again by --resume, perhaps from another folder."""
+    monkeypatch.chdir(tmp_path)
+    flags = {"data.root": "photos", "data.tags": tmp_path / "tags.csv", "model.weights": "weights/deit.safetensors"}
+    config = resolve(None, (), flags).anchored()
+    assert config.data.root == tmp_path / "photos"
+    assert config.data.tags == tmp_path / "tags.csv"
+    assert config.data.saliency is None
+    assert config.model.weights == str(tmp_path / "weights" / "deit.safetensors")
+    assert config.anchored() == config
+
+
+@pytest.mark.parametrize("word", ["pretrained", "none"])
+def test_words_that_are_no_weights_file_stay(word: str) -> None:
+    assert resolve(None, (), {"model.weights": word}).anchored().model.weights == word

@@ -99,7 +99,7 @@ def test_refinement_equals_that_of_the_cpu(heard: bool) -> None:
     torch.manual_seed(0)
     images_B3HW, scores_BKhw = torch.rand(2, 3, 48, 64), torch.rand(2, 2, 6, 8)
     opinion_BCHW = torch.rand(2, 3, 48, 64).softmax(dim=1) if heard else None
-    section = LabelsSection(pamr_iterations=3, pamr_dilations=(1, 4))
+    section = LabelsSection(pamr_iterations=3)
     here = refine_to_image(images_B3HW, scores_BKhw, PRESENT, section, opinion_BCHW)
     opinion_BCHW = None if opinion_BCHW is None else opinion_BCHW.cuda()
     there = refine_to_image(images_B3HW.cuda(), scores_BKhw.cuda(), PRESENT, section, opinion_BCHW)
@@ -146,7 +146,7 @@ def reading(tiny_config: Any, amp: str, device: torch.device) -> Config:
         run__workers=2,
         maps__scales=[48, 32],
         maps__flip=True,
-        maps__batch_size=6,
+        run__batch_pixels=6 * 48**2,
         predict__scales=[48, 32],
         predict__flip=True,
     )

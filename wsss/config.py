@@ -142,7 +142,9 @@ def config_from_plain(tree: Mapping[str, Any]) -> Config:
     Raises:
         ValidationError: an unknown key, a retired key with another value, or a bad value.
     """
-    return Config.model_validate({name: _without_retired(name, keys) for name, keys in tree.items()})
+    if isinstance(tree, Mapping):
+        tree = {name: _without_retired(name, keys) for name, keys in tree.items()}
+    return Config.model_validate(tree)
 
 
 def to_yaml(config: Config) -> str:

@@ -267,7 +267,7 @@ def test_resume_takes_no_other_flag(wsss: Program, tmp_path: Path, trained: Path
     assert "it takes no classify.lr, --config, --set, --output" in problem
     assert fix == f"--resume {trained}"
     done = wsss("train-seg", "--resume", trained, "--labels", tmp_path, "--init", trained)
-    assert (done.status, "labels, init" in done.error()[0]) == (2, True)
+    assert (done.status, "--labels, --init" in done.error()[0]) == (2, True)
     assert wsss("train-cls", "--resume", trained).out == f"{trained}\n"
 
 

@@ -80,9 +80,13 @@ def test_a_gpu_that_is_full(wsss: Program, monkeypatch: pytest.MonkeyPatch) -> N
     [
         (TRAIN, "wsss.training.start.train_classifier", "--batch-size"),
         (("train-cls", "--resume", "run"), "wsss.training.start.resume_classifier", "start a new run"),
-        (("train-seg", "-o", "run"), "wsss.training.start.train_segmenter", "--set maps.batch_size=1"),
+        (("train-seg", "-o", "run"), "wsss.training.start.train_segmenter", "--set run.batch_pixels=65536"),
         (("make-pseudo", "run", "-o", "out"), "wsss.models.checkpoint.load_network", "--pamr-stride 2"),
-        (("predict", "run", "images", "-o", "out"), "wsss.models.checkpoint.load_network", "--set maps.batch_size=1"),
+        (
+            ("predict", "run", "images", "-o", "out"),
+            "wsss.models.checkpoint.load_network",
+            "--set run.batch_pixels=65536",
+        ),
         (("demo", "-o", "demo"), "wsss.demo.run_demo", "--overwrite --set classify.batch_size=4"),
         (("config", "list"), "wsss.config.preset_names", "free some memory"),
     ],

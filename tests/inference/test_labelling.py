@@ -137,7 +137,7 @@ def test_a_label_is_the_recipe_of_its_scores(
 
 def test_the_batch_size_changes_nothing(tmp_path: Path, make: Make, tiny_config: Any) -> None:
     for size in (1, 3, 8):
-        make(tmp_path / str(size), tiny_config(maps__batch_size=size))
+        make(tmp_path / str(size), tiny_config(run__batch_pixels=size * 48**2))
     ours, theirs, others = (labels(tmp_path / str(size)) for size in (1, 3, 8))
     for name, label_HW in ours.items():
         for other in (theirs, others):
@@ -176,7 +176,7 @@ def test_other_settings_are_refused(tmp_path: Path, make: Make, tiny_config: Any
     assert "low (was 0.25, now 0.1)" in caught.value.problem
     assert "--overwrite" in caught.value.fix
     assert before.keys() == labels(tmp_path / "out").keys()
-    make(tmp_path / "out", tiny_config(maps__batch_size=1, run__workers=1))  # decide nothing
+    make(tmp_path / "out", tiny_config(run__batch_pixels=48**2, run__workers=1))  # decide nothing
 
 
 def test_changed_tags_and_images_are_labelled_again(
@@ -271,7 +271,7 @@ class Stopping(Silent):
 def test_an_overwrite_cut_short_leaves_no_old_label(tmp_path: Path, make: Make, tiny_config: Any) -> None:
     """Labels of the old settings must not pass for labels of the new ones."""
     make(tmp_path / "out")
-    config = tiny_config(maps__method="cam", maps__batch_size=1)
+    config = tiny_config(maps__method="cam", run__batch_pixels=48**2)
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path / "out", config, overwrite=True, reporter=Stopping(3))
     left = labels(tmp_path / "out")
@@ -317,8 +317,11 @@ def test_a_picture_has_a_key_of_the_classes(tmp_path: Path, make: Make, tagged: 
     assert np.abs(drawn_HW3[-len(key_HW3) :].astype(int) - key_HW3).mean() < 6  # a JPEG
 
 
-def test_images_larger_than_the_working_area(tmp_path: Path, make: Make, tagged: TaggedSet, tiny_config: Any) -> None:
-    make(tmp_path / "out", tiny_config(labels__refine_side=24))
+def test_images_larger_than_the_working_area(
+    tmp_path: Path, make: Make, tagged: TaggedSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsss.labels.recipe.REFINE_SIDE", 24)
+    make(tmp_path / "out")
     for record in tagged.records:
         label_HW = read_mask(tmp_path / "out" / "labels" / f"{record.name}.png")
         assert label_HW.shape == read_image(record.image).shape[:2]
@@ -380,7 +383,7 @@ def test_an_image_that_vanishes_on_the_way(
     root = tmp_path / "data"
     shutil.copytree(scenes, root)
     tagged = open_data(root, split="val")
-    config = tiny_config(data__root=root, run__workers=workers, maps__batch_size=1)
+    config = tiny_config(data__root=root, run__workers=workers, run__batch_pixels=48**2)
     last = ScaledImages(tagged.records, (48,), (8, 8), 1).batches[-1][0].image
     content = last.read_bytes()
     with pytest.raises(DataError, match=rf"{last.name}: unreadable image") as caught:
@@ -439,7 +442,11 @@ def test_ctrl_c_leaves_no_process(tmp_path: Path, make: Make, tiny_config: Any) 
 
     before = children()
     with pytest.raises(KeyboardInterrupt):
-        make(tmp_path / "out", tiny_config(labels__crf=True, run__workers=2, maps__batch_size=1), reporter=Stopping(1))
+        make(
+            tmp_path / "out",
+            tiny_config(labels__crf=True, run__workers=2, run__batch_pixels=48**2),
+            reporter=Stopping(1),
+        )
     assert children() == before
     assert not list((tmp_path / "out").rglob("*.tmp"))
 
@@ -474,7 +481,7 @@ def test_images_refined_together_are_labelled_as_if_each_were_alone(
 ) -> None:
     """As on a GPU, where images of one size share their refinement."""
     network, groups = small_network(decoder=decoder), []
-    config = tiny_config(maps__batch_size=8, maps__start_layer=2)
+    config = tiny_config(run__batch_pixels=8 * 48**2, maps__start_layer=2)
 
     def counted(images_B3HW: Tensor, *rest: Any) -> Any:
         groups.append(len(images_B3HW))

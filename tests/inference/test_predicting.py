@@ -178,7 +178,7 @@ def test_what_is_there_is_skipped(tmp_path: Path, network: Network, photos: Path
 
 def test_the_batch_size_changes_nothing(tmp_path: Path, network: Network, photos: Path, tiny_config: Any) -> None:
     for size in (1, 8):
-        predict(network, photos, tmp_path / str(size), tiny_config(maps__batch_size=size, predict__flip=True))
+        predict(network, photos, tmp_path / str(size), tiny_config(run__batch_pixels=size * 48**2, predict__flip=True))
     for path in (tmp_path / "1" / "labels").rglob("*.png"):
         other = tmp_path / "8" / "labels" / path.relative_to(tmp_path / "1" / "labels")
         assert (read_mask(path) != read_mask(other)).mean() < 0.002

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from typing import Any, Literal
 
 import pytest
@@ -12,8 +13,9 @@ from torch.nn import functional as F
 
 from wsss.config import LabelsSection
 from wsss.data.masks import IGNORE_INDEX
+from wsss.labels import recipe
 from wsss.labels.completion import BackgroundBand, PowerBackground
-from wsss.labels.pamr import pamr
+from wsss.labels.pamr import DILATIONS, pamr
 from wsss.labels.recipe import agree, background_rule, complete, refine, refine_to_image, strided, working_size
 from wsss.maps.scores import normalise_scores
 
@@ -48,12 +50,12 @@ def test_the_rule_follows_the_config() -> None:
     ],
 )
 def test_working_size(size: tuple[int, int], side: int, expected: tuple[int, int]) -> None:
-    assert working_size(*size, LabelsSection(refine_side=side)) == expected
+    assert working_size(*size, side) == expected
 
 
 @pytest.mark.parametrize("size", [(3000, 2000), (640, 5), (7, 9000)])
 def test_working_size_keeps_the_area(size: tuple[int, int]) -> None:
-    height, width = working_size(*size, LabelsSection(refine_side=100))
+    height, width = working_size(*size, 100)
     assert height * width == pytest.approx(min(100**2, size[0] * size[1]), rel=0.15)
     assert height <= size[0]
     assert width <= size[1]
@@ -73,22 +75,31 @@ def test_without_iterations_the_scores_are_only_normalised() -> None:
     assert refined.amax(dim=(2, 3)).tolist() == [[1, 0, 1], [0, 1, 0]]
 
 
-def test_refined_scores_are_those_of_pamr() -> None:
+@pytest.fixture
+def dilations(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """``dilations(1, 2)``: PAMR with these instead of its own, which reach beyond such small images."""
+    return lambda *distances: monkeypatch.setattr(recipe, "DILATIONS", distances)
+
+
+def test_refined_scores_are_those_of_pamr(dilations: Callable[..., None]) -> None:
+    dilations(1, 3)
     torch.manual_seed(1)
     image_B3HW, scores_BKHW, present_BK = picture(16, 24)[None], torch.rand(1, 2, 16, 24), torch.tensor([[True, True]])
-    section = LabelsSection(pamr_iterations=3, pamr_dilations=(1, 3))
+    section = LabelsSection(pamr_iterations=3)
     expected = normalise_scores(pamr(image_B3HW, scores_BKHW, present_BK, iterations=3, dilations=(1, 3)), present_BK)
     torch.testing.assert_close(refine(image_B3HW, scores_BKHW, present_BK, section), expected)
 
 
-def test_images_larger_than_the_working_area() -> None:
+def test_images_larger_than_the_working_area(dilations: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Refined at a quarter of the pixels, in the shape of the image, near what full size gives."""
     image_3HW, present_K = picture(64, 96), torch.tensor([True, False])
     scores_Khw = torch.rand(2, 8, 12)
     reading = image_3HW[None], scores_Khw[None], present_K[None]
-    (whole,), _ = refine_to_image(*reading, LabelsSection(pamr_dilations=(1, 2)))
-    section = LabelsSection(pamr_dilations=(1,), refine_side=round((64 * 96 / 4) ** 0.5))
-    (coarse,), _ = refine_to_image(*reading, section)
+    dilations(1, 2)
+    (whole,), _ = refine_to_image(*reading, LabelsSection())
+    dilations(1)
+    monkeypatch.setattr(recipe, "REFINE_SIDE", round((64 * 96 / 4) ** 0.5))
+    (coarse,), _ = refine_to_image(*reading, LabelsSection())
     assert whole.shape == coarse.shape == (2, 64, 96)
     assert not whole[1].any()
     assert not coarse[1].any()
@@ -102,13 +113,13 @@ def test_images_larger_than_the_working_area() -> None:
     ("stride", "expected"), [(1, (1, 2, 4, 8, 12, 24)), (2, (1, 1, 2, 4, 6, 12)), (4, (1, 1, 1, 2, 3, 6))]
 )
 def test_dilations_reach_as_far_at_any_stride(stride: int, expected: tuple[int, ...]) -> None:
-    dilations = LabelsSection().pamr_dilations
-    assert strided(dilations, stride) == expected
-    reach = [sum((d * step) ** 2 for d in rings) for rings, step in ((dilations, 1), (expected, stride))]
+    assert strided(DILATIONS, stride) == expected
+    reach = [sum((d * step) ** 2 for d in rings) for rings, step in ((DILATIONS, 1), (expected, stride))]
     assert reach[1] == pytest.approx(reach[0], rel=0.04)
 
 
-def test_a_stride_refines_the_small_image() -> None:
+def test_a_stride_refines_the_small_image(dilations: Callable[..., None]) -> None:
+    dilations(2, 4)
     torch.manual_seed(2)
     images_B3HW, scores_BKHW = torch.rand(2, 3, 12, 15), torch.rand(2, 2, 12, 15)
     present_BK = torch.tensor([[True, False], [True, True]])
@@ -118,20 +129,21 @@ def test_a_stride_refines_the_small_image() -> None:
     )
     small_BKhw = pamr(images_B3hw, scores_BKhw, present_BK, iterations=3, dilations=(1, 2))
     expected = normalise_scores(F.interpolate(small_BKhw, size=(12, 15), mode="bilinear"), present_BK)
-    section = LabelsSection(pamr_iterations=3, pamr_dilations=(2, 4), pamr_stride=2)
+    section = LabelsSection(pamr_iterations=3, pamr_stride=2)
     refined_BKHW = refine(images_B3HW, scores_BKHW, present_BK, section)
     torch.testing.assert_close(refined_BKHW, expected)
     assert refined_BKHW.amax(dim=(2, 3)).tolist() == [[1, 0], [1, 1]]
 
 
 @pytest.mark.parametrize("size", [(64, 96), (37, 53)])
-def test_a_stride_stays_near_the_whole(size: tuple[int, int]) -> None:
+def test_a_stride_stays_near_the_whole(size: tuple[int, int], dilations: Callable[..., None]) -> None:
+    dilations(2, 4)
     torch.manual_seed(3)
     image_3HW, present_K = picture(64, 96)[:, : size[0], : size[1]], torch.tensor([True, False])
     scores_Khw = torch.rand(2, 8, 12)
     reading = image_3HW[None], scores_Khw[None], present_K[None]
-    (whole,), _ = refine_to_image(*reading, LabelsSection(pamr_dilations=(2, 4)))
-    (coarse,), _ = refine_to_image(*reading, LabelsSection(pamr_dilations=(2, 4), pamr_stride=2))
+    (whole,), _ = refine_to_image(*reading, LabelsSection())
+    (coarse,), _ = refine_to_image(*reading, LabelsSection(pamr_stride=2))
     assert coarse.shape == (2, *size)
     assert not torch.equal(whole, coarse)
     assert torch.corrcoef(torch.stack([whole[0].flatten(), coarse[0].flatten()]))[0, 1] > 0.8
@@ -199,8 +211,9 @@ def test_with_an_opinion_maps_and_decoder_must_agree() -> None:
     assert label_HW.tolist() == [[1, IGNORE_INDEX, 0]]
 
 
-def test_on_disk_the_agreement_is_refined() -> None:
+def test_on_disk_the_agreement_is_refined(dilations: Callable[..., None]) -> None:
     """PAMR of the joint probabilities of the background and the present class, which sum to 1 before and after."""
+    dilations(1, 3)
     torch.manual_seed(4)
     images_B3HW, scores_BKHW, present_BK = (
         picture(16, 24)[None],
@@ -208,7 +221,7 @@ def test_on_disk_the_agreement_is_refined() -> None:
         torch.tensor([[False, True]]),
     )
     opinion_BCHW = torch.randn(1, 3, 16, 24).softmax(dim=1)
-    section = LabelsSection(pamr_iterations=3, pamr_dilations=(1, 3))
+    section = LabelsSection(pamr_iterations=3)
     joint_BCHW = agree(normalise_scores(scores_BKHW, present_BK), present_BK, opinion_BCHW, section)
     spoken_BC = torch.tensor([[True, False, True]])
     expected_BCHW = pamr(images_B3HW, joint_BCHW, spoken_BC, iterations=3, dilations=(1, 3))

@@ -75,7 +75,7 @@ def test_many_images_leave_nothing(
     many: TaggedSet, tmp_path: Path, tiny_config: Any, small_network: Callable[..., Any], command: str
 ) -> None:
     network = small_network(depth=1)
-    config = tiny_config(run__workers=2, maps__scales=[SIDE], predict__scales=[SIDE], maps__batch_size=4)
+    config = tiny_config(run__workers=2, maps__scales=[SIDE], predict__scales=[SIDE], run__batch_pixels=4 * 48**2)
 
     def work(records: slice, out: Path, watch: Watch) -> None:
         common: dict[str, Any] = {"device": torch.device("cpu"), "checkpoint_sha256": "0" * 64}

@@ -103,9 +103,7 @@ def test_from_scores_to_labels(
 ) -> None:
     present_K, image_3HW = torch.tensor(present), image(kind, *size)
     scores_KHW = scores(level, 3, *size)
-    section = LabelsSection(
-        background=background, pamr_iterations=3, pamr_dilations=(1, 4), pamr_stride=stride, opening=2
-    )
+    section = LabelsSection(background=background, pamr_iterations=3, pamr_stride=stride, opening=2)
     normalised_KHW = normalise_scores(scores_KHW[None], present_K[None])[0]
     refined_KHW = refine(image_3HW[None], scores_KHW[None], present_K[None], section)[0]
     found: list[tuple[Tensor, Tensor | None]] = [(normalised_KHW, None), (refined_KHW, None)]
@@ -213,7 +211,9 @@ def test_labels_do_not_depend_on_batches_or_workers(
     network = small_network(decoder=decoder)
     first: dict[str, np.ndarray[Any, Any]] = {}
     for batch_size, workers in ((1, 0), (3, 0), (8, 2)):
-        config = tiny_config(maps__batch_size=batch_size, run__workers=workers, maps__scales=[32, 48], maps__flip=True)
+        config = tiny_config(
+            run__batch_pixels=batch_size * 48**2, run__workers=workers, maps__scales=[32, 48], maps__flip=True
+        )
         labels = made(tmp_path / "out", network, config, shapes)
         shutil.rmtree(tmp_path / "out")
         first = first or labels

@@ -136,7 +136,7 @@ def test_killed_anywhere(tmp_path: Path, plan: Plan, warm: Any, command: str) ->
 @pytest.mark.slow
 def test_pseudo_labels_killed_anywhere(tmp_path: Path, plan: Plan, warm: Any) -> None:
     """Nothing that has its name is ever half written, and in the end the folder is the same, byte for byte."""
-    config, run = plan(classify__epochs=1, maps__batch_size=3), tmp_path / "run"
+    config, run = plan(classify__epochs=1, run__batch_pixels=3 * 48**2), tmp_path / "run"
     warm.run("train-cls", "-c", config, "-o", run)
     command: list[object] = ["make-pseudo", run, "-c", config, "--save-scores", "--overlays", 5, "-o"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -203,7 +203,7 @@ def test_ctrl_c_twice_stops_at_once(tmp_path: Path, plan: Plan, warm: Any) -> No
 
 
 def test_pseudo_labels_asked_to_stop(tmp_path: Path, plan: Plan, warm: Any) -> None:
-    config, run, out = plan(classify__epochs=1, maps__batch_size=1), tmp_path / "run", tmp_path / "out"
+    config, run, out = plan(classify__epochs=1, run__batch_pixels=48**2), tmp_path / "run", tmp_path / "out"
     warm.run("train-cls", "-c", config, "-o", run)
     made = [0]
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):

@@ -36,7 +36,6 @@ PRESENT = torch.tensor([[True, False], [True, True], [False, False], [False, Tru
 SHORT = {
     "model__vit": {"patch_size": 8, "img_size": 32, "embed_dim": 24, "depth": 2, "num_heads": 3},
     "labels__pamr_iterations": 1,
-    "labels__pamr_dilations": [1],
 }
 """As few operators as show all there are."""
 

@@ -50,14 +50,8 @@ def validation_side(config: Config, section: Optimisation) -> int:
 
 
 def crf_facts(used: bool, section: CrfSection) -> dict[str, Any]:
-    """What a manifest records of the CRF's settings: those that differ from the defaults, where the CRF is used.
-
-    Folders of earlier versions, which had the defaults, so keep equal settings.
-    """
-    if not used:
-        return {}
-    defaults = CrfSection().model_dump()
-    return {f"crf_{name}": value for name, value in section.model_dump().items() if value != defaults[name]}
+    """What a manifest records of the CRF's settings, where the CRF is used."""
+    return {f"crf_{name}": value for name, value in section.model_dump().items()} if used else {}
 
 
 def batch_pixels(run: RunSection, device: torch.device) -> int:

@@ -24,6 +24,7 @@ from wsss.maps.scores import normalise_scores
 Rule = PowerBackground | BackgroundBand | Confidence
 """What a pixel must beat to belong to a class."""
 
+CRF_SETTINGS = CrfSettings()
 REFINE_SIDE = 512
 """Images of a larger area than this squared are refined at that area, to bound time and memory."""
 
@@ -89,7 +90,7 @@ def _resize(maps_BRHW: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps_BRHW, size=size, mode="bilinear", align_corners=False, antialias=smaller)
 
 
-def working_size(height: int, width: int, side: int = REFINE_SIDE) -> tuple[int, int]:
+def working_size(height: int, width: int, side: int) -> tuple[int, int]:
     """Size at which scores are refined: the image's, or that of ``side`` squared pixels where it is larger."""
     ratio = min(1.0, side / (height * width) ** 0.5)
     return max(1, round(height * ratio)), max(1, round(width * ratio))
@@ -120,7 +121,7 @@ def refine_to_image(
         scores (B, K, H, W) and None; with an opinion, the probabilities of the classes and of the background (B, H, W).
     """
     height, width = images_B3HW.shape[2:]
-    size = working_size(height, width)
+    size = working_size(height, width, REFINE_SIDE)
     images_B3HW = _resize(images_B3HW, size)
     scores_BKHW = F.interpolate(scores_BKhw.float(), size=size, mode="bilinear", align_corners=False)
     if opinion_BCHW is None:
@@ -149,7 +150,7 @@ def complete(
     image_3HW: Tensor | None = None,
     background_HW: Tensor | None = None,
     crf: Crf = crf_ranks,
-    crf_settings: CrfSettings = CrfSettings(),
+    crf_settings: CrfSettings = CRF_SETTINGS,
 ) -> Tensor:
     """The pseudo label of refined scores.
 
@@ -198,7 +199,7 @@ class CrfBackground:
     image_3HW: Tensor
     rule: Rule
     crf: Crf = crf_ranks
-    settings: CrfSettings = CrfSettings()
+    settings: CrfSettings = CRF_SETTINGS
 
     def label(self, best_HW: Tensor, class_HW: Tensor) -> Tensor:
         """(H, W) uint8."""

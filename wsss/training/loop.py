@@ -206,10 +206,9 @@ class Loop:
             if epoch_ends and (epoch % section.validate_every == 0 or state.step == self.total):
                 with pace.paused():
                     self._validate(epoch)
-            by_steps = section.checkpoint_steps and state.step % section.checkpoint_steps == 0
             by_time = time.monotonic() - saved > section.checkpoint_minutes * 60
             asked = bool(stop.asked)  # a signal after the checkpoint waits for the next one
-            if epoch_ends or by_steps or by_time or asked:
+            if epoch_ends or by_time or asked:
                 with pace.paused():
                     self.save()
                 saved = time.monotonic()
