@@ -27,10 +27,10 @@ from wsss.data.scaled import ScaledBatch, equal_sizes
 from wsss.files import write_whole
 from wsss.inference.remaining import label_remaining
 from wsss.labels.crf import Crf
-from wsss.labels.recipe import complete, refine_to_image
-from wsss.labels.slots import Slots
+from wsss.labels.recipe import Refined, complete, opening_of, refine_scores, resized, working_size
 from wsss.machine import autocast
 from wsss.maps.generate import multiscale_scores
+from wsss.maps.present import PresentMaps
 from wsss.maps.recorder import MapSettings
 from wsss.models.averaged import LabelProbabilities
 from wsss.models.network import Network
@@ -130,12 +130,10 @@ def settings_of(network: Network, tagged: TaggedSet, config: Config, checkpoint_
 
 
 def labels_section(network: Network, section: LabelsSection) -> LabelsSection:
-    """The settings as they come into effect: without a decoder nobody hears it, and what it agrees to is not opened.
-
-    What follows the edges has thin parts, which an opening would take away.
-    """
-    heard = section.decoder and network.decoder is not None
-    return section.model_copy(update={"decoder": True, "opening": 0} if heard else {"decoder": False})
+    """Effective settings: agreement needs a decoder, and its labels are opened as the order of the recipe says."""
+    agreed = section.decoder and network.decoder is not None
+    opening = opening_of(section, order="agree-then-refine", agreed=agreed)
+    return section.model_copy(update={"decoder": agreed, "opening": opening})
 
 
 class Maker:
@@ -171,48 +169,41 @@ class Maker:
             crf: the name, then the arguments of a `Crf`.
         """
         for batch in batches:
-            scores_BKhw, opinions = self._read(batch)
+            scores, opinions = self._read(batch)
             some = [i for i, record in enumerate(batch.records) if record.name in self.todo]
             for group in equal_sizes(batch.images, some, PIXELS_AT_ONCE.get(self.device.type, MANY_PIXELS)):
-                refined = self._refine(batch, group, scores_BKhw, opinions)
-                maps_BSHW, background_BHW = refined[0].cpu(), None if refined[1] is None else refined[1].cpu()
+                refined = self._refine(batch, group, scores, opinions).to("cpu")
                 for b, i in enumerate(group):
                     record = batch.records[i]
-                    maps_RHW = maps_BSHW[b, : len(record.tags)]
-                    background_HW = None if background_BHW is None else background_BHW[b]
-                    finish = partial(
-                        self._finish, record, batch.images[i], scores_BKhw[i].cpu(), maps_RHW, background_HW
-                    )
+                    scores_Rhw = scores.of_image(i).cpu()
+                    finish = partial(self._finish, record, batch.images[i], scores_Rhw, refined.select([b]))
                     yield record.name, partial(finish, partial(crf, record.name))
 
     def _refine(
-        self, batch: ScaledBatch, group: Sequence[int], scores_BKhw: Tensor, opinions: Sequence[Tensor] | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """What `refine_to_image` makes of a group of images of one size.
-
-        In the place of K classes are the S slots: K maps at image size would fill the memory.
-        """
+        self, batch: ScaledBatch, group: Sequence[int], scores: PresentMaps, opinions: Sequence[Tensor] | None
+    ) -> Refined:
+        """What `refine_scores` makes of a group of images of one size."""
+        size = working_size(*batch.images[group[0]].shape[:2])
         images = [_in_unit_range(batch.images[i].to(self.device, non_blocking=True)) for i in group]
-        slots = Slots.of(self._present([batch.records[i] for i in group]), self.device)
-        opinion_BCHW = None
+        log_BCHW = None
         if opinions is not None:
-            count = slots.taken_BS.shape[1] + 1
-            opinion_BCHW = torch.stack([_among(opinions[i], range(len(opinions[i])), count) for i in group])
-        scores_BShw = slots.pack(torch.stack([scores_BKhw[i] for i in group]))
-        return refine_to_image(torch.stack(images), scores_BShw, slots.taken_BS, self.config.labels, opinion_BCHW)
+            log_BCHW = resized(torch.stack([opinions[i] for i in group]), size).clamp_min(1e-30).log()
+        return refine_scores(
+            resized(torch.stack(images), size),
+            scores.select(group),
+            self.config.labels,
+            log_probabilities_BChw=log_BCHW,
+        )
 
     def _present(self, records: Sequence[Record]) -> Tensor:
         """(B, K) bool, on the host."""
         return torch.from_numpy(np.stack([self.tagged.present(record) for record in records]))
 
-    def _read(self, batch: ScaledBatch) -> tuple[Tensor, Sequence[Tensor] | None]:
-        """Class scores (B, K, h, w) and, from the same passes, for each image what the decoder says.
-
-        That is the probabilities of the background and the present classes; None without a decoder.
-        """
+    def _read(self, batch: ScaledBatch) -> tuple[PresentMaps, Sequence[Tensor] | None]:
+        """Class scores and, from the same passes, the decoder's probabilities (C, H, W) of each image, or None."""
         opinion = self._opinion(batch) if self.config.labels.decoder else None
         with autocast(self.config.run, self.device):
-            _, scores_BKhw = multiscale_scores(
+            _, scores = multiscale_scores(
                 self.network,
                 batch.at_scales(self.device),
                 self._present(batch.records),
@@ -220,48 +211,47 @@ class Maker:
                 flip=self.config.maps.flip,
                 opinion=opinion,
             )
-        return scores_BKhw, None if opinion is None else opinion.mean()
+        return scores, None if opinion is None else opinion.mean()
 
     def _opinion(self, batch: ScaledBatch) -> LabelProbabilities:
         sizes = [(image.shape[0], image.shape[1]) for image in batch.images]
-        return LabelProbabilities(sizes, [_spoken(record) for record in batch.records])
+        return LabelProbabilities(sizes)
 
     def _finish(
         self,
         record: Record,
         image_HW3: Tensor,
-        scores_Khw: Tensor,
-        refined_RHW: Tensor,
-        background_HW: Tensor | None,
+        scores_Rhw: Tensor,
+        refined: Refined,
         crf: Crf,
     ) -> None:
         """Label, scores and picture of an image, on the CPU."""
-        present_K = torch.from_numpy(self.tagged.present(record))
-        label_HW = complete(
-            _among(refined_RHW, list(record.tags), len(present_K)),
-            present_K,
+        size = (image_HW3.shape[0], image_HW3.shape[1])
+        saliency_HW = self._saliency(record, size)
+        label_1HW = complete(
+            refined,
+            size,
             self.config.labels,
-            saliency_HW=self._saliency(record, (image_HW3.shape[0], image_HW3.shape[1])),
-            image_3HW=_in_unit_range(image_HW3) if self.config.labels.crf else None,
-            background_HW=background_HW,
+            saliency_BHW=None if saliency_HW is None else saliency_HW[None],
+            images_HW3=[image_HW3.numpy()] if self.config.labels.crf else None,
             crf=crf,
         )
-        self._write(record, image_HW3.numpy(), label_HW.numpy(), scores_Khw)
+        self._write(record, image_HW3.numpy(), label_1HW[0].numpy(), scores_Rhw)
 
     def _saliency(self, record: Record, size: tuple[int, int]) -> Tensor | None:
         if self.config.data.saliency is None:
             return None
-        return torch.from_numpy(read_layer(self.config.data.saliency, record, size)).float() / 255
+        return torch.from_numpy(read_layer(self.config.data.saliency, record, size))
 
     def _write(
         self,
         record: Record,
         image_HW3: np.ndarray[Any, Any],
         label_HW: np.ndarray[Any, Any],
-        scores_Khw: Tensor,
+        scores_Rhw: Tensor,
     ) -> None:
         if self.wanted.scores:
-            write_scores(_scores_path(self.out, record), scores_Khw, record.tags, label_HW.shape)
+            write_scores(_scores_path(self.out, record), scores_Rhw, record.tags, label_HW.shape)
         if record.name in self.pictured:
             names = ", ".join(self.tagged.classes[tag] for tag in record.tags) or "no class"
             tiles = [(names, image_HW3), ("pseudo label", overlay(image_HW3, label_HW))]
@@ -270,27 +260,14 @@ class Maker:
         write_mask(label_path(self.out, record.name), label_HW)  # last: its presence says that the image is done
 
 
-def _spoken(record: Record) -> list[int]:
-    """Label channels of the background and the present classes."""
-    return [0, *(tag + 1 for tag in record.tags)]
-
-
-def _among(maps: Tensor, channels: Sequence[int], count: int) -> Tensor:
-    """Some channels in their places among ``count``; the others are 0."""
-    every = maps.new_zeros(count, *maps.shape[1:])
-    for channel, map_HW in zip(channels, maps, strict=True):  # a list of indices would make the host wait
-        every[channel] = map_HW
-    return every
-
-
 def _in_unit_range(image_HW3: Tensor) -> Tensor:
     """(3, H, W) float32 in [0, 1] from 8 bits."""
     return image_HW3.permute(2, 0, 1).float() / 255
 
 
-def write_scores(path: Path, scores_Khw: Tensor, tags: tuple[int, ...], size: tuple[int, ...]) -> None:
-    """Write the scores of the present classes as 8 bits: ``scores`` (C, h, w), ``classes`` (C,), ``size`` (H, W)."""
-    scores = (scores_Khw[list(tags)].clamp(0, 1) * 255).round().byte().cpu().numpy()
+def write_scores(path: Path, scores_Rhw: Tensor, tags: tuple[int, ...], size: tuple[int, ...]) -> None:
+    """Write the scores of the present classes as 8 bits: ``scores`` (R, h, w), ``classes`` (R,), ``size`` (H, W)."""
+    scores = (scores_Rhw.clamp(0, 1) * 255).round().byte().cpu().numpy()
     packed = io.BytesIO()
     np.savez_compressed(packed, scores=scores, classes=np.array(tags, dtype=np.int64), size=np.array(size))
     write_whole(path, packed.getvalue())

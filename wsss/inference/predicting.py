@@ -22,7 +22,7 @@ from wsss.data.masks import write_mask
 from wsss.data.records import Record
 from wsss.data.scaled import ScaledBatch
 from wsss.inference.remaining import label_remaining
-from wsss.labels.crf import Crf, CrfSettings, crf_labels, crf_ranks
+from wsss.labels.crf import Crf, CrfSettings, crf_labels, crf_probabilities
 from wsss.machine import autocast
 from wsss.models.averaged import label_probabilities
 from wsss.models.network import Network
@@ -157,7 +157,7 @@ class Seen:
         index_S = np.union1d(np.zeros(1, dtype=np.uint8), label_HW)
         return cls(index_S, probabilities_CHW[index_S.tolist()].float().cpu().numpy())
 
-    def refined(self, image_HW3: np.ndarray[Any, Any], crf: Crf = crf_ranks) -> np.ndarray[Any, Any]:
+    def refined(self, image_HW3: np.ndarray[Any, Any], crf: Crf = crf_probabilities) -> np.ndarray[Any, Any]:
         """Label map of the dense CRF over these classes, (H, W) uint8."""
         every_K = np.ones(len(self.index_S) - 1, dtype=np.bool_)
         rank_HW = crf_labels(image_HW3, self.scores_SHW, every_K, settings=CrfSettings(), crf=crf)
