@@ -4,6 +4,7 @@
     python benchmarks/memory.py --sides 1024 --limit-gib 16
     python benchmarks/memory.py --images 1000  # does memory grow over many images?
     python benchmarks/memory.py --images 1000 --backbone deit_tiny_patch16_224 --sides 64  # the same in minutes
+    python benchmarks/memory.py --photos 6,12,48 --labels 2,21,80 --count 1,8  # whole commands, see photo_memory.py
 
 A cell is what one call adds at its peak: to the resident size of a fresh process on a CPU, to the allocated memory on a
 GPU. Weights are random; there is one image, with one tag.
@@ -25,6 +26,7 @@ import torch
 import typer
 from maps import Batch, materialised_maps, our_maps, random_batches, random_network, tag_counts
 from measuring import MEBIBYTE, added_memory, machine, resident_memory, table
+from photo_memory import print_photos
 
 from wsss.machine import pick_device
 from wsss.maps.generate import frozen
@@ -122,10 +124,17 @@ def main(
     sides: Annotated[str, typer.Option(help="Sides of the images in pixels.")] = "224,384,512,768,1024,1536",
     limit_gib: Annotated[float, typer.Option(help="Skip the materialised way above this estimate.")] = 8.0,
     images: Annotated[int, typer.Option(help="Instead of the table: memory over so many of the first side.")] = 0,
+    photos: Annotated[str, typer.Option(help="Instead: whole commands on photos of so many megapixels.")] = "",
+    labels: Annotated[str, typer.Option(help="With --photos: labels, background included.")] = "2,21,80",
+    count: Annotated[str, typer.Option(help="With --photos: photos in the folder.")] = "1",
 ) -> None:
     """Print one table."""
     where = pick_device(device)
     print(f"{backbone}, {machine(where)}", flush=True)
+    if photos:
+        sizes, counts = [float(size) for size in photos.split(",")], [int(number) for number in count.split(",")]
+        print_photos(sizes, [int(number) for number in labels.split(",")], counts)
+        return
     if images:
         print_growth(backbone, images, int(sides.split(",")[0]), where)
         return

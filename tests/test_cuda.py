@@ -28,7 +28,7 @@ from wsss.labels.pamr import pamr
 from wsss.labels.recipe import refine_to_image
 from wsss.maps.generate import class_maps
 from wsss.models.network import Network
-from wsss.outputs.folder import read_manifest
+from wsss.outputs.manifest import read_manifest
 from wsss.reporting import Silent
 from wsss.training.loop import Batch, Loop
 from wsss.training.segment import SegmentTask

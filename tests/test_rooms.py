@@ -64,7 +64,7 @@ def modules() -> Iterator[tuple[str, Path]]:
 
 def room(name: str) -> str:
     """The room of a module: the second part of its name; "" for the package itself."""
-    return (name.split(".") + [""])[1]
+    return [*name.split("."), ""][1]
 
 
 def imports(path: Path, name: str, *, top: bool = False) -> Iterator[str]:

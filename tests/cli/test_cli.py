@@ -22,7 +22,7 @@ from wsss import __version__
 from wsss.cli.main import app
 from wsss.config import Config, to_yaml
 from wsss.data.masks import read_mask
-from wsss.outputs.folder import read_manifest
+from wsss.outputs.manifest import read_manifest
 
 SURFACE = Path(__file__).with_name("surface.txt")
 REGENERATE = "WSSS_WRITE_SURFACE"

@@ -7,7 +7,7 @@ import pytest
 
 from wsss.data.dataset import checked_classes, list_splits, open_data, open_unlabelled
 from wsss.errors import DataError
-from wsss.outputs.folder import write_manifest
+from wsss.outputs.manifest import write_manifest
 
 
 def test_a_missing_root(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_label_maps_made_below_the_photos_do_no_harm(folder_root: Path, write_ph
     write_photo(folder_root / "pseudo" / "labels" / "a.png")
     with pytest.raises(DataError, match="no tags for 1 images"):
         open_data(folder_root, split="train")
-    write_manifest(folder_root / "pseudo", {}, {}, {})
+    write_manifest(folder_root / "pseudo", {}, {})
     assert len(open_data(folder_root, split="train")) == 3
     assert len(open_unlabelled(folder_root)) == 4
 

@@ -66,6 +66,16 @@ def test_a_batch_is_bounded_in_pixels(tagged: TaggedSet) -> None:
     assert max(len(batch) for batch in ScaledImages(tagged.records, SCALES, STRIDE, 3 * EACH - 1).batches) == 2
 
 
+def test_copies_of_a_batch_are_bounded_in_pixels(tagged: TaggedSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five scenes fit, and less than one is a batch of its own."""
+    height, width = image_size(tagged.records[0].image)
+    for pixels, most in ((5 * height * width, 5), (1, 1)):
+        monkeypatch.setattr(scaled, "COPIED_PIXELS", pixels)
+        batches = images(tagged, 100).batches
+        assert max(len(batch) for batch in batches) == most
+        assert sum(len(batch) for batch in batches) == len(tagged)
+
+
 def test_copies_are_bounded_in_pixels(tagged: TaggedSet, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole photo stays in the loader; its size is kept, and what is small enough stays as it is."""
     whole = images(tagged, 1)[0]

@@ -15,8 +15,9 @@ import torch
 
 from wsss.config import LabelsSection
 from wsss.data.scenes import SceneSettings, make_scene
-from wsss.labels.recipe import complete, refine_to_image
+from wsss.labels.recipe import label_images
 from wsss.maps.generate import class_maps
+from wsss.maps.present import PresentMaps
 from wsss.maps.scores import normalise_scores
 from wsss.models.network import build_network
 from wsss.training.dense_energy import dense_energy
@@ -44,10 +45,10 @@ def figures() -> dict[str, Any]:
         found[f"maps_{method}"] = summary(of_method)
     _, paper = class_maps(network, image[None], present, coupling="paper")
     found["maps_getam_paper"] = summary(paper)
-    scores = normalise_scores(maps, present)[0]
+    scores = normalise_scores(PresentMaps.from_dense(maps, present))
     for background in ("power", "band"):
         section = LabelsSection(background=background, opening=3)
-        label = complete(refine_to_image(image[None], scores[None], present, section)[0][0], present[0], section)
+        label = label_images(image[None], scores, (image.shape[1], image.shape[2]), section)
         found[f"label_{background}"] = torch.bincount(label.flatten().long(), minlength=256).nonzero().tolist()
         found[f"pixels_{background}"] = torch.bincount(label.flatten().long()).tolist()[:6]
     with torch.no_grad():

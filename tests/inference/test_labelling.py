@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import shutil
@@ -25,16 +26,19 @@ from wsss.data.records import TaggedSet
 from wsss.data.scaled import ScaledImages, load_batches
 from wsss.errors import DataError, UsageError
 from wsss.inference.labelling import PIXELS_AT_ONCE, Wanted, make_pseudo_labels
-from wsss.labels.recipe import complete, refine_to_image
+from wsss.labels.recipe import Refined, label_images, refine_scores
 from wsss.maps.generate import multiscale_scores
 from wsss.maps.recorder import MapSettings
-from wsss.models.averaged import label_probabilities
+from wsss.models.averaged import log_label_probabilities
 from wsss.models.network import Network
-from wsss.outputs.folder import read_manifest
+from wsss.outputs.journal import read_journal
+from wsss.outputs.manifest import read_manifest
 from wsss.outputs.pictures import key
 from wsss.reporting import Reporter, Silent
 
 CPU = torch.device("cpu")
+PIXELS = 56 * 40
+"""Of a scene at the scale of these tests."""
 needs_pydensecrf = pytest.mark.skipif(
     importlib.util.find_spec("pydensecrf") is None,
     reason="pydensecrf is not installed: pip install 'wsss[crf]'",
@@ -111,7 +115,20 @@ def test_what_is_written(tmp_path: Path, make: Make, tagged: TaggedSet, tiny_con
     assert manifest["checkpoint_sha256"] == "f00d"
     assert manifest["counts"] == {key: counts[key] for key in ("images", "background", "foreground", "ignored")}
     assert (tmp_path / "out" / "config.yaml").read_text() == to_yaml(config)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"labels", "config.yaml", "manifest.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "labels",
+        "config.yaml",
+        "journal.jsonl",
+        "manifest.json",
+    }
+    journal = read_journal(tmp_path / "out")
+    assert list(journal) != []
+    for record in tagged.records:
+        entry = journal[record.name]
+        path = tmp_path / "out" / "labels" / f"{record.name}.png"
+        assert entry.files == {f"labels/{record.name}.png": hashlib.sha256(path.read_bytes()).hexdigest()}
+        assert entry.pixels == {int(i): int((written[record.name] == i).sum()) for i in np.unique(written[record.name])}
+        assert entry.tags == record.tags
 
 
 def test_a_label_is_the_recipe_of_its_scores(
@@ -129,9 +146,9 @@ def test_a_label_is_the_recipe_of_its_scores(
         shapes = [(40, 24), (56, 40)] if high else [(24, 40), (40, 56)]
         scaled = [F.resize_image(image_3HW, list(shape), antialias=True)[None].float() / 255 for shape in shapes]
         present_K = torch.from_numpy(tagged.present(record))
-        _, scores_BKhw = multiscale_scores(network, scaled, present_K[None], MapSettings(), flip=True)
-        scores_BKHW, _ = refine_to_image(image_3HW[None].float() / 255, scores_BKhw, present_K[None], config.labels)
-        expected_HW = complete(scores_BKHW[0], present_K, config.labels).numpy()
+        _, scores = multiscale_scores(network, scaled, present_K[None], MapSettings.of(config.maps), flip=True)
+        size = (image_3HW.shape[1], image_3HW.shape[2])
+        expected_HW = label_images(image_3HW[None].float() / 255, scores, size, config.labels)[0].numpy()
         assert (written[record.name] != expected_HW).mean() < 0.002
 
 
@@ -320,7 +337,7 @@ def test_a_picture_has_a_key_of_the_classes(tmp_path: Path, make: Make, tagged: 
 def test_images_larger_than_the_working_area(
     tmp_path: Path, make: Make, tagged: TaggedSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wsss.labels.recipe.REFINE_SIDE", 24)
+    monkeypatch.setattr("wsss.labels.recipe.WORKING_AREA", 24)
     make(tmp_path / "out")
     for record in tagged.records:
         label_HW = read_mask(tmp_path / "out" / "labels" / f"{record.name}.png")
@@ -427,7 +444,7 @@ def test_the_number_of_processes_changes_no_byte(
 def test_without_the_crf_no_process_is_started(
     tmp_path: Path, make: Make, tiny_config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr("wsss.pool.subprocess.Popen")
+    monkeypatch.delattr("wsss.processes.subprocess.Popen")
     make(tmp_path / "out", tiny_config(run__workers=2))
     if importlib.util.find_spec("pydensecrf") is not None:
         with pytest.raises(AttributeError, match="Popen"):
@@ -454,10 +471,10 @@ def test_ctrl_c_leaves_no_process(tmp_path: Path, make: Make, tiny_config: Any) 
 def test_a_failure_names_its_image(
     tmp_path: Path, make: Make, tagged: TaggedSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(path: Path, label_HW: np.ndarray[Any, Any]) -> None:
-        raise OSError(28, "No space left on device", str(path))
+    def fail(label_HW: np.ndarray[Any, Any]) -> bytes:
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("wsss.inference.labelling.write_mask", fail)
+    monkeypatch.setattr("wsss.outputs.folder.encode_mask", fail)
     with pytest.raises(OSError, match="No space left") as caught:
         make(tmp_path / "out")
     assert any(caught.value.__notes__ == [f"while working on {record.name}"] for record in tagged.records)
@@ -483,11 +500,11 @@ def test_images_refined_together_are_labelled_as_if_each_were_alone(
     network, groups = small_network(decoder=decoder), []
     config = tiny_config(run__batch_pixels=8 * 48**2, maps__start_layer=2)
 
-    def counted(images_B3HW: Tensor, *rest: Any) -> Any:
+    def counted(images_B3HW: Tensor, *rest: Any, **more: Any) -> Refined:
         groups.append(len(images_B3HW))
-        return refine_to_image(images_B3HW, *rest)
+        return refine_scores(images_B3HW, *rest, **more)
 
-    monkeypatch.setattr("wsss.inference.labelling.refine_to_image", counted)
+    monkeypatch.setattr("wsss.inference.labeller.refine_scores", counted)
     for pixels in (1, 1 << 22):
         monkeypatch.setitem(PIXELS_AT_ONCE, "cpu", pixels)
         out = tmp_path / str(pixels)
@@ -539,16 +556,12 @@ def test_maps_and_decoder_share_their_passes(
     config = tiny_config(maps__flip=True, maps__start_layer=2)
     assert run("heard", config) == run("alone", tiny_config(maps__flip=True, labels__decoder=False)) > 0
     written = labels(tmp_path / "heard")
-    for batch in load_batches(ScaledImages(tagged.records, [48], network.backbone.stride, 1), 0):
-        (record,), (image_HW3,) = batch.records, batch.images
-        images_B3HW = image_HW3.permute(2, 0, 1)[None].float() / 255
+    for batch in load_batches(ScaledImages(tagged.records, [48], network.backbone.stride, 1, images=True), 0):
+        (record,), (image_HW3,), (size,) = batch.records, batch.images, batch.sizes
         present_BK = torch.from_numpy(tagged.present(record))[None]
         reading = MapSettings.of(config.maps)
-        _, scores_BKhw = multiscale_scores(network, batch.at_scales(CPU), present_BK, reading, flip=True)
-        (opinion_CHW,) = label_probabilities(network, batch.at_scales(CPU), [written[record.name].shape], flip=True)
-        opinion_BCHW = opinion_CHW[None]
-        (refined_KHW,), sure_BHW = refine_to_image(images_B3HW, scores_BKhw, present_BK, config.labels, opinion_BCHW)
-        assert sure_BHW is not None
-        unopened = config.labels.model_copy(update={"opening": 0})
-        expected_HW = complete(refined_KHW, present_BK[0], unopened, background_HW=sure_BHW[0]).numpy()
-        assert (written[record.name] != expected_HW).mean() < 0.002
+        _, scores = multiscale_scores(network, batch.at_scales(CPU), present_BK, reading, flip=True)
+        grid_BChw = log_label_probabilities(network, batch.at_scales(CPU), flip=True)
+        images_B3HW = image_HW3.permute(2, 0, 1)[None].float() / 255
+        expected_HW = label_images(images_B3HW, scores, size, config.labels, log_probabilities_BChw=grid_BChw)[0]
+        assert (written[record.name] != expected_HW.numpy()).mean() < 0.002

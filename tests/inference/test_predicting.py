@@ -20,10 +20,13 @@ from wsss.data.dataset import open_unlabelled
 from wsss.data.images import read_image
 from wsss.data.masks import PALETTE, read_mask
 from wsss.errors import UsageError
-from wsss.inference.predicting import Seen, predict_masks
-from wsss.models.averaged import label_probabilities
+from wsss.inference.predicting import predict_masks
+from wsss.inference.segmenter import Segmenter
+from wsss.labels.bands import probabilities_at
+from wsss.labels.crf import crf_probabilities
+from wsss.models.averaged import log_label_probabilities
 from wsss.models.network import Network
-from wsss.outputs.folder import read_manifest
+from wsss.outputs.manifest import read_manifest
 from wsss.outputs.pictures import KEY_MIN_WIDTH, key
 from wsss.reporting import Silent
 
@@ -95,7 +98,7 @@ def test_a_plain_folder(tmp_path: Path, network: Network, photos: Path, tiny_con
     assert manifest["kind"] == "segmentation"
     assert manifest["split"] is None
     assert manifest["supervision"] == ["tags", "saliency maps"]
-    assert manifest["counts"] == counts
+    assert manifest["counts"] == {key: counts[key] for key in ("images", "background", "foreground", "ignored")}
 
 
 def test_other_images_of_the_same_names_are_segmented(
@@ -107,6 +110,38 @@ def test_other_images_of_the_same_names_are_segmented(
     Image.fromarray(255 - image_HW3).save(tmp_path / "others" / "side.jpg")
     counts = predict(network, tmp_path / "others", tmp_path / "out", tiny_config())
     assert (counts["made"], counts["skipped"]) == (1, 4)
+
+
+def test_equal_names_of_another_folder_are_refused(
+    tmp_path: Path, network: Network, photos: Path, tiny_config: Any
+) -> None:
+    """Two folders with the same names: the masks of the first are not replaced without a word."""
+    predict(network, photos, tmp_path / "out", tiny_config())
+    before = (tmp_path / "out" / "labels" / "side.png").read_bytes()
+    (tmp_path / "others").mkdir()
+    Image.fromarray(255 - read_image(photos / "side.jpg")).save(tmp_path / "others" / "side.jpg")
+    with pytest.raises(UsageError, match=r"other images of the same names: 'side' was .*photos/side.jpg") as caught:
+        predict(network, tmp_path / "others", tmp_path / "out", tiny_config())
+    assert "--overwrite" in caught.value.fix
+    assert (tmp_path / "out" / "labels" / "side.png").read_bytes() == before
+    assert predict(network, tmp_path / "others", tmp_path / "out", tiny_config(), overwrite=True)["made"] == 1
+
+
+def test_an_image_of_as_many_bytes_is_segmented_again(
+    tmp_path: Path, network: Network, photos: Path, tiny_config: Any
+) -> None:
+    """Its bytes count, not its length and not its time of change."""
+    (tmp_path / "bmp").mkdir()
+    path = tmp_path / "bmp" / "a.bmp"
+    image_HW3 = read_image(photos / "colour.png")
+    Image.fromarray(image_HW3).save(path)
+    assert predict(network, tmp_path / "bmp", tmp_path / "out", tiny_config())["made"] == 1
+    path.touch()
+    assert predict(network, tmp_path / "bmp", tmp_path / "out", tiny_config())["made"] == 0
+    length = path.stat().st_size
+    Image.fromarray(255 - image_HW3).save(path)
+    assert path.stat().st_size == length
+    assert predict(network, tmp_path / "bmp", tmp_path / "out", tiny_config())["made"] == 1
 
 
 def test_an_overlay_has_a_key_of_the_classes(tmp_path: Path, network: Network, photos: Path, tiny_config: Any) -> None:
@@ -140,28 +175,38 @@ def test_a_mask_is_the_likeliest_class(tmp_path: Path, network: Network, photos:
 def test_the_average_over_scales_and_flips_by_hand(network: Network) -> None:
     torch.manual_seed(0)
     scaled = [torch.rand(2, 3, 32, 24), torch.rand(2, 3, 48, 40)]
-    sizes = [(30, 20), (45, 37)]
-    given = label_probabilities(network, scaled, sizes, flip=True)
+    given_BChw = log_label_probabilities(network, scaled, flip=True)
+    grid = (48, 40)  # 8 points a patch of 8 pixels, of the finer scale
+    parts = []
     with torch.no_grad():
-        for i, size in enumerate(sizes):
-            parts = []
-            for images_B3HW in scaled:
-                for mirrored in (False, True):
-                    one = images_B3HW[i : i + 1]
-                    scores = network(one.flip(3))[1].flip(3) if mirrored else network(one)[1]
-                    parts.append(F.interpolate(scores, size=size, mode="bilinear").softmax(dim=1)[0])
-            torch.testing.assert_close(given[i], torch.stack(parts).mean(dim=0), rtol=1e-4, atol=1e-5)
-            torch.testing.assert_close(given[i].sum(dim=0), torch.ones(size))
+        for images in scaled:
+            for mirrored in (False, True):
+                seen = images.flip(3) if mirrored else images
+                scores = network.decode_grid(network.features(seen, taps=True))
+                scores = scores.flip(3) if mirrored else scores
+                parts.append(F.interpolate(scores, size=grid, mode="bilinear").softmax(dim=1))
+    torch.testing.assert_close(given_BChw.exp(), torch.stack(parts).mean(dim=0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(given_BChw.exp().sum(dim=1), torch.ones(2, *grid))
+
+
+def test_of_one_pass_the_scores_are_upsampled(network: Network) -> None:
+    """One scale without flip: the softmax of the interpolated scores, as a network's forward has it."""
+    torch.manual_seed(0)
+    images = torch.rand(1, 3, 48, 40)
+    (grid_Chw,) = log_label_probabilities(network, [images])
+    with torch.no_grad():
+        scores = network.decode_grid(network.features(images, taps=True))
+    expected = F.interpolate(scores, size=(75, 66), mode="bilinear").softmax(dim=1)[0]
+    torch.testing.assert_close(probabilities_at(grid_Chw, (75, 66)), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_mirrored_image_gets_the_mirrored_average(network: Network) -> None:
     torch.manual_seed(0)
     images = [torch.rand(1, 3, 32, 40)]
-    (there,) = label_probabilities(network, images, [(32, 40)], flip=True)
-    (back,) = label_probabilities(network, [images[0].flip(3)], [(32, 40)], flip=True)
-    torch.testing.assert_close(there, back.flip(2), rtol=1e-4, atol=1e-5)
-    (plain,) = label_probabilities(network, images, [(32, 40)])
-    assert not torch.allclose(plain, there, atol=1e-3)
+    there = log_label_probabilities(network, images, flip=True)
+    back = log_label_probabilities(network, [images[0].flip(3)], flip=True)
+    torch.testing.assert_close(there, back.flip(3), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(log_label_probabilities(network, images), there, atol=1e-3)
 
 
 def test_what_is_there_is_skipped(tmp_path: Path, network: Network, photos: Path, tiny_config: Any) -> None:
@@ -193,8 +238,12 @@ def test_a_classifier_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def segmenter(network: Network, tiny_config: Any) -> Segmenter:
+    return Segmenter(network, tiny_config(predict__crf=True), CPU)
+
+
 @needs_pydensecrf
-def test_the_crf_only_sees_classes_that_were_there() -> None:
+def test_the_crf_only_sees_classes_that_were_there(network: Network, tiny_config: Any) -> None:
     """Class 2 is likely nowhere, so it cannot appear; a lone pixel of class 1 does not survive."""
     probabilities_CHW = torch.full((3, 20, 20), 0.1)
     probabilities_CHW[0] = 0.8
@@ -202,21 +251,27 @@ def test_the_crf_only_sees_classes_that_were_there() -> None:
     image_HW3 = np.full((20, 20, 3), 90, dtype=np.uint8)
     plain_HW = probabilities_CHW.argmax(dim=0).byte().numpy()
     assert plain_HW.sum() == plain_HW[10, 10] == 1
-    seen = Seen.of(probabilities_CHW, plain_HW)
-    assert seen.index_S.tolist() == [0, 1]
-    assert np.array_equal(seen.scores_SHW, probabilities_CHW[:2])
-    assert not seen.refined(image_HW3).any()
+    seen: list[np.ndarray[Any, Any]] = []
+
+    def watched(image_HW3: Any, scores_SHW: Any, section: Any) -> Any:
+        seen.append(scores_SHW)
+        return crf_probabilities(image_HW3, scores_SHW, section)
+
+    refined_HW = segmenter(network, tiny_config).refined(plain_HW, probabilities_CHW.log(), image_HW3, watched)
+    assert np.allclose(seen[0], probabilities_CHW[:2])
+    assert not refined_HW.any()
 
 
 @needs_pydensecrf
 @pytest.mark.parametrize("seen", [(0, 2), (1, 3), (0, 1, 3)])
-def test_seen_classes_keep_their_names(seen: tuple[int, ...]) -> None:
-    """Where each fills a stripe of its own colour the CRF changes nothing; the background competes unseen too."""
+def test_seen_classes_keep_their_names(network: Network, tiny_config: Any, seen: tuple[int, ...]) -> None:
+    """Where each fills a stripe of its own colour the CRF changes nothing; the background always takes part."""
     label_HW = np.repeat(np.repeat(np.array(seen, dtype=np.uint8), 8)[None], 20, axis=0)
     probabilities_CHW = torch.full((4, *label_HW.shape), 0.02)
     probabilities_CHW.scatter_(0, torch.from_numpy(label_HW).long()[None], 0.94)
     image_HW3 = np.repeat((label_HW * 80)[..., None], 3, axis=2)
-    assert np.array_equal(Seen.of(probabilities_CHW, label_HW).refined(image_HW3), label_HW)
+    refined_HW = segmenter(network, tiny_config).refined(label_HW, probabilities_CHW.log(), image_HW3)
+    assert np.array_equal(refined_HW, label_HW)
 
 
 @needs_pydensecrf

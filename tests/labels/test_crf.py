@@ -6,16 +6,34 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
+from wsss.config import CrfSection
 from wsss.errors import MachineError
-from wsss.labels.crf import CrfSettings, crf_labels, crf_processes, dense_crf
+from wsss.labels.crf import Crf, crf_probabilities, crf_processes, dense_crf
+from wsss.labels.crf_label import crf_label
 
 needs_pydensecrf = pytest.mark.skipif(
     importlib.util.find_spec("pydensecrf") is None,
     reason="pydensecrf is not installed: pip install 'wsss[crf]'",
 )
 ROWS, COLUMNS = 24, 40
+
+
+def crf_labels(
+    image_HW3: NDArray[np.uint8],
+    scores_CHW: NDArray[np.float32],
+    present_K: NDArray[np.bool_],
+    *,
+    settings: CrfSection,
+    crf: Crf = crf_probabilities,
+) -> NDArray[np.uint8]:
+    """Of the background and the present classes alone."""
+    index_C = np.flatnonzero(np.concatenate(([True], present_K))).astype(np.uint8)
+    scores = torch.from_numpy(scores_CHW[index_C])
+    size = (image_HW3.shape[0], image_HW3.shape[1])
+    return crf_label(image_HW3, scores, torch.from_numpy(index_C), size, settings, crf).numpy()
 
 
 def object_image(seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -46,7 +64,7 @@ def test_labels_follow_the_edges_of_wide_and_high_images(transposed: bool) -> No
         image_HW3, object_HW = image_HW3.transpose(1, 0, 2), object_HW.T
         scores_CHW = scores_CHW.transpose(0, 2, 1)
     before_HW = scores_CHW.argmax(axis=0) == 1
-    label_HW = crf_labels(image_HW3, scores_CHW, np.array([True]), settings=CrfSettings())
+    label_HW = crf_labels(image_HW3, scores_CHW, np.array([True]), settings=CrfSection())
     assert label_HW.dtype == np.uint8
     assert (before_HW != object_HW).mean() > 0.2
     assert np.array_equal(label_HW == 1, object_HW)
@@ -55,7 +73,7 @@ def test_labels_follow_the_edges_of_wide_and_high_images(transposed: bool) -> No
 @needs_pydensecrf
 def test_probabilities_sum_to_one() -> None:
     image_HW3, object_HW = object_image()
-    refined_CHW = dense_crf(image_HW3, blurred_scores(object_HW), settings=CrfSettings(iterations=3))
+    refined_CHW = dense_crf(image_HW3, blurred_scores(object_HW), settings=CrfSection(iterations=3))
     assert refined_CHW.dtype == np.float32
     assert refined_CHW.shape == (2, ROWS, COLUMNS)
     np.testing.assert_allclose(refined_CHW.sum(axis=0), 1.0, rtol=1e-4)
@@ -68,7 +86,7 @@ def test_without_pairwise_terms_probabilities_stay() -> None:
     foreground_HW = object_HW.astype(np.float32) * 0.5 + 0.25
     foreground_HW[0, 0], foreground_HW[0, 1] = 0.0, 1.0
     probabilities_CHW = np.stack([1 - foreground_HW, foreground_HW])
-    settings = CrfSettings(iterations=2, gaussian_weight=0.0, bilateral_weight=0.0)
+    settings = CrfSection(iterations=2, gaussian_weight=0.0, bilateral_weight=0.0)
     refined_CHW = dense_crf(image_HW3, probabilities_CHW, settings=settings)
     np.testing.assert_allclose(refined_CHW, probabilities_CHW, atol=1e-4)
 
@@ -86,7 +104,7 @@ def test_present_classes_alone_give_the_labels_of_all(seed: int) -> None:
     background_HW[18:22, 3:30] = 0.1
     image_HW3[18:22, 3:30] = (40, 40, 220)
     scores_CHW[0], scores_CHW[2], scores_CHW[5] = background_HW, first_HW, second_HW
-    settings = CrfSettings()
+    settings = CrfSection()
     everything_CHW = dense_crf(image_HW3, scores_CHW / scores_CHW.sum(axis=0), settings=settings)
     label_HW = crf_labels(image_HW3, scores_CHW, present_K, settings=settings)
     assert set(np.unique(label_HW)) == {0, 2, 5}
@@ -97,7 +115,7 @@ def test_present_classes_alone_give_the_labels_of_all(seed: int) -> None:
 def test_scores_of_absent_classes_count_for_nothing() -> None:
     image_HW3, object_HW = object_image()
     scores_CHW = np.insert(blurred_scores(object_HW), 1, 1.0, axis=0)
-    label_HW = crf_labels(image_HW3, scores_CHW, np.array([False, True]), settings=CrfSettings())
+    label_HW = crf_labels(image_HW3, scores_CHW, np.array([False, True]), settings=CrfSection())
     assert np.array_equal(label_HW, np.where(object_HW, 2, 0))
 
 
@@ -105,7 +123,7 @@ def test_scores_of_absent_classes_count_for_nothing() -> None:
 def test_a_process_gives_the_same_labels() -> None:
     image_HW3, object_HW = object_image()
     scores_CHW = np.insert(blurred_scores(object_HW), 1, 1.0, axis=0)
-    present_K, settings = np.array([False, True]), CrfSettings(iterations=3)
+    present_K, settings = np.array([False, True]), CrfSection(iterations=3)
     with crf_processes(1) as processes:
         crf = partial(processes.call, "rectangle")
         there_HW = crf_labels(image_HW3, scores_CHW, present_K, settings=settings, crf=crf)
@@ -114,17 +132,17 @@ def test_a_process_gives_the_same_labels() -> None:
 
 
 def test_only_present_classes_travel() -> None:
-    """Background and the second class go out; rank 1 comes back as class 2."""
+    """Background and the second class go out; the second candidate comes back as class 2."""
     image_HW3, object_HW = object_image()
     background_HW, score_HW = blurred_scores(object_HW)
     seen = []
 
-    def crf(image_HW3: NDArray[np.uint8], scores_CHW: NDArray[np.float32], settings: CrfSettings) -> NDArray[np.uint8]:
+    def crf(image_HW3: NDArray[np.uint8], scores_CHW: NDArray[np.float32], settings: CrfSection) -> NDArray[np.float32]:
         seen.append(scores_CHW)
-        return object_HW.astype(np.uint8)
+        return np.stack([~object_HW, object_HW]).astype(np.float32)
 
     scores_CHW = np.stack([background_HW, np.ones_like(score_HW), score_HW])
-    label_HW = crf_labels(image_HW3, scores_CHW, np.array([False, True]), settings=CrfSettings(), crf=crf)
+    label_HW = crf_labels(image_HW3, scores_CHW, np.array([False, True]), settings=CrfSection(), crf=crf)
     assert np.array_equal(seen, [[background_HW, score_HW]])
     assert np.array_equal(label_HW, 2 * object_HW)
 
@@ -132,7 +150,7 @@ def test_only_present_classes_travel() -> None:
 def test_no_present_class_is_all_background(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
     image_HW3, object_HW = object_image()
-    label_HW = crf_labels(image_HW3, blurred_scores(object_HW), np.array([False]), settings=CrfSettings())
+    label_HW = crf_labels(image_HW3, blurred_scores(object_HW), np.array([False]), settings=CrfSection())
     assert label_HW.shape == (ROWS, COLUMNS)
     assert not label_HW.any()
 
@@ -142,7 +160,7 @@ def test_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
     image_HW3, object_HW = object_image()
     with pytest.raises(MachineError) as caught:
-        dense_crf(image_HW3, blurred_scores(object_HW), settings=CrfSettings())
+        dense_crf(image_HW3, blurred_scores(object_HW), settings=CrfSection())
     assert caught.value.problem == "the dense CRF needs pydensecrf, which is not installed"
     assert caught.value.fix == "pip install 'wsss[crf]'"
     with pytest.raises(MachineError, match="needs pydensecrf"):

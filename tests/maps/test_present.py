@@ -17,9 +17,9 @@ def test_present_classes_move_up_by_hand() -> None:
     assert maps.values_Rhw.flatten().tolist() == [2, 4, 7]
     assert maps.image_R.tolist() == [0, 0, 1]
     assert maps.class_R.tolist() == [1, 3, 2]
-    assert maps.slot_R.tolist() == [0, 1, 0]
+    assert maps.slots.tolist() == [0, 1, 0]
     assert maps.pack().flatten(1).tolist() == [[2, 4], [7, 0]]
-    assert maps.taken_BS.tolist() == [[True, True], [True, False]]
+    assert maps.taken.tolist() == [[True, True], [True, False]]
     assert maps.of_image(0).flatten().tolist() == [2, 4]
     assert maps.classes_of(1).tolist() == [2]
     assert maps.dense().flatten(1).tolist() == [[0, 2, 0, 4], [0, 0, 7, 0]]
@@ -32,7 +32,7 @@ def test_images_without_tags(classes: int) -> None:
     maps = PresentMaps.from_dense(torch.ones(2, classes, 1, 2), absent_BK)
     assert maps.values_Rhw.shape == (0, 1, 2)
     assert maps.pack().tolist() == torch.zeros(2, 1, 1, 2).tolist()
-    assert maps.taken_BS.tolist() == [[False], [False]]
+    assert maps.taken.tolist() == [[False], [False]]
     assert maps.dense().tolist() == torch.zeros(2, classes, 1, 2).tolist()
     assert maps.of_image(1).shape == (0, 1, 2)
     assert maps.select([1]).num_images == 1
@@ -45,7 +45,7 @@ def test_parts_of_a_batch_are_gathered_in_its_order() -> None:
     images = [[1], [3, 2], [0]]
     back = PresentMaps.gathered([maps.select(some) for some in images], images)
     assert torch.equal(back.values_Rhw, maps.values_Rhw)
-    assert torch.equal(back.present_BK, present_BK)
+    assert torch.equal(back.present, present_BK)
     assert torch.equal(back.image_R, maps.image_R)
 
 
@@ -58,8 +58,8 @@ def test_dense_and_packed_maps_keep_present_classes_and_nothing_else(seed: int, 
     maps = PresentMaps.from_dense(maps_BKhw, present_BK)
     assert torch.equal(maps.dense(), maps_BKhw * present_BK[:, :, None, None])
     assert torch.equal(PresentMaps.from_packed(maps.pack(), present_BK).dense(), maps.dense())
-    assert torch.equal(maps.present_BK, present_BK)
-    assert torch.equal(maps.count_B, present_BK.sum(dim=1))
+    assert torch.equal(maps.present, present_BK)
+    assert torch.equal(maps.counts, present_BK.sum(dim=1))
     some = torch.randperm(images, generator=generator)[: images - 1].tolist()
     assert torch.equal(maps.select(some).dense(), maps.dense()[some])
     for image in range(images):

@@ -37,7 +37,7 @@ from wsss.errors import WsssError
 from wsss.models.backbone import Backbone
 from wsss.models.checkpoint import load_network, save_checkpoint
 from wsss.models.network import build_network
-from wsss.outputs.folder import read_manifest
+from wsss.outputs.manifest import read_manifest
 from wsss.reporting import Silent
 
 EXAMPLES = int(os.environ.get("WSSS_FUZZ_EXAMPLES", "20"))

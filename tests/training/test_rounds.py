@@ -14,7 +14,7 @@ from torch import Tensor
 from wsss.errors import Interrupted, MachineError
 from wsss.files import DiskError
 from wsss.models.checkpoint import load_network
-from wsss.outputs.folder import read_manifest
+from wsss.outputs.manifest import read_manifest
 from wsss.reporting import Silent
 from wsss.training import start
 from wsss.training.loop import Loop

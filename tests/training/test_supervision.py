@@ -18,7 +18,7 @@ from wsss.inference.evaluate import evaluate_labels
 from wsss.inference.labelling import make_pseudo_labels
 from wsss.inference.predicting import predict_masks
 from wsss.models.checkpoint import load_network, read_checkpoint
-from wsss.outputs.folder import read_manifest
+from wsss.outputs.manifest import read_manifest
 from wsss.outputs.provenance import joined, of_data
 from wsss.reporting import Silent
 from wsss.training.start import resume_segmenter, train_classifier, train_segmenter

@@ -25,6 +25,8 @@ from wsss.data.records import Record
 
 LARGEST_SIDE = 2048
 """Copies of images of a larger area than this squared are reduced to it: for refinement, CRF and pictures."""
+COPIED_PIXELS = 1 << 23
+"""At most so many pixels of such copies share a batch, or one image: two of the largest, or 27 of 640 x 480."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,13 +177,18 @@ def _batches(
 
     By number of tags, so that few backward passes are wasted, then by size, so that many images are refined together.
     """
-    buckets: dict[tuple[tuple[int, int], ...], list[Record]] = defaultdict(list)
+    buckets: dict[tuple[tuple[int, int], ...], list[tuple[int, Record]]] = defaultdict(list)
     sized = [(len(record.tags), image_size(record.image), record) for record in records]
     for _, (height, width), record in sorted(sized, key=lambda entry: entry[:2]):
-        buckets[tuple(scaled_size(height, width, side, stride) for side in scales)].append(record)
+        shapes = tuple(scaled_size(height, width, side, stride) for side in scales)
+        buckets[shapes].append((min(height * width, LARGEST_SIDE**2), record))
     batches: list[list[Record]] = []
     for shapes in sorted(buckets):
-        bucket = buckets[shapes]
-        count = max(1, pixels // sum(height * width for height, width in shapes))
-        batches += [bucket[first : first + count] for first in range(0, len(bucket), count)]
+        most, copied = max(1, pixels // sum(height * width for height, width in shapes)), 0
+        for i, (copy, record) in enumerate(buckets[shapes]):
+            copied += copy
+            if i == 0 or len(batches[-1]) == most or copied > COPIED_PIXELS:
+                batches.append([])
+                copied = copy
+            batches[-1].append(record)
     return batches

@@ -26,7 +26,7 @@ from wsss.machine import autocast, prepare_device
 from wsss.maps.generate import multiscale_scores
 from wsss.maps.present import PresentMaps
 from wsss.maps.recorder import MapSettings
-from wsss.models.averaged import LabelProbabilities, finest_grid
+from wsss.models.averaged import LabelProbabilities, decoder_grid
 from wsss.models.checkpoint import load_network
 from wsss.models.network import Network
 
@@ -143,7 +143,7 @@ class Labeller:
             images_by_scale: for each scale (B, 3, H_s, W_s) in [0, 1], in whole patches, on the device.
             present_BK: bool, on the host.
         """
-        mean = LabelProbabilities(finest_grid(self.network, images_by_scale)) if self.labels.decoder else None
+        mean = LabelProbabilities(decoder_grid(self.network, images_by_scale)) if self.labels.decoder else None
         with autocast(self.config.run, self.device):
             _, scores = multiscale_scores(
                 self.network,
@@ -200,7 +200,7 @@ class Labeller:
             saliency_BHW=None if saliency_HW is None else saliency_HW[None],
             images_HW3=[image_HW3] if self.labels.crf else None,
             crf=crf,
-            crf_settings=self.config.crf,
+            crf_section=self.config.crf,
         )
         return label_1HW[0].numpy()
 
@@ -210,7 +210,8 @@ class Labeller:
             raise UsageError(f"'{unknown[0]}' is no class of this network", f"choose among {', '.join(self.classes)}")
         present_BK = torch.tensor([[name in tags for name in self.classes]])
         stride, tensor_HW3 = self.network.backbone.stride, torch.from_numpy(image_HW3)
-        sizes = [scaled_size(*image_HW3.shape[:2], side, stride) for side in self.scales]
+        height, width = image_HW3.shape[:2]
+        sizes = [scaled_size(height, width, side, stride) for side in self.scales]
         scaled = [resize(tensor_HW3, size)[None].to(self.device).float() / 255 for size in sizes]
         return self.read(scaled, present_BK)
 

@@ -93,7 +93,12 @@ def make_pseudo_labels(
         step = max(1, len(tagged) // max(1, wanted.overlays))
         pictured = frozenset(record.name for record in tagged.records[::step][: wanted.overlays])
         writer = _Writer(
-            labeller, tagged, folder, {source.name: source for source in sources if source.name in todo}, wanted, pictured
+            labeller,
+            tagged,
+            folder,
+            {source.name: source for source in sources if source.name in todo},
+            wanted,
+            pictured,
         )
         pixels = batch_pixels(config.run, device)
         process_remaining(

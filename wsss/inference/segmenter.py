@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsss.config import Config, resolve
-from wsss.data.masks import write_mask
+from wsss.data.masks import count_indices, write_mask
 from wsss.data.scaled import LARGEST_SIDE, reduced, resize, scaled_size
 from wsss.errors import UsageError
 from wsss.inference.inputs import ImageLike, image_array
 from wsss.inference.settings import batch_pixels, for_run, predict_scales
 from wsss.labels.bands import labels_from_grid, probabilities_at
-from wsss.labels.crf import Crf, require_crf
-from wsss.labels.crf_grid import crf_label
+from wsss.labels.crf import Crf, crf_probabilities, require_crf
+from wsss.labels.crf_label import crf_label, crf_size
 from wsss.machine import autocast, prepare_device
 from wsss.models.averaged import log_label_probabilities
 from wsss.models.checkpoint import load_network
@@ -168,7 +168,11 @@ class Segmenter:
         return labels_from_grid(grid_Chw, size).cpu().numpy()
 
     def refined(
-        self, label_HW: NDArray[np.uint8], grid_Chw: Tensor, image_HW3: NDArray[np.uint8], crf: Crf | None = None
+        self,
+        label_HW: NDArray[np.uint8],
+        grid_Chw: Tensor,
+        image_HW3: NDArray[np.uint8],
+        crf: Crf = crf_probabilities,
     ) -> NDArray[np.uint8]:
         """The label map after the dense CRF, where the config wants it: among the classes it holds and the background.
 
@@ -176,11 +180,15 @@ class Segmenter:
             label_HW: from `label`.
             grid_Chw: log-probabilities, on the CPU.
             image_HW3: the image, perhaps reduced.
-            crf: where the CRF runs; None runs it here.
+            crf: where the CRF runs.
         """
         if not self.config.predict.crf:
             return label_HW
-        return crf_label(label_HW, grid_Chw, image_HW3, self.config.crf, crf)
+        size = (label_HW.shape[0], label_HW.shape[1])
+        candidates = sorted({0, *count_indices(label_HW)})
+        scores_Shw = probabilities_at(grid_Chw, crf_size(*size, self.config.crf), candidates)
+        index_S = torch.tensor(candidates, dtype=torch.uint8)
+        return crf_label(image_HW3, scores_Shw, index_S, size, self.config.crf, crf).numpy()
 
     def _predict(self, window: Sequence[_Image]) -> Iterator[Prediction]:
         """The predictions of a window of images, in order; those of equal shapes share a batch."""
@@ -194,9 +202,7 @@ class Segmenter:
             for i, grid_Chw in zip(places, self.log_probabilities(batch), strict=True):
                 label_HW = self.label(grid_Chw, window[i].size)
                 grid_Chw, image_HW3 = grid_Chw.cpu().clone(), window[i].image_HW3
-                made[i] = Prediction(
-                    self.refined(label_HW, grid_Chw, image_HW3), self.classes, grid_Chw, image_HW3
-                )
+                made[i] = Prediction(self.refined(label_HW, grid_Chw, image_HW3), self.classes, grid_Chw, image_HW3)
         for i in range(len(window)):
             yield made.pop(i)
 

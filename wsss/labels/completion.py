@@ -1,12 +1,17 @@
-"""Turn class scores into a pseudo label: background, masking by saliency, mining, speckle removal.
+"""Turn class scores into pseudo labels: background, masking by saliency, mining, removal of small regions.
 
-After the activation-aware label completion of GETAM (Sun et al., arXiv 2112.02841). Saliency is extra
-supervision; without it a background rule decides alone.
+After the activation-aware label completion of GETAM (Sun et al., arXiv 2112.02841). Saliency is extra supervision;
+without it a background rule decides alone. All work at the size of the label map, on a batch, and in bands of rows:
+scores come on any grid, and only one band of them exists at label size.
 
-Shape suffixes: K foreground classes, R of them present, H rows, W columns.
+Shape suffixes: B images, R present (image, class) pairs, S slots of an image, h x w grid of the scores, H rows, W
+columns of the labels, Y rows of a band.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss.data.masks import IGNORE_INDEX
+from wsss.labels.bands import BAND_VALUES, upsampled_bands
+from wsss.maps.present import PresentMaps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,51 +33,57 @@ class PowerBackground:
 
     exponent: float = 32.0
 
-    def score(self, best_HW: Tensor) -> Tensor:
+    def score(self, best_BHW: Tensor) -> Tensor:
         """Background score in [0, 1] from the strongest class score of each pixel, in [0, 1]."""
-        return (1.0 - best_HW.float()) ** self.exponent
+        return (1.0 - best_BHW.float()) ** self.exponent
 
-    def label(self, best_HW: Tensor, class_HW: Tensor) -> Tensor:
-        """The class index where the class beats the background, else 0: (H, W) uint8."""
-        return class_HW.masked_fill(~(best_HW > self.score(best_HW)), 0)
+    def label(self, best_BHW: Tensor, class_BHW: Tensor, background_BHW: Tensor | None = None) -> Tensor:
+        """The class index where the class beats the background, else 0: (B, H, W) uint8."""
+        return class_BHW.masked_fill(~(best_BHW > self.score(best_BHW)), 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BackgroundBand:
     """Thresholds on the strongest class score of a pixel.
 
-    Up to ``low`` it is background, above ``high`` foreground; between them the pixel is too doubtful to teach
-    anything.
+    Up to ``low`` it is background, above ``high`` foreground; between them it is ignored.
     """
 
     low: float = 0.25
     high: float = 0.55
 
-    def score(self, best_HW: Tensor) -> Tensor:
+    def score(self, best_BHW: Tensor) -> Tensor:
         """Background score: the middle of the band everywhere."""
-        return torch.full_like(best_HW, (self.low + self.high) / 2)
+        return torch.full_like(best_BHW, (self.low + self.high) / 2)
 
-    def label(self, best_HW: Tensor, class_HW: Tensor) -> Tensor:
-        """The class index, IGNORE_INDEX or 0: (H, W) uint8."""
-        label_HW = class_HW.masked_fill(~(best_HW > self.high), IGNORE_INDEX)
-        return label_HW.masked_fill(~(best_HW > self.low), 0)
+    def label(self, best_BHW: Tensor, class_BHW: Tensor, background_BHW: Tensor | None = None) -> Tensor:
+        """The class index, IGNORE_INDEX or 0: (B, H, W) uint8."""
+        label_BHW = class_BHW.masked_fill(~(best_BHW > self.high), IGNORE_INDEX)
+        return label_BHW.masked_fill(~(best_BHW > self.low), 0)
 
 
 class Background(Protocol):
     """A rule that tells the background from the classes."""
 
-    def label(self, best_HW: Tensor, class_HW: Tensor) -> Tensor:
-        """(H, W) uint8 from the strongest score of each pixel and the class index it stands for."""
+    def label(self, best_BHW: Tensor, class_BHW: Tensor, background_BHW: Tensor | None = None) -> Tensor:
+        """(B, H, W) uint8 class indices.
+
+        Args:
+            best_BHW: strongest class score of each pixel, in [0, 1].
+            class_BHW: uint8, the class index that has it, 1..K; 0 in images without a class.
+            background_BHW: the background's probability, for rules that compare with it.
+        """
         ...
 
 
 @torch.no_grad()
 def complete_labels(
-    scores_KHW: Tensor,
-    present_K: Tensor,
+    scores: PresentMaps,
+    size: tuple[int, int],
     *,
-    background: Background,
-    saliency_HW: Tensor | None = None,
+    background: Background | Tensor,
+    background_Bhw: Tensor | None = None,
+    saliency_BHW: Tensor | None = None,
     saliency_threshold: float = 0.5,
     mining_quantile: float = 0.9,
     opening: int = 10,
@@ -78,106 +91,158 @@ def complete_labels(
     """Give each pixel a present class, the background or IGNORE_INDEX.
 
     Args:
-        scores_KHW: class scores in [0, 1], refined, each divided by its maximum.
-        present_K: bool, the image-level labels, on the host.
-        background: what a pixel must beat to belong to a class.
-        saliency_HW: how much each pixel stands out, in [0, 1]; None where no such map is wanted. With it the
-            pixels that the rule does not give to a class become IGNORE_INDEX, those that do not stand out
-            background, and strong activations among these are mined back.
-        saliency_threshold: above it a pixel is salient.
-        mining_quantile: quantile of the positive scores of a class above which they are mined; saliency only.
+        scores: class scores in [0, 1], refined, each divided by its maximum, on any grid.
+        size: (H, W) of the labels; scores are upsampled to it, bilinear, a band of rows at a time.
+        background: the rule that a pixel must pass to belong to a class, or (B, H, W) uint8 class indices that are
+            decided already, of a dense CRF.
+        background_Bhw: the background's probability on the grid of the scores, for a rule that needs it.
+        saliency_BHW: how much each pixel stands out: uint8 in 0..255, bool, or floating point in [0, 1]; None where no
+            such map is used. With it the pixels that the rule does not give to a class become IGNORE_INDEX, those that
+            do not stand out background, and strong scores among the latter are mined back.
+        saliency_threshold: in [0, 1]; above it a pixel is salient.
+        mining_quantile: quantile of the positive scores of a class, on their grid, above which they are mined; used
+            with saliency alone.
         opening: side, in pixels, of the square that a foreground region must hold; 0 or 1 keeps everything.
 
     Returns:
-        (H, W) uint8, on the device of the scores.
+        (B, H, W) uint8, on the device of the scores.
     """
-    index_R = present_K.nonzero().flatten()
-    scores_RHW = scores_KHW[index_R.to(scores_KHW.device, non_blocking=True)].float()
-    best_HW, class_HW = strongest(scores_RHW, index_R)
-    label_HW = background.label(best_HW, class_HW)
-    if saliency_HW is not None:
-        salient_HW = saliency_HW > saliency_threshold
-        label_HW = mask_by_saliency(label_HW, salient_HW)
-        label_HW = mine(label_HW, scores_RHW, index_R, ~salient_HW, mining_quantile)
-    return remove_speckles(label_HW, opening)
+    label_BHW = torch.empty(scores.num_images, *size, dtype=torch.uint8, device=scores.device)
+    limit_R = None if saliency_BHW is None else mining_limits(scores, mining_quantile)
+    for rows, some, background_BYW in _bands(scores, background_Bhw, size):
+        if isinstance(background, Tensor):
+            label_BYW = background[:, rows]
+        else:
+            label_BYW = background.label(*strongest(some), background_BYW)
+        if saliency_BHW is not None and limit_R is not None:
+            salient_BYW = is_salient(saliency_BHW[:, rows], saliency_threshold)
+            label_BYW = mask_by_saliency(label_BYW, salient_BYW)
+            label_BYW = mine(label_BYW, some, limit_R, ~salient_BYW)
+        label_BHW[:, rows] = label_BYW
+    return remove_speckles(label_BHW, opening)
 
 
-def strongest(scores_RHW: Tensor, index_R: Tensor) -> tuple[Tensor, Tensor]:
-    """Strongest score of each pixel and the uint8 class index it stands for; 0 and 0 without any class."""
-    if len(index_R) == 0:
-        best_HW = scores_RHW.new_zeros(scores_RHW.shape[1:])
-        return best_HW, best_HW.to(torch.uint8)
-    best_HW, rank_HW = scores_RHW.max(dim=0)
-    class_R = (index_R + 1).to(torch.uint8).to(rank_HW.device, non_blocking=True)
-    return best_HW, class_R[rank_HW]
+def _bands(
+    scores: PresentMaps, background_Bhw: Tensor | None, size: tuple[int, int]
+) -> Iterator[tuple[slice, PresentMaps, Tensor | None]]:
+    """Bands of rows of the scores and of the background at label size."""
+    count, values = len(scores.values_Rhw), scores.values_Rhw.float()
+    if background_Bhw is not None:
+        values = torch.cat([values, background_Bhw.float()])
+    # a label band holds B more values a pixel, also where no class is present
+    most = BAND_VALUES * max(1, len(values)) // (len(values) + 3 * scores.num_images)
+    for rows, band in upsampled_bands(values, size, max_values=most):
+        yield rows, scores.with_values(band[:count]), None if background_Bhw is None else band[count:]
 
 
-def mask_by_saliency(label_HW: Tensor, salient_HW: Tensor) -> Tensor:
-    """Salient pixels without a class become IGNORE_INDEX, the others background."""
-    return label_HW.masked_fill(label_HW == 0, IGNORE_INDEX).masked_fill(~salient_HW, 0)
+def strongest(scores: PresentMaps) -> tuple[Tensor, Tensor]:
+    """Strongest score of each pixel and the uint8 class index that has it, (B, H, W); 0 and 0 without any class."""
+    packed_BSHW = scores.pack()
+    best_BHW, slot_BHW = packed_BSHW.max(dim=1)
+    class_BS = torch.zeros(packed_BSHW.shape[:2], dtype=torch.uint8)
+    class_BS[scores.image_R, scores.slots] = (scores.class_R + 1).to(torch.uint8)
+    class_BS = class_BS.to(scores.device, non_blocking=True)
+    return best_BHW, class_BS.gather(1, slot_BHW.flatten(1)).view_as(slot_BHW)
 
 
-def mine(label_HW: Tensor, scores_RHW: Tensor, index_R: Tensor, where_HW: Tensor, quantile: float) -> Tensor:
+def is_salient(saliency_BHW: Tensor, threshold: float) -> Tensor:
+    """(B, H, W) bool: above the threshold in [0, 1]; 8 bits are divided by 255 first."""
+    if saliency_BHW.dtype == torch.uint8:
+        saliency_BHW = saliency_BHW.float() / 255
+    return saliency_BHW > threshold
+
+
+def mask_by_saliency(label_BHW: Tensor, salient_BHW: Tensor) -> Tensor:
+    """Salient pixels without a class become IGNORE_INDEX, those that are not salient background."""
+    return label_BHW.masked_fill(label_BHW == 0, IGNORE_INDEX).masked_fill(~salient_BHW, 0)
+
+
+def mine(label_BHW: Tensor, scores: PresentMaps, limit_R: Tensor, where_BHW: Tensor) -> Tensor:
     """Give each present class its strongest pixels; those that two classes claim become IGNORE_INDEX.
 
     Args:
-        label_HW: uint8, the labels so far.
-        scores_RHW: scores of the present classes, in [0, 1].
-        index_R: which of the K classes they are, on the host.
-        where_HW: bool, the pixels that may be mined.
-        quantile: of the positive scores of a class, over the whole image.
+        label_BHW: uint8, the labels so far.
+        scores: in [0, 1], of the same size.
+        limit_R: a class claims the pixels above it.
+        where_BHW: bool, the pixels that may be mined.
 
     Returns:
-        (H, W) uint8.
+        (B, H, W) uint8.
     """
-    label_HW = label_HW.clone()
-    claims_HW = torch.zeros_like(label_HW)
-    for k, scores_HW in zip(index_R.tolist(), scores_RHW, strict=True):
-        claimed_HW = (scores_HW > high_activation(scores_HW, quantile)) & where_HW
-        label_HW.masked_fill_(claimed_HW, k + 1)
-        claims_HW += claimed_HW
-    return label_HW.masked_fill_(claims_HW > 1, IGNORE_INDEX)
+    label_BHW = label_BHW.clone()
+    claims_BHW = torch.zeros_like(label_BHW)
+    pairs = zip(scores.image_R.tolist(), scores.class_R.tolist(), scores.values_Rhw, limit_R, strict=True)
+    for b, k, scores_HW, limit in pairs:
+        claimed_HW = (scores_HW > limit) & where_BHW[b]
+        label_BHW[b].masked_fill_(claimed_HW, k + 1)
+        claims_BHW[b] += claimed_HW
+    return label_BHW.masked_fill_(claims_BHW > 1, IGNORE_INDEX)
 
 
-def high_activation(scores_HW: Tensor, quantile: float) -> Tensor:
-    """The score to exceed to lie above a quantile of the positive scores, a scalar; 0 without any.
+def mining_limits(scores: PresentMaps, quantile: float) -> Tensor:
+    """(R,): `high_activation` of each map, over the whole of it."""
+    limits = [high_activation(scores_hw, quantile) for scores_hw in scores.values_Rhw]
+    return torch.stack(limits) if limits else scores.values_Rhw.new_zeros(0)
 
-    It is the last score at or below the quantile: none lies between the two, so the same are above both. As many are
-    ranked as there would be if all scores were positive, so that nothing waits to hear how many are.
+
+def high_activation(scores_hw: Tensor, quantile: float) -> Tensor:
+    """The score to exceed to lie above a quantile of the positive scores, a scalar; 0 where none is positive.
+
+    It is the last score at or below the quantile: no score lies between the two, so the same scores are above both. The
+    number of ranked scores does not depend on how many are positive, which would need a device synchronisation.
     """
-    positive_HW = scores_HW > 0
-    count = positive_HW.sum()
+    positive_hw = scores_hw > 0
+    count = positive_hw.sum()
     above = count - (quantile * (count - 1).double()).floor().long()
-    most = scores_HW.numel() - math.floor(quantile * (scores_HW.numel() - 1))
-    ranked = scores_HW.masked_fill(~positive_HW, 0).flatten().topk(most).values
+    most = scores_hw.numel() - math.floor(quantile * (scores_hw.numel() - 1))
+    ranked = scores_hw.masked_fill(~positive_hw, 0).flatten().topk(most).values
     return ranked.take(above.clamp(1, most) - 1)
 
 
-def remove_speckles(label_HW: Tensor, size: int) -> Tensor:
-    """What an opening with a square takes from the foreground becomes background; IGNORE_INDEX stays."""
+def remove_speckles(label_BHW: Tensor, size: int) -> Tensor:
+    """Foreground that the opening with a square removes becomes background, in place; IGNORE_INDEX stays.
+
+    In bands of rows, each with ``size - 1`` rows more on both sides: no pixel outside decides about one inside. Needs
+    two bytes a pixel beside the labels.
+
+    Args:
+        label_BHW: uint8.
+        size: side of the square, in pixels; 0 or 1 removes nothing.
+
+    Returns:
+        ``label_BHW``.
+    """
     if size <= 1:
-        return label_HW
-    foreground_HW = (label_HW != 0) & (label_HW != IGNORE_INDEX)
-    return label_HW.masked_fill(foreground_HW & ~opened(foreground_HW, size), 0)
+        return label_BHW
+    foreground_BHW = (label_BHW != 0).logical_and_(label_BHW != IGNORE_INDEX)
+    batch, height, width = label_BHW.shape
+    step, halo = max(BAND_VALUES // (batch * width), size), size - 1
+    for top in range(0, height, step):
+        first, rows = max(0, top - halo), slice(top, min(top + step, height))
+        some_BYW = foreground_BHW[:, first : rows.stop + halo]
+        removed_BYW = some_BYW & ~opened(some_BYW, size)
+        label_BHW[:, rows].masked_fill_(removed_BYW[:, top - first : rows.stop - first], 0)
+    return label_BHW
 
 
-def opened(mask_HW: Tensor, size: int) -> Tensor:
+def opened(mask_BHW: Tensor, size: int) -> Tensor:
     """Morphological opening of a bool mask with a ``size`` x ``size`` square.
 
-    Erosion, then dilation by the mirrored square: nothing moves and nothing is added. OpenCV's MORPH_OPEN
-    does not mirror, which moves every region by a pixel where the size is even; otherwise the two agree: the
-    anchor is at ``size // 2``, and pixels beyond the border take no part.
+    Erosion, then dilation by the mirrored square: nothing moves and nothing is added. OpenCV's MORPH_OPEN does not
+    mirror, which moves every region by a pixel where the size is even; otherwise the two agree: the anchor is at
+    ``size // 2``, and pixels beyond the border take no part. Our own code, since a bool takes one byte a pixel and runs
+    on CUDA; ``max_pool2d`` needs floats.
     """
     before = size // 2
-    eroded_HW = ~dilated(~mask_HW, before, size - 1 - before)
-    return dilated(eroded_HW, size - 1 - before, before)
+    eroded_BHW = ~dilated(~mask_BHW, before, size - 1 - before)
+    return dilated(eroded_BHW, size - 1 - before, before)
 
 
-def dilated(mask_HW: Tensor, before: int, after: int) -> Tensor:
-    """Whether a bool mask holds a pixel within ``before`` up or left to ``after`` down or right."""
+def dilated(mask_BHW: Tensor, before: int, after: int) -> Tensor:
+    """Whether a pixel within ``before`` up or left to ``after`` down or right of each is set in a bool mask."""
     size = before + after + 1
-    padded = F.pad(mask_HW, (before, after, before, after))
-    return window_any(window_any(padded, size, dim=0), size, dim=1)
+    padded = F.pad(mask_BHW, (before, after, before, after))
+    return window_any(window_any(padded, size, dim=-2), size, dim=-1)
 
 
 def window_any(mask: Tensor, size: int, *, dim: int) -> Tensor:

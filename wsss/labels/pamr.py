@@ -1,10 +1,10 @@
-"""Pixel-adaptive mask refinement: class maps flow along the colours of the image.
+"""Pixel-adaptive mask refinement (PAMR): class maps are smoothed between pixels of similar colour.
 
 After "Single-stage semantic segmentation from image labels" (Araslanov and Roth, CVPR 2020). Every pixel
 becomes the weighted mean of its neighbours, several times over; neighbours of its own colour weigh most. The
-weights depend on the image alone, so they are computed once and serve every class.
+weights depend on the image alone, so they are computed once and used for all its maps.
 
-Shape suffixes: B images, K foreground classes, R maps or S slots of an image, N neighbours, H rows, W columns.
+Shape suffixes: B images, R maps of an image (in `PresentMaps` of all images), S slots, N neighbours, H rows, W columns.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss.labels.slots import Slots
+from wsss.maps.present import PresentMaps
 
 ITERATIONS = 10
 DILATIONS = (1, 2, 4, 8, 12, 24)
@@ -22,10 +22,10 @@ CONTRAST = 0.1
 """Share of the local standard deviation that counts as one unit of colour difference."""
 
 FLAT = 1e-8
-"""Added to that unit, so that a flat neighbourhood divides by something."""
+"""Added to that unit, so that a neighbourhood of one colour does not divide by 0."""
 
 IMAGES_AT_ONCE = {"cpu": 1}
-"""Images refined together: one keeps the weights in a CPU's cache, ``MANY_IMAGES`` fill other devices."""
+"""Images refined together, by device type: one on a CPU, whose cache then holds its weights, else ``MANY_IMAGES``."""
 
 MANY_IMAGES = 16
 
@@ -33,38 +33,33 @@ MANY_IMAGES = 16
 @torch.no_grad()
 def pamr(
     images_B3HW: Tensor,
-    maps_BKHW: Tensor,
-    present_BK: Tensor | None = None,
+    maps: PresentMaps,
     *,
     iterations: int = ITERATIONS,
     dilations: Sequence[int] = DILATIONS,
-) -> Tensor:
+) -> PresentMaps:
     """Refine class maps so that they follow the edges of the image.
 
     Args:
         images_B3HW: images in [0, 1].
-        maps_BKHW: class maps or scores at the size of the image, in any range.
-        present_BK: bool, the image-level labels, on the host; None refines every class.
+        maps: class maps or scores of these images, at their size, in any range.
         iterations: how often each pixel becomes the weighted mean of its neighbours.
         dilations: distances, in pixels, of the rings of eight neighbours.
 
     Returns:
-        (B, K, H, W) float32 within the range of each map; absent classes are 0 and cost nothing.
+        maps at the same size, float32, within the range of each map. An image without a map takes no time.
     """
-    if present_BK is None:
-        present_BK = torch.ones(maps_BKHW.shape[:2], dtype=torch.bool)
-    refined_BKHW = torch.zeros_like(maps_BKHW, dtype=torch.float32)
     size = IMAGES_AT_ONCE.get(images_B3HW.device.type, MANY_IMAGES)
+    refined = [maps.values_Rhw[:0]]
     for start in range(0, len(images_B3HW), size):
-        some = slice(start, start + size)
-        if not present_BK[some].any():
+        images = range(start, min(start + size, len(images_B3HW)))
+        some = maps.select(images)
+        if len(some.image_R) == 0:
             continue
-        slots = Slots.of(present_BK[some], maps_BKHW.device)
-        affinity_BNHW = pamr_affinity(images_B3HW[some], dilations)
-        packed_BSHW = slots.pack(maps_BKHW[some])
-        packed_BSHW = pamr_apply(affinity_BNHW, packed_BSHW, iterations=iterations, dilations=dilations)
-        slots.unpack_(refined_BKHW[some], packed_BSHW)
-    return refined_BKHW
+        affinity_BNHW = pamr_affinity(images_B3HW[start : images.stop], dilations)
+        packed_BSHW = pamr_apply(affinity_BNHW, some.pack(), iterations=iterations, dilations=dilations)
+        refined.append(some.unpack(packed_BSHW).values_Rhw)
+    return maps.with_values(refined[1] if len(refined) == 2 else torch.cat(refined).float())
 
 
 @torch.no_grad()

@@ -1,10 +1,10 @@
 """Class maps of a batch: one forward, then one backward for the r-th present class of every image.
 
-What passes is recorded and read by ``recorder.py``; here batches are parted into passes, at one scale or several, and
-what these say is put together.
+`recorder.py` records and reads one pass. Here a batch is cut into passes, at one scale or several, and the maps of all
+passes are put together.
 
-Tags decide how many passes there are, so they are wanted on the host, which then never waits for the device. Tags that
-lie on a device serve as well, but the host waits to read them.
+Tags decide how many passes there are, so they are needed on the host. Tags on a device work too, but reading them is a
+device synchronisation.
 
 Shape suffixes: B images, C = K + 1 label channels (in features those of a token), K classes, H x W pixels, h x w patch
 grid, N tokens.
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from wsss.config import Coupling, Method, Rows
 from wsss.maps.passes import image_groups
+from wsss.maps.present import PresentMaps
 from wsss.maps.recorder import BY_BACKWARD, MapSettings, Recorder
 from wsss.maps.scores import normalise_scores
 from wsss.models.averaged import LabelProbabilities, passes
@@ -30,14 +31,14 @@ from wsss.models.network import Network
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """No parameter asks for a gradient inside; their wishes come back after."""
-    wishes = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    """Disable ``requires_grad`` for all parameters; restore each flag on exit."""
+    flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
     module.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter, wish in wishes:
-            parameter.requires_grad_(wish)
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
 
 
 def class_maps(
@@ -77,10 +78,10 @@ def class_maps(
 def read_maps(
     network: Network, images_B3HW: Tensor, present_BK: Tensor, settings: MapSettings
 ) -> tuple[Tensor, Tensor]:
-    """``class_maps`` with its settings in one piece."""
+    """``class_maps`` with its settings as one object."""
     with frozen(network), torch.enable_grad():
-        _, logits_BK, maps_BKhw = forward_with_maps(network, images_B3HW, present_BK, settings)
-    return logits_BK, maps_BKhw
+        _, logits_BK, maps = forward_with_maps(network, images_B3HW, present_BK, settings)
+    return logits_BK, maps.dense()
 
 
 def forward_with_maps(
@@ -91,22 +92,23 @@ def forward_with_maps(
     *,
     taps: bool = False,
     keep_graph: bool = False,
-) -> tuple[Features, Tensor, Tensor]:
+) -> tuple[Features, Tensor, PresentMaps]:
     """One forward of the network and the class maps read from it.
 
-    A backward costs as much for one image of the batch as for all, so images of equally many classes share their
-    passes and none waits for another's.
+    A backward costs as much for one image of the batch as for all. So images with about equally many classes share a
+    pass, and no image takes part in the backwards of many others.
 
     Args:
-        network: its parameters may ask for gradients.
+        network: its parameters may require gradients.
         images_B3HW: in [0, 1].
         present_BK: bool, on the host.
         settings: how to read a class.
-        taps: whether features bring what the decoder reads.
-        keep_graph: whether a loss will go backwards through features and logits.
+        taps: whether features hold the taps of the decoder.
+        keep_graph: whether features and logits keep their graph for the backward of a loss.
 
     Returns:
-        features, logits (B, K) and maps (B, K, h, w) float32; maps are detached, the others unless ``keep_graph``.
+        features, logits (B, K) and maps (h, w) of the present classes; maps are detached, the others unless
+        ``keep_graph``.
     """
     groups = image_groups(images_B3HW, present_BK, network.backbone.stride) if settings.method in BY_BACKWARD else []
     read = []
@@ -114,17 +116,17 @@ def forward_with_maps(
         with Recorder(network, settings) as recorder:
             features = network.features(some_B3HW, taps=taps)
             logits_BK = network.readout(features)
-        maps_BKhw = recorder.maps(features, logits_BK, some_BK, keep_graph=keep_graph)
+        maps = recorder.maps(features, logits_BK, some_BK, keep_graph=keep_graph)
         if not keep_graph:
             features, logits_BK = _merged([features], _detached), logits_BK.detach()
-        read.append((features, logits_BK, maps_BKhw))
+        read.append((features, logits_BK, maps))
     if len(read) == 1:
         return read[0]
     order_B = torch.cat(groups).argsort().to(images_B3HW.device, non_blocking=True)
     return (
         _merged([features for features, _, _ in read], lambda parts: torch.cat(parts)[order_B]),
         torch.cat([logits_BK for _, logits_BK, _ in read])[order_B],
-        torch.cat([maps_BKhw for _, _, maps_BKhw in read])[order_B],
+        PresentMaps.gathered([maps for _, _, maps in read], [group.tolist() for group in groups]),
     )
 
 
@@ -143,7 +145,7 @@ def _detached(parts: list[Tensor]) -> Tensor:
 
 
 def _merged(parts: Sequence[Features], merge: Callable[[list[Tensor]], Tensor]) -> Features:
-    """Features of images that passed apart, each tensor merged from those of the parts."""
+    """Features of a batch that was cut into several passes, each tensor merged from those of the parts."""
 
     def of(tensors: Sequence[Tensor | None]) -> Tensor | None:
         there = [tensor for tensor in tensors if tensor is not None]
@@ -167,11 +169,12 @@ def multiscale_scores(
     settings: MapSettings,
     *,
     flip: bool = False,
-    opinion: LabelProbabilities | None = None,
-) -> tuple[Tensor, Tensor]:
+    decoder: LabelProbabilities | None = None,
+) -> tuple[Tensor, PresentMaps]:
     """Class scores averaged over scales and flips, on the finest scale's grid.
 
-    Each scale's maps are divided by their own maximum first: gradients shrink as tokens grow in number.
+    The maps of each pass are divided by their own maximum first, since gradients become smaller as the number of tokens
+    grows.
 
     Args:
         network: in ``eval`` mode.
@@ -179,28 +182,31 @@ def multiscale_scores(
         present_BK: bool, on the host.
         settings: how to read a class.
         flip: also read the mirrored images.
-        opinion: hears what the decoder says in the same passes.
+        decoder: collects the decoder's scores of the same passes.
 
     Returns:
-        logits (B, K), averaged, and scores (B, K, h, w) in [0, 1].
+        logits (B, K), averaged, and scores in [0, 1] of the present classes.
     """
     grid = finest_grid(network, images_by_scale)
-    logits, scores = [], []
+    logits, total = [], None
     for images, mirrored in passes(images_by_scale, flip=flip):
         with frozen(network), torch.enable_grad():
-            features, logits_BK, maps_BKhw = forward_with_maps(
-                network, images, present_BK, settings, taps=opinion is not None
+            features, logits_BK, maps = forward_with_maps(
+                network, images, present_BK, settings, taps=decoder is not None
             )
-        if opinion is not None:
+        if decoder is not None:
             with torch.no_grad():
-                scores_BCHW = network.decode(features, (images.shape[2], images.shape[3]))
-            opinion.add(scores_BCHW, mirrored=mirrored)
-        scores_BKhw = normalise_scores(maps_BKhw.flip(3) if mirrored else maps_BKhw, present_BK)
-        if scores_BKhw.shape[-2:] != grid:
-            scores_BKhw = F.interpolate(scores_BKhw, size=grid, mode="bilinear", align_corners=False)
+                decoder.add(network.decode_grid(features), mirrored=mirrored)
+        scores = normalise_scores(maps.with_values(maps.values_Rhw.flip(2)) if mirrored else maps)
+        scores_Rhw = scores.values_Rhw
+        if scores.size != grid and len(scores_Rhw):
+            scores_Rhw = F.interpolate(scores_Rhw[None], size=grid, mode="bilinear", align_corners=False)[0]
+        elif scores.size != grid:
+            scores_Rhw = scores_Rhw.new_zeros(0, *grid)
         logits.append(logits_BK)
-        scores.append(scores_BKhw)
-    return torch.stack(logits).mean(dim=0), normalise_scores(torch.stack(scores).sum(dim=0), present_BK)
+        total = scores.with_values(scores_Rhw if total is None else total.values_Rhw + scores_Rhw)
+    assert total is not None
+    return torch.stack(logits).mean(dim=0), normalise_scores(total)
 
 
 def finest_grid(network: Network, images_by_scale: Sequence[Tensor]) -> tuple[int, int]:

@@ -1,7 +1,6 @@
-"""Which images pass together, and whose turn it is in each of their backwards.
+"""Group the images of a batch by their number of tags, and pick the r-th class of each image.
 
-Tags alone decide it, so tags are wanted on the host: a host that asks a device for them waits for all the device has
-been given to do.
+Both need the tags on the host: reading them from a device is a device synchronisation.
 
 Shape suffixes: B images, K classes, H x W pixels.
 """
@@ -14,21 +13,21 @@ import torch
 from torch import Tensor
 
 PASS_OVERHEAD = {"cpu": 50.0}
-"""A pass of a batch of any size takes as long as so many more patches would add to it."""
+"""Fixed cost of one pass of a batch, by device type, in patches of compute."""
 
 OTHER_OVERHEAD = 4096.0
-"""The same on other devices: fewer patches leave a GPU idle."""
+"""The same on other devices: fewer patches do not fill a GPU."""
 
 
 def one_class_an_image(present_BK: Tensor) -> Iterator[Tensor]:
-    """Rounds of (B, K) bool: in round r each image has its r-th present class, or none left."""
+    """Rounds of (B, K) bool: round r holds the r-th present class of each image, none where it has fewer."""
     rank_BK = present_BK.cumsum(dim=1)
     for number in range(1, int(rank_BK.max().item()) + 1 if rank_BK.numel() else 1):
         yield present_BK & (rank_BK == number)
 
 
 def image_groups(images_B3HW: Tensor, present_BK: Tensor, stride: tuple[int, int]) -> list[Tensor]:
-    """Indices, on the host, of the images of each group that should pass together.
+    """Indices, on the host, of the images of each group that should share one pass.
 
     Args:
         images_B3HW: on the device where they pass.
@@ -41,7 +40,7 @@ def image_groups(images_B3HW: Tensor, present_BK: Tensor, stride: tuple[int, int
 
 
 def tag_groups(count_B: Sequence[int], overhead: float) -> list[list[int]]:
-    """Images that should pass together, by number of tags: the cheapest cuts of the images in that order.
+    """Images that should share a pass: sorted by number of tags and cut into groups of the least total cost.
 
     A group of n images with at most t tags costs (1 + t) (n + ``overhead``): a forward and t backwards, each of which
     takes as long as so many more images would add.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -83,28 +84,28 @@ class PresentMaps:
         return self.values_Rhw.shape[1], self.values_Rhw.shape[2]
 
     @property
-    def count_B(self) -> Tensor:
+    def counts(self) -> Tensor:
         """(B,) int64 on the host: how many classes each image holds."""
         return torch.bincount(self.image_R, minlength=self.num_images)
 
     @property
     def num_slots(self) -> int:
         """S, at least 1."""
-        return max(1, int(self.count_B.max())) if self.num_images else 1
+        return max(1, int(self.counts.max())) if self.num_images else 1
 
     @property
-    def slot_R(self) -> Tensor:
+    def slots(self) -> Tensor:
         """(R,) int64 on the host: the rank of each class among those of its image, in 0..S-1."""
-        count_B = self.count_B
-        return torch.arange(len(self.image_R)) - (count_B.cumsum(0) - count_B)[self.image_R]
+        counts_B = self.counts
+        return torch.arange(len(self.image_R)) - (counts_B.cumsum(0) - counts_B)[self.image_R]
 
     @property
-    def taken_BS(self) -> Tensor:
+    def taken(self) -> Tensor:
         """(B, S) bool on the host: which slots hold a class."""
-        return torch.arange(self.num_slots) < self.count_B[:, None]
+        return torch.arange(self.num_slots) < self.counts[:, None]
 
     @property
-    def present_BK(self) -> Tensor:
+    def present(self) -> Tensor:
         """(B, K) bool on the host: the image-level labels."""
         present_BK = torch.zeros(self.num_images, self.num_classes, dtype=torch.bool)
         present_BK[self.image_R, self.class_R] = True
@@ -125,15 +126,20 @@ class PresentMaps:
         return maps_BKhw
 
     def pack(self) -> Tensor:
-        """(B, S, h, w) float32, the present classes of each image side by side; slots without a class are 0."""
+        """(B, S, h, w) float32, the present classes of each image side by side; slots without a class are 0.
+
+        A view of the values where all images hold equally many classes.
+        """
+        if len(self.image_R) == self.num_images * self.num_slots:
+            return self.values_Rhw.unflatten(0, (self.num_images, self.num_slots))
         packed_BShw = self.values_Rhw.new_zeros(self.num_images, self.num_slots, *self.size)
-        packed_BShw[_moved(self.image_R, self.device), _moved(self.slot_R, self.device)] = self.values_Rhw
+        packed_BShw[_moved(self.image_R, self.device), _moved(self.slots, self.device)] = self.values_Rhw
         return packed_BShw
 
     def unpack(self, packed_BShw: Tensor) -> PresentMaps:
         """The same pairs with the maps of their slots."""
         device = packed_BShw.device
-        return self.with_values(packed_BShw[_moved(self.image_R, device), _moved(self.slot_R, device)])
+        return self.with_values(packed_BShw[_moved(self.image_R, device), _moved(self.slots, device)])
 
     def of_image(self, image: int) -> Tensor:
         """(R_i, h, w): the maps of one image, a view."""
@@ -146,14 +152,14 @@ class PresentMaps:
     def select(self, images: Sequence[int]) -> PresentMaps:
         """The maps of some images, in this order; a view where the images follow each other."""
         ranges = [self._pairs_of(image) for image in images]
-        if all(one.stop == next_one.start for one, next_one in zip(ranges, ranges[1:], strict=False)):
+        if all(one.stop == next_one.start for one, next_one in pairwise(ranges)):
             pairs = slice(ranges[0].start, ranges[-1].stop) if ranges else slice(0, 0)
             values_Rhw, class_R = self.values_Rhw[pairs], self.class_R[pairs]
         else:
             index_R = torch.cat([torch.arange(one.start, one.stop) for one in ranges])
             values_Rhw, class_R = self.values_Rhw[_moved(index_R, self.device)], self.class_R[index_R]
-        counts = torch.tensor([one.stop - one.start for one in ranges], dtype=torch.long)
-        image_R = torch.arange(len(ranges)).repeat_interleave(counts)
+        counts_B = torch.tensor([one.stop - one.start for one in ranges], dtype=torch.long)
+        image_R = torch.arange(len(ranges)).repeat_interleave(counts_B)
         return PresentMaps(values_Rhw, image_R, class_R, len(ranges), self.num_classes)
 
     def _pairs_of(self, image: int) -> slice:

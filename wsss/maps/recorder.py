@@ -24,6 +24,7 @@ from wsss.errors import UsageError
 from wsss.maps.affinity import spread
 from wsss.maps.methods import BY_GRADIENT, CLASS_AGNOSTIC, Reading, gradcam
 from wsss.maps.passes import one_class_an_image
+from wsss.maps.present import PresentMaps
 from wsss.maps.tape import AttentionTape
 from wsss.models.backbone import Features
 from wsss.models.network import Network
@@ -96,11 +97,12 @@ class Recorder:
         self._tokens_BNC = output if output.requires_grad else output.detach().requires_grad_()
         return self._tokens_BNC
 
-    def maps(self, features: Features, logits_BK: Tensor, present_BK: Tensor, *, keep_graph: bool = False) -> Tensor:
-        """Class maps (B, K, h, w) float32, detached; those of absent classes are 0.
+    def maps(
+        self, features: Features, logits_BK: Tensor, present_BK: Tensor, *, keep_graph: bool = False
+    ) -> PresentMaps:
+        """Class maps of the present classes on the patch grid, detached.
 
-        What autocast recorded in half is read in float32, inside its region too: attention and its small gradients
-        survive there alone.
+        Computed in float32 with autocast off: in half precision attention and its small gradients would become 0.
 
         Args:
             features: of the recorded pass.
@@ -108,38 +110,34 @@ class Recorder:
             present_BK: bool, the image-level labels, on the host.
             keep_graph: whether another backward follows through the same pass.
         """
+        empty = PresentMaps.of(logits_BK.new_empty(0, *features.grid, dtype=torch.float32), present_BK)
+        if len(empty.image_R) == 0:
+            return empty
+        if self.settings.method == "cam":
+            cam_BKhw = self.network.readout.cam(features).detach().float().relu()
+            maps = PresentMaps.from_dense(cam_BKhw, present_BK)
+            with torch.autocast(logits_BK.device.type, enabled=False):
+                return maps.unpack(self._spread(maps.pack()))
+        with torch.autocast(logits_BK.device.type, enabled=False):
+            return empty.unpack(self._spread(self._slots(features.grid, logits_BK, present_BK, keep_graph)))
+
+    def _slots(self, grid: tuple[int, int], logits_BK: Tensor, present_BK: Tensor, keep_graph: bool) -> Tensor:
+        """(B, S, h, w): the map of each image's s-th class; slots without a class hold anything finite."""
         device = logits_BK.device
         rounds = [chosen_BK.to(device, non_blocking=True) for chosen_BK in one_class_an_image(present_BK)]
-        maps_BKhw = logits_BK.new_zeros((*logits_BK.shape, *features.grid), dtype=torch.float32)
-        if not rounds:
-            return maps_BKhw
-        cam_BKhw = self.network.readout.cam(features).detach() if self.settings.method == "cam" else None
-        with torch.autocast(device.type, enabled=False):
-            ranked_BRhw = self._spread(self._ranked(features.grid, logits_BK, cam_BKhw, rounds, keep_graph))
-        for chosen_BK, map_Bhw in zip(rounds, ranked_BRhw.unbind(dim=1), strict=True):
-            maps_BKhw += chosen_BK[:, :, None, None] * map_Bhw[:, None]
-        return maps_BKhw
-
-    def _ranked(
-        self, grid: tuple[int, int], logits_BK: Tensor, cam_BKhw: Tensor | None, rounds: list[Tensor], keep_graph: bool
-    ) -> Tensor:
-        """(B, R, h, w): the map of each image's r-th class; where it has none, anything finite."""
-        if cam_BKhw is not None:
-            return torch.einsum("rbk,bkhw->brhw", torch.stack(rounds).float(), cam_BKhw.float().relu())
-        method = self.settings.method
-        if method in CLASS_AGNOSTIC:
-            row_BN = CLASS_AGNOSTIC[method](self._reading())
+        if self.settings.method in CLASS_AGNOSTIC:
+            row_BN = CLASS_AGNOSTIC[self.settings.method](self._reading())
             return self._on_grid(row_BN, grid)[:, None].expand(-1, len(rounds), -1, -1)
         return self._by_gradient(grid, logits_BK, rounds, keep_graph)
 
-    def _spread(self, maps_BRhw: Tensor) -> Tensor:
+    def _spread(self, maps_BShw: Tensor) -> Tensor:
         settings = self.settings
         if settings.gamma != 1:
-            maps_BRhw = maps_BRhw.clamp_min(0) ** settings.gamma
+            maps_BShw = maps_BShw.clamp_min(0) ** settings.gamma
         if settings.spread == 0:
-            return maps_BRhw
+            return maps_BShw
         prefix = self.network.backbone.num_prefix_tokens
-        return spread(maps_BRhw.flatten(2), self.tape.attentions, prefix, settings.spread).reshape(maps_BRhw.shape)
+        return spread(maps_BShw.flatten(2), self.tape.attentions, prefix, settings.spread).reshape(maps_BShw.shape)
 
     @property
     def _fed(self) -> Literal["token", "pool", "both"]:

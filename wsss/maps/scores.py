@@ -1,23 +1,29 @@
-"""From class maps to class scores.
+"""From class maps to class scores: positive evidence, divided by the largest value of its map.
 
-Shape suffixes: K classes, H rows, W columns; ``...`` any leading axes.
+Shape suffixes: R present (image, class) pairs, h x w the size of a map.
 """
 
 from torch import Tensor
 
+from wsss.maps.present import PresentMaps
 
-def normalise_scores(maps_KHW: Tensor, present_K: Tensor) -> Tensor:
-    """Class scores: positive evidence, divided by the maximum of its class.
+
+def normalise_scores(maps: PresentMaps) -> PresentMaps:
+    """Class scores in [0, 1] from class maps in any range; see `normalised`."""
+    return maps.with_values(normalised(maps.values_Rhw))
+
+
+def normalised(maps_Rhw: Tensor) -> Tensor:
+    """Negative values become 0, then each map is divided by its maximum.
 
     Args:
-        maps_KHW: (..., K, H, W) class maps, in any range.
-        present_K: (..., K) bool, the image-level labels, on the host or with the maps.
+        maps_Rhw: in any range.
 
     Returns:
-        (..., K, H, W) float32 in [0, 1]. The maximum of a present class is 1, unless it has no positive
-        evidence: then it stays 0, as absent classes are.
+        (R, h, w) float32 in [0, 1]. The maximum of a map is 1; a map without a positive value is 0 everywhere.
     """
-    absent_K = ~present_K.to(maps_KHW.device, non_blocking=True)
-    evidence_KHW = maps_KHW.float().masked_fill(absent_K[..., None, None], 0.0).relu()
-    peak_K11 = evidence_KHW.amax(dim=(-2, -1), keepdim=True)
-    return evidence_KHW / peak_K11.masked_fill(peak_K11 == 0, 1.0)
+    evidence_Rhw = maps_Rhw.float().relu()
+    if evidence_Rhw.numel() == 0:
+        return evidence_Rhw
+    peak_R11 = evidence_Rhw.amax(dim=(-2, -1), keepdim=True)
+    return evidence_Rhw / peak_R11.masked_fill(peak_R11 == 0, 1.0)

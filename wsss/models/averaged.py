@@ -25,7 +25,7 @@ class LabelProbabilities:
     """The mean over passes of the decoder's label probabilities of a batch.
 
     Args:
-        grid: (h, w) to average on, the finest that the decoder sees (`finest_grid`).
+        grid: (h, w) to average on, the finest that the decoder sees (`decoder_grid`).
     """
 
     def __init__(self, grid: tuple[int, int]) -> None:
@@ -71,13 +71,13 @@ def log_label_probabilities(network: Network, images_by_scale: Sequence[Tensor],
     Returns:
         (B, C, h, w) float32 log-probabilities on the finest grid; those of a place sum to 1 when exponentiated.
     """
-    mean = LabelProbabilities(finest_grid(network, images_by_scale))
+    mean = LabelProbabilities(decoder_grid(network, images_by_scale))
     for images, mirrored in passes(images_by_scale, flip=flip):
         mean.add(network.decode_grid(network.features(images, taps=True)), mirrored=mirrored)
     return mean.log_mean()
 
 
-def finest_grid(network: Network, images_by_scale: Sequence[Tensor]) -> tuple[int, int]:
+def decoder_grid(network: Network, images_by_scale: Sequence[Tensor]) -> tuple[int, int]:
     """(h, w) of the decoder's output for the scale with most pixels."""
     finest = max(images_by_scale, key=lambda images: images.shape[2] * images.shape[3])
     rows, columns = network.backbone.stride

@@ -62,7 +62,12 @@ class Network(nn.Module):
 
     def decode(self, features: Features, size: tuple[int, int]) -> Tensor:
         """(B, C, H, W) label scores (logits) at image size, from features with taps."""
-        return self.to_image(self.require_decoder()(features.taps), features.grid, size)
+        return self.to_image(self.decode_grid(features), features.grid, size)
+
+    def decode_grid(self, features: Features) -> Tensor:
+        """(B, C, 8h, 8w) label scores (logits) on the grid of the decoder, from features with taps."""
+        scores_BChw: Tensor = self.require_decoder()(features.taps)
+        return scores_BChw
 
     def require_decoder(self) -> DPTDecoder:
         """The decoder.

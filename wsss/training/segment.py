@@ -17,8 +17,9 @@ from torch import Tensor
 from wsss.config import Config, SegmentSection
 from wsss.data.records import TaggedSet
 from wsss.inference.score import score_split
-from wsss.labels.recipe import agree, complete, refine
+from wsss.labels.recipe import label_images
 from wsss.maps.generate import forward_with_maps
+from wsss.maps.present import PresentMaps
 from wsss.maps.recorder import MapSettings
 from wsss.maps.scores import normalise_scores
 from wsss.models.backbone import Features
@@ -90,7 +91,7 @@ class SegmentTask:
             logits_BK, scores_BCHW = network(batch["image"])
             return self._terms(logits_BK, scores_BCHW, batch["label"], batch)
         images_B3HW, present_BK = batch["image"], batch["present"]
-        features, logits_BK, maps_BKhw = forward_with_maps(
+        features, logits_BK, maps = forward_with_maps(
             network, images_B3HW, present_BK, self.settings, taps=True, keep_graph=True
         )
         scores_BCHW = network.decode(features, (images_B3HW.shape[2], images_B3HW.shape[3]))
@@ -98,8 +99,8 @@ class SegmentTask:
         if self._hears_decoder(step, total):
             with torch.no_grad():
                 heard_BCHW = scores_BCHW if teacher is None else teacher(images_B3HW)[1]
-                opinion_BCHW = heard_BCHW.float().softmax(dim=1)
-        label_BHW = self.pseudo_labels(network, features, maps_BKhw, batch, opinion_BCHW)
+                opinion_BCHW = heard_BCHW.float()
+        label_BHW = self.pseudo_labels(network, features, maps, batch, opinion_BCHW)
         return self._terms(logits_BK, scores_BCHW, label_BHW, batch)
 
     @torch.no_grad()
@@ -107,31 +108,22 @@ class SegmentTask:
         self,
         network: Network,
         features: Features,
-        maps_BKhw: Tensor,
+        maps: PresentMaps,
         batch: Batch,
         opinion_BCHW: Tensor | None = None,
     ) -> Tensor:
-        """Pseudo labels (B, H, W) uint8 of a batch, from its class maps and, where given, the decoder's opinion."""
-        images_B3HW, present_BK = batch["image"], batch["present"]
-        scores_BKhw = normalise_scores(maps_BKhw, present_BK)
-        scores_BKHW = network.to_image(scores_BKhw, features.grid, (images_B3HW.shape[2], images_B3HW.shape[3]))
-        scores_BKHW = refine(images_B3HW, scores_BKHW, present_BK, self.config.labels)
-        background_BHW = None
-        if opinion_BCHW is not None:
-            joint_BCHW = agree(scores_BKHW, present_BK, opinion_BCHW, self.config.labels)
-            scores_BKHW, background_BHW = joint_BCHW[:, 1:], joint_BCHW[:, 0]
-        saliency_BHW = batch["saliency"].float() / 255 if "saliency" in batch else None
-        labels = [
-            complete(
-                scores_KHW,
-                present_K,
-                self.config.labels,
-                saliency_HW=None if saliency_BHW is None else saliency_BHW[i],
-                background_HW=None if background_BHW is None else background_BHW[i],
-            )
-            for i, (scores_KHW, present_K) in enumerate(zip(scores_BKHW, present_BK, strict=True))
-        ]
-        return torch.stack(labels)
+        """Pseudo labels (B, H, W) uint8 of a batch, from its class maps and, where given, the decoder's logits."""
+        size = (batch["image"].shape[2], batch["image"].shape[3])
+        scores_1RHW = network.to_image(normalise_scores(maps).values_Rhw[None], features.grid, size)
+        return label_images(
+            batch["image"],
+            maps.with_values(scores_1RHW[0]),
+            size,
+            self.config.labels,
+            log_probabilities_BChw=opinion_BCHW,
+            order="refine-then-agree",
+            saliency_BHW=batch.get("saliency"),
+        )
 
     def validate(self, network: Network) -> dict[str, float]:
         """MIoU and pixel accuracy on the validation split, one scale, no flip."""

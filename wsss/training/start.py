@@ -34,9 +34,8 @@ from wsss.models.checkpoint import (
     read_checkpoint,
 )
 from wsss.models.network import Network
-from wsss.outputs.folder import of_labels
 from wsss.outputs.lock import locked
-from wsss.outputs.provenance import UNKNOWN, joined, of_data
+from wsss.outputs.provenance import UNKNOWN, joined, of_data, of_labels
 from wsss.outputs.run import check_free, check_resumable, check_same_data, create_run
 from wsss.reporting import Reporter
 from wsss.training.classify import ClassifyTask
