@@ -108,7 +108,7 @@ def refine_to_image(
 
     With the decoder's opinion it is the agreement of both that does, since the decoder's edges are as coarse as those
     of the maps. Inside a training step it is the maps alone (`refine`, then `agree`): there the labels come back as the
-    next opinion, and the one run that refined and opened the agreement each time got worse (benchmarks/RESULTS.md).
+    next opinion, and the one run that refined and opened the agreement each time got worse (LOG.md).
 
     Args:
         images_B3HW: in [0, 1].
