@@ -1,1 +1,1 @@
-"""The command line: one file a command; nothing here imports torch at the top."""
+"""The command line: one file a command. No module here imports torch at its top."""

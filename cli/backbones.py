@@ -1,4 +1,4 @@
-"""``wsss backbones``: names for --backbone."""
+"""``wsss backbones``: the names that ``--backbone`` accepts."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ app = typer.Typer(help="Show, check and list configs.", no_args_is_help=True)
 
 @app.command()
 def show(config: ConfigOption = None, assignments: SetOption = None) -> None:
-    """Print the resolved config as YAML: every key there is, with its value."""
+    """Print the resolved config as YAML: every key with its value."""
     from wsss.config import resolve, to_yaml
 
     typer.echo(to_yaml(resolve(config, assignments or ())), nl=False)
@@ -23,7 +23,7 @@ def show(config: ConfigOption = None, assignments: SetOption = None) -> None:
 def check(
     config: Annotated[str, typer.Argument(help="YAML file, or the name of a preset.", metavar="FILE")],
 ) -> None:
-    """Check a config; all mistakes are named at once."""
+    """Check a config; all mistakes are reported together."""
     from wsss.config import resolve
 
     resolve(config)

@@ -18,7 +18,7 @@ def evaluate(
     tags: TagsOption = None,
     scores: Annotated[
         bool,
-        typer.Option("--scores", help="Score the seeds of saved class scores: fixed threshold and oracle."),
+        typer.Option("--scores", help="Score the seeds of saved class scores, with a fixed threshold and an oracle."),
     ] = False,
     threshold: Annotated[
         float | None,
@@ -26,7 +26,7 @@ def evaluate(
     ] = None,
     errors: Annotated[
         bool,
-        typer.Option("--errors", help="Sort the lost pixels of label maps by kind of error: missed, bleeding, ..."),
+        typer.Option("--errors", help="Sort the wrong pixels of label maps by kind of error: missed, bleeding, ..."),
     ] = False,
     missing_as_wrong: Annotated[
         bool,
@@ -47,7 +47,7 @@ def evaluate(
 
     if scores and errors:
         raise UsageError(
-            "--errors sorts the pixels of label maps, --scores cuts seeds at many thresholds: choose one",
+            "--errors needs label maps and --scores needs class scores: choose one",
             f"wsss evaluate {predictions} --data {data} --errors",
         )
     tagged = open_data(data, split=split, tags=tags, need_tags=False)

@@ -1,4 +1,4 @@
-"""Imports of large libraries, which commands do as late as they can."""
+"""Importing large libraries, which commands do inside their functions."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from contextlib import contextmanager
 def heavy_imports() -> Iterator[None]:
     """Import inside this context without the garbage collector.
 
-    torch and timm make a million objects that stay. The collector would walk over them again and again while they
-    grow in number, and at every full collection after; so it rests, and then takes them for permanent. Where torch is
-    there already nothing happens, so that no other object becomes permanent.
+    torch and timm create about a million objects that live until the program ends. The garbage collector would visit
+    them repeatedly during the import, and at every full collection after it. So it is off during the import, and the
+    objects are then frozen (`gc.freeze`). Where torch is imported already nothing happens, so that no other object is
+    frozen.
     """
     if "torch" in sys.modules or not gc.isenabled():
         yield
@@ -26,4 +27,4 @@ def heavy_imports() -> Iterator[None]:
     finally:
         gc.enable()
         gc.freeze()
-        atexit.register(gc.unfreeze)  # some libraries complain of what is left when the program ends
+        atexit.register(gc.unfreeze)  # some libraries warn about objects that are left when the program ends

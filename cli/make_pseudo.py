@@ -1,4 +1,4 @@
-"""``wsss make-pseudo``: class maps of tagged images, completed to pseudo labels."""
+"""``wsss make-pseudo``: pseudo labels of tagged images, from their class maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of ``wsss evaluate``: figures, and which figures they are."""
+"""The tables of ``wsss evaluate``: figures in percent, under a title that says which figures they are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UNKNOWN = "unknown"
 
 
 def print_report(report: Report | ScoreReport, console: Console) -> None:
-    """Print IoU by class, mIoU, accuracy and coverage in percent, under a title that says which they are."""
+    """Print IoU by class, mIoU, pixel accuracy and coverage; of seeds in two columns, fixed threshold and oracle."""
     columns = [report.fixed, report.oracle] if isinstance(report, ScoreReport) else [report]
     first = columns[0]
     rules = [column.threshold_rule for column in columns]
@@ -36,7 +36,13 @@ def print_report(report: Report | ScoreReport, console: Console) -> None:
 
 
 def _print_errors(errors: ErrorReport, lost: float, console: Console) -> None:
-    """Print which class loses how much, and to which kinds of error; ``lost`` is the share of the scored pixels."""
+    """Print the share of the wrong pixels that each class has, and their kinds of error.
+
+    Args:
+        errors: pixels by class and kind.
+        lost: share of the scored pixels that are wrong, in [0, 1].
+        console: where to print.
+    """
     table = Table(show_edge=False, pad_edge=False)
     table.add_column("class")
     table.add_column("lost", justify="right")
@@ -49,7 +55,7 @@ def _print_errors(errors: ErrorReport, lost: float, console: Console) -> None:
     table.add_section()
     total = 1.0 if in_all else None
     table.add_row("all classes", *map(_percent, (total, *errors.all_classes.shares.values())), style="bold")
-    title = f"lost pixels: {_percent(lost)} % of all; how much of that each class lost, and how, in percent"
+    title = f"lost pixels: {_percent(lost)} % of all; the share of each class and of each kind of error, in percent"
     console.print(Text(title, style="italic"), soft_wrap=True)
     console.print(table)
 

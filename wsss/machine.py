@@ -1,4 +1,4 @@
-"""Where a run computes: the device, its autocast and its loader workers."""
+"""The device of a run, its autocast, deterministic algorithms and loader workers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of ``auto|cpu|cuda[:N]``.
+    """The torch device of a name.
+
+    Args:
+        name: "cpu", "cuda", "cuda:N", or "auto": CUDA where torch finds it, else the CPU.
 
     Raises:
-        UsageError: no such name.
-        MachineError: CUDA was asked for and this machine has none, or fewer devices.
+        UsageError: another name.
+        MachineError: this machine has no CUDA device, or none of that number.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -36,27 +39,29 @@ def pick_device(name: str) -> torch.device:
 
 
 def prepare_device(run: RunSection) -> torch.device:
-    """The device of a run, with deterministic algorithms where it asks for them; see both functions."""
+    """Call `be_deterministic`, then `pick_device`: the device of a run."""
     be_deterministic(run)
     return pick_device(run.device)
 
 
 def autocast(run: RunSection, device: torch.device) -> AbstractContextManager[object]:
-    """The autocast context of a run, or one that does nothing."""
+    """The autocast context of ``run.amp`` on a device; for "none" a context that does nothing."""
     if run.amp == "none":
         return nullcontext()
     return torch.autocast(device.type, dtype=AMP_TYPES[run.amp])
 
 
 def be_deterministic(run: RunSection) -> None:
-    """Let torch use deterministic algorithms alone, if the run asks for it; later runs of the process stay so.
+    """Restrict torch to deterministic algorithms where ``run.deterministic`` is set.
 
-    It promises: the same config, data, seed and number of loader workers give the same bits again on the same model of
-    device with the same versions of torch, timm, NumPy, OpenCV and CUDA. It promises nothing across devices, versions
-    or numbers of GPUs, and nothing of `--amp` against none. A step for which torch has no deterministic algorithm
-    stops with an error instead of going on. On a CPU results repeat without it for a given number of threads.
+    The restriction holds for the rest of the process. With it, the same config, data, seed and number of loader workers
+    give the same bits on the same model of device with the same versions of torch, timm, NumPy, OpenCV and CUDA. It
+    guarantees nothing across devices, versions or numbers of GPUs, nor between different values of ``run.amp``. Where
+    torch has no deterministic algorithm for an operation, the operation raises an error. On a CPU results repeat
+    without it for a given number of threads.
 
-    Sets ``CUBLAS_WORKSPACE_CONFIG`` where nobody has; cuBLAS reads it at its first use in a process.
+    Sets the environment variable ``CUBLAS_WORKSPACE_CONFIG`` unless it is set; cuBLAS reads it at its first use in a
+    process.
     """
     if not run.deterministic:
         return
@@ -67,7 +72,7 @@ def be_deterministic(run: RunSection) -> None:
 
 
 def num_workers(run: RunSection) -> int:
-    """Loader processes: as configured, or one a core but one, at most 8."""
+    """Number of loader processes: ``run.workers``, or one fewer than the cores, at most 8."""
     if run.workers is not None:
         return run.workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -37,7 +37,7 @@ def test_errors_by_kind(wsss: Program, data: Path) -> None:
     assert (fly["pixels"]["missed"], fly["shares"]["wrong_class"]) == (1, 0.5)
     assert set(errors["per_class"]["background"]["shares"].values()) == {None}  # it lost nothing
     lines = [" ".join(line.replace("│", " ").split()) for line in done.err.splitlines()]
-    assert "lost pixels: 66.67 % of all; how much of that each class lost, and how, in percent" in lines
+    assert "lost pixels: 66.67 % of all; the share of each class and of each kind of error, in percent" in lines
     assert "bee 50.00 0.00 50.00 0.00 50.00 0.00 0.00" in lines
     assert "all classes 100.00 25.00 25.00 25.00 25.00 0.00 0.00" in lines
 

@@ -41,9 +41,9 @@ Order = Literal["agree-then-refine", "refine-then-agree"]
 - "agree-then-refine" (`make-pseudo`): the decoder's edges are as coarse as those of the maps, so both are refined
   together. The labels are not opened: that removed thin parts which the refinement had found. On 110 images of VOC
   animals 81.2 mIoU, and 79.2 if opened; "refine-then-agree" has 80.5 and 80.2 (benchmarks/RESULTS.md).
-- "refine-then-agree" (inside a training step): the maps are refined, and the labels opened. The labels of one step train
-  the decoder that the next steps compare with; the one run with "agree-then-refine" inside the step lost mIoU from epoch
-  to epoch (benchmarks/RESULTS.md).
+- "refine-then-agree" (inside a training step): the maps are refined, and the labels opened. The labels of one step
+  train the decoder that the next steps compare with; the one run with "agree-then-refine" inside the step lost mIoU
+  from epoch to epoch (LOG.md).
 
 Without a decoder there is nothing to agree with: both orders refine the maps and open the labels.
 """
