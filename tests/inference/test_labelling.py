@@ -25,7 +25,7 @@ from wsss.data.records import TaggedSet
 from wsss.data.scaled import ScaledImages, load_batches
 from wsss.errors import DataError, UsageError
 from wsss.inference.labelling import PIXELS_AT_ONCE, Wanted, make_pseudo_labels
-from wsss.labels.recipe import complete, refine_to_image
+from wsss.labels.recipe import label_images, refine_scores
 from wsss.maps.generate import multiscale_scores
 from wsss.maps.recorder import MapSettings
 from wsss.models.averaged import label_probabilities
@@ -129,9 +129,9 @@ def test_a_label_is_the_recipe_of_its_scores(
         shapes = [(40, 24), (56, 40)] if high else [(24, 40), (40, 56)]
         scaled = [F.resize_image(image_3HW, list(shape), antialias=True)[None].float() / 255 for shape in shapes]
         present_K = torch.from_numpy(tagged.present(record))
-        _, scores_BKhw = multiscale_scores(network, scaled, present_K[None], MapSettings(), flip=True)
-        scores_BKHW, _ = refine_to_image(image_3HW[None].float() / 255, scores_BKhw, present_K[None], config.labels)
-        expected_HW = complete(scores_BKHW[0], present_K, config.labels).numpy()
+        _, scores = multiscale_scores(network, scaled, present_K[None], MapSettings(), flip=True)
+        size = (image_3HW.shape[1], image_3HW.shape[2])
+        expected_HW = label_images(image_3HW[None].float() / 255, scores, size, config.labels)[0].numpy()
         assert (written[record.name] != expected_HW).mean() < 0.002
 
 
@@ -317,8 +317,11 @@ def test_a_picture_has_a_key_of_the_classes(tmp_path: Path, make: Make, tagged: 
     assert np.abs(drawn_HW3[-len(key_HW3) :].astype(int) - key_HW3).mean() < 6  # a JPEG
 
 
-def test_images_larger_than_the_working_area(tmp_path: Path, make: Make, tagged: TaggedSet, tiny_config: Any) -> None:
-    make(tmp_path / "out", tiny_config(labels__refine_side=24))
+def test_images_larger_than_the_working_area(
+    tmp_path: Path, make: Make, tagged: TaggedSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsss.labels.recipe.WORKING_AREA", 24)
+    make(tmp_path / "out")
     for record in tagged.records:
         label_HW = read_mask(tmp_path / "out" / "labels" / f"{record.name}.png")
         assert label_HW.shape == read_image(record.image).shape[:2]
@@ -476,11 +479,11 @@ def test_images_refined_together_are_labelled_as_if_each_were_alone(
     network, groups = small_network(decoder=decoder), []
     config = tiny_config(maps__batch_size=8, maps__start_layer=2)
 
-    def counted(images_B3HW: Tensor, *rest: Any) -> Any:
+    def counted(images_B3HW: Tensor, *rest: Any, **options: Any) -> Any:
         groups.append(len(images_B3HW))
-        return refine_to_image(images_B3HW, *rest)
+        return refine_scores(images_B3HW, *rest, **options)
 
-    monkeypatch.setattr("wsss.inference.labelling.refine_to_image", counted)
+    monkeypatch.setattr("wsss.inference.labelling.refine_scores", counted)
     for pixels in (1, 1 << 22):
         monkeypatch.setitem(PIXELS_AT_ONCE, "cpu", pixels)
         out = tmp_path / str(pixels)
@@ -537,11 +540,10 @@ def test_maps_and_decoder_share_their_passes(
         images_B3HW = image_HW3.permute(2, 0, 1)[None].float() / 255
         present_BK = torch.from_numpy(tagged.present(record))[None]
         reading = MapSettings.of(config.maps)
-        _, scores_BKhw = multiscale_scores(network, batch.at_scales(CPU), present_BK, reading, flip=True)
-        (opinion_CHW,) = label_probabilities(network, batch.at_scales(CPU), [written[record.name].shape], flip=True)
-        opinion_BCHW = opinion_CHW[None]
-        (refined_KHW,), sure_BHW = refine_to_image(images_B3HW, scores_BKhw, present_BK, config.labels, opinion_BCHW)
-        assert sure_BHW is not None
-        unopened = config.labels.model_copy(update={"opening": 0})
-        expected_HW = complete(refined_KHW, present_BK[0], unopened, background_HW=sure_BHW[0]).numpy()
+        _, scores = multiscale_scores(network, batch.at_scales(CPU), present_BK, reading, flip=True)
+        size = written[record.name].shape
+        (opinion_CHW,) = label_probabilities(network, batch.at_scales(CPU), [size], flip=True)
+        log_1CHW = opinion_CHW[None].log()
+        (label_HW,) = label_images(images_B3HW, scores, size, config.labels, log_probabilities_BChw=log_1CHW)
+        expected_HW = label_HW.numpy()
         assert (written[record.name] != expected_HW).mean() < 0.002

@@ -31,7 +31,7 @@ def network(small_network: Callable[..., Network]) -> Network:
 def test_groups_change_neither_features_nor_gradients(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wsss.maps.passes.PASS_OVERHEAD", {"cpu": 0.1})
     images = torch.rand(5, 3, 24, 40)
-    features, logits_BK, maps_BKhw = forward_with_maps(
+    features, logits_BK, maps = forward_with_maps(
         network, images, PRESENT, MapSettings(spread=1), taps=True, keep_graph=True
     )
     plain = network.features(images, taps=True)
@@ -39,8 +39,8 @@ def test_groups_change_neither_features_nor_gradients(network: Network, monkeypa
     for (ours, token), (theirs, other) in zip(features.taps, plain.taps, strict=True):
         torch.testing.assert_close(ours, theirs)
         torch.testing.assert_close(token, other)
-    assert not maps_BKhw.requires_grad
-    assert (maps_BKhw.amax(dim=(2, 3)) > 0).equal(PRESENT)
+    assert not maps.values_Rhw.requires_grad
+    assert (maps.dense().amax(dim=(2, 3)) > 0).equal(PRESENT)
 
     def gradients(features: Any, logits_BK: torch.Tensor) -> tuple[torch.Tensor, ...]:
         loss = network.decode(features, (24, 40)).square().mean() + logits_BK.square().mean()
@@ -89,10 +89,11 @@ def test_the_decoder_speaks_in_the_same_passes(network: Network, flip: bool) -> 
     opinion = LabelProbabilities(sizes, channels)
     passes = []
     network.backbone.register_forward_hook(lambda *arguments: passes.append(arguments))
-    _, scores_BKhw = multiscale_scores(network, scales, PRESENT, reading, flip=flip, opinion=opinion)
+    _, scores = multiscale_scores(network, scales, PRESENT, reading, flip=flip, opinion=opinion)
     heard, ours = len(passes), opinion.mean()
     assert not any(opinion_CHW.requires_grad for opinion_CHW in ours)
-    torch.testing.assert_close(scores_BKhw, multiscale_scores(network, scales, PRESENT, reading, flip=flip)[1])
+    alone = multiscale_scores(network, scales, PRESENT, reading, flip=flip)[1]
+    torch.testing.assert_close(scores.values_Rhw, alone.values_Rhw)
     assert len(passes) == 2 * heard
     theirs = label_probabilities(network, scales, sizes, flip=flip)
     assert max(float(opinion_CHW.std()) for opinion_CHW in theirs) > 0.01
@@ -118,11 +119,11 @@ def test_what_autocast_recorded_is_read_in_float32(network: Network, method: Met
             features = network.features(torch.rand(5, 3, 24, 40))
             logits_BK = network.readout(features)
         assert logits_BK.dtype == kind
-        inside = recorder.maps(features, logits_BK, PRESENT, keep_graph=True)
+        inside = recorder.maps(features, logits_BK, PRESENT, keep_graph=True).values_Rhw
         assert torch.is_autocast_enabled("cpu")
-    outside = recorder.maps(features, logits_BK, PRESENT)
+    outside = recorder.maps(features, logits_BK, PRESENT).values_Rhw
     assert inside.dtype == torch.float32
-    assert inside[PRESENT].amax(dim=(1, 2)).min() > 0
+    assert inside.amax(dim=(1, 2)).min() > 0
     torch.testing.assert_close(inside, outside, rtol=1e-5, atol=0)
 
 
@@ -133,7 +134,7 @@ def test_cams_of_autocast_are_picked_as_they_are(network: Network) -> None:
             features = network.features(torch.rand(5, 3, 24, 40))
             logits_BK = network.readout(features)
         expected = network.readout.cam(features).float().relu() * PRESENT[:, :, None, None]
-        assert torch.equal(recorder.maps(features, logits_BK, PRESENT), expected)
+        assert torch.equal(recorder.maps(features, logits_BK, PRESENT).dense(), expected)
 
 
 def test_gradients_of_1e_8_survive_fp16(network: Network) -> None:
