@@ -23,7 +23,7 @@ import typer
 from measuring import CPU, Times, machine, ratio_cell, table, take_turns
 from numpy.typing import NDArray
 
-from wsss.labels.crf import Crf, CrfSettings, crf_labels, crf_processes, crf_ranks, require_crf
+from wsss.labels.crf import Crf, CrfSettings, crf_labels, crf_probabilities, crf_processes, require_crf
 from wsss.pool import Pool
 
 TAGS = (1, 1, 2, 1, 1, 3, 1, 2, 2)
@@ -67,9 +67,9 @@ class Scene:
 
     def over_all_classes(self) -> NDArray[np.uint8]:
         """The rival's label map."""
-        return crf_ranks(self.image_HW3, self.scores_CHW, SETTINGS)
+        return crf_probabilities(self.image_HW3, self.scores_CHW, SETTINGS).argmax(axis=0).astype(np.uint8)
 
-    def over_present_classes(self, crf: Crf = crf_ranks) -> NDArray[np.uint8]:
+    def over_present_classes(self, crf: Crf = crf_probabilities) -> NDArray[np.uint8]:
         """Ours."""
         return crf_labels(self.image_HW3, self.scores_CHW, self.present_K, settings=SETTINGS, crf=crf)
 

@@ -119,9 +119,11 @@ def test_only_present_classes_travel() -> None:
     background_HW, score_HW = blurred_scores(object_HW)
     seen = []
 
-    def crf(image_HW3: NDArray[np.uint8], scores_CHW: NDArray[np.float32], settings: CrfSettings) -> NDArray[np.uint8]:
+    def crf(
+        image_HW3: NDArray[np.uint8], scores_CHW: NDArray[np.float32], settings: CrfSettings
+    ) -> NDArray[np.float32]:
         seen.append(scores_CHW)
-        return object_HW.astype(np.uint8)
+        return np.stack([~object_HW, object_HW]).astype(np.float32)
 
     scores_CHW = np.stack([background_HW, np.ones_like(score_HW), score_HW])
     label_HW = crf_labels(image_HW3, scores_CHW, np.array([False, True]), settings=CrfSettings(), crf=crf)

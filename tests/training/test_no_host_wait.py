@@ -193,8 +193,8 @@ def test_pseudo_labels_up_to_their_way_back(
     config = config.model_copy(update={"labels": labels_section(network, config.labels)})
     maker = Maker(network, tagged, tmp_path, config, META, Wanted(), set(), ())
     with NoWait():
-        scores_BKhw, opinions = maker._read(batch)
+        scores, opinions = maker._read(batch)
         for group in equal_sizes(images, range(4), MANY_PIXELS):
-            maps_BSHW, background_BHW = maker._refine(batch, group, scores_BKhw, opinions)
-            assert maps_BSHW.is_meta
-            assert (background_BHW is not None) == hears
+            refined = maker._refine(batch, group, scores, opinions)
+            assert refined.scores.values_Rhw.is_meta
+            assert (refined.background_Bhw is not None) == hears
