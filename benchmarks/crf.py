@@ -19,11 +19,14 @@ from typing import Annotated
 
 import cv2
 import numpy as np
+import torch
 import typer
 from measuring import CPU, Times, machine, ratio_cell, table, take_turns
 from numpy.typing import NDArray
 
-from wsss.labels.crf import Crf, CrfSettings, crf_labels, crf_processes, crf_ranks, require_crf
+from wsss.config import CrfSection
+from wsss.labels.crf import Crf, crf_probabilities, crf_processes, require_crf
+from wsss.labels.crf_label import crf_label
 from wsss.pool import Pool
 
 TAGS = (1, 1, 2, 1, 1, 3, 1, 2, 2)
@@ -34,7 +37,7 @@ NOISE = 6.0
 """Standard deviation of the noise, 8-bit levels."""
 
 ALL, PRESENT = "pydensecrf, all classes", "present classes"
-SETTINGS = CrfSettings()
+SETTINGS = CrfSection()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +70,13 @@ class Scene:
 
     def over_all_classes(self) -> NDArray[np.uint8]:
         """The rival's label map."""
-        return crf_ranks(self.image_HW3, self.scores_CHW, SETTINGS)
+        return crf_probabilities(self.image_HW3, self.scores_CHW, SETTINGS).argmax(axis=0).astype(np.uint8)
 
-    def over_present_classes(self, crf: Crf = crf_ranks) -> NDArray[np.uint8]:
+    def over_present_classes(self, crf: Crf = crf_probabilities) -> NDArray[np.uint8]:
         """Ours."""
-        return crf_labels(self.image_HW3, self.scores_CHW, self.present_K, settings=SETTINGS, crf=crf)
+        index_C = np.flatnonzero(np.concatenate(([True], self.present_K))).astype(np.uint8)
+        scores, size = torch.from_numpy(self.scores_CHW[index_C]), self.scores_CHW.shape[1:]
+        return crf_label(self.image_HW3, scores, torch.from_numpy(index_C), size, SETTINGS, crf).numpy()
 
 
 def serially(scenes: list[Scene], *, present: bool) -> list[NDArray[np.uint8]]:

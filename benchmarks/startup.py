@@ -45,7 +45,8 @@ from wsss.data.scaled import ScaledImages, load_batches
 from wsss.machine import num_workers
 from wsss.outputs.pictures import overlay, write_jpeg
 from wsss.inference.predicting import predict_masks
-from wsss.models.averaged import label_probabilities
+from wsss.labels.bands import labels_from_grid
+from wsss.models.averaged import log_label_probabilities
 from wsss.models.checkpoint import file_hash, network_from, read_checkpoint
 from wsss.cli.terminal import Terminal
 from wsss.data.masks import write_mask
@@ -56,13 +57,12 @@ gc.freeze()
     "build the network": "network, config = network_from(content, Path(run))",
     "read the image": """
 records, _ = keep_readable_records(open_unlabelled(Path(image)))
-images = ScaledImages(records, (config.augment.size,), network.backbone.stride, 8)
+images = ScaledImages(records, (config.augment.size,), network.backbone.stride, 2**20, images=True)
 batch = next(load_batches(images, num_workers(config.run)))
 """,
     "network": """
-size = batch.images[0].shape[:2]
-(probabilities,) = label_probabilities(network, batch.at_scales(torch.device('cpu')), [size])
-label = probabilities.argmax(dim=0).byte().numpy()
+(grid,) = log_label_probabilities(network, batch.at_scales(torch.device('cpu')))
+label = labels_from_grid(grid, batch.sizes[0]).numpy()
 """,
     "draw and write": """
 write_jpeg(Path(out, 'overlay.jpg'), overlay(batch.images[0].numpy(), label))

@@ -23,10 +23,12 @@ from wsss.data.records import TaggedSet
 from wsss.data.scenes import SceneSettings, write_scenes
 from wsss.inference.labelling import make_pseudo_labels
 from wsss.inference.predicting import predict_masks
+from wsss.labels.bands import labels_from_grid
 from wsss.labels.completion import BackgroundBand, complete_labels
 from wsss.labels.pamr import pamr
-from wsss.labels.recipe import refine_to_image
+from wsss.labels.recipe import Refined, refine_scores
 from wsss.maps.generate import class_maps
+from wsss.maps.present import PresentMaps
 from wsss.models.network import Network
 from wsss.outputs.manifest import read_manifest
 from wsss.reporting import Silent
@@ -81,32 +83,39 @@ def test_class_maps_equal_those_of_the_cpu(
 def test_pamr_and_completion_equal_those_of_the_cpu(place: str) -> None:
     torch.manual_seed(0)
     images_B3HW, scores_BKHW = torch.rand(2, 3, 48, 64), torch.rand(2, 2, 48, 64)
-    here = pamr(images_B3HW, scores_BKHW, PRESENT)
-    present_BK = PRESENT.to(place)
-    there = pamr(images_B3HW.cuda(), scores_BKHW.cuda(), present_BK)
-    torch.testing.assert_close(there.cpu(), here, rtol=1e-4, atol=1e-5)
+    here = pamr(images_B3HW, PresentMaps.from_dense(scores_BKHW, PRESENT))
+    there = pamr(images_B3HW.cuda(), PresentMaps.from_dense(scores_BKHW.cuda(), PRESENT.to(place)))
+    torch.testing.assert_close(there.values_Rhw.cpu(), here.values_Rhw, rtol=1e-4, atol=1e-5)
     rule = BackgroundBand(low=0.4, high=0.6)
-    for saliency_HW in (None, torch.rand(48, 64)):
-        label_HW = complete_labels(here[1], PRESENT[1], background=rule, saliency_HW=saliency_HW)
-        saliency_HW = None if saliency_HW is None else saliency_HW.cuda()
-        on_device_HW = complete_labels(here[1].cuda(), present_BK[1], background=rule, saliency_HW=saliency_HW)
-        assert on_device_HW.is_cuda
-        assert torch.equal(on_device_HW.cpu(), label_HW)
+    for saliency_BHW in (None, torch.rand(2, 48, 64)):
+        label_BHW = complete_labels(here, (48, 64), background=rule, saliency_BHW=saliency_BHW)
+        saliency_BHW = None if saliency_BHW is None else saliency_BHW.cuda()
+        on_device_BHW = complete_labels(here.to("cuda"), (48, 64), background=rule, saliency_BHW=saliency_BHW)
+        assert on_device_BHW.is_cuda
+        assert torch.equal(on_device_BHW.cpu(), label_BHW)
 
 
 @pytest.mark.parametrize("heard", [False, True])
 def test_refinement_equals_that_of_the_cpu(heard: bool) -> None:
     torch.manual_seed(0)
-    images_B3HW, scores_BKhw = torch.rand(2, 3, 48, 64), torch.rand(2, 2, 6, 8)
-    opinion_BCHW = torch.rand(2, 3, 48, 64).softmax(dim=1) if heard else None
+    images_B3HW, scores = torch.rand(2, 3, 48, 64), PresentMaps.from_dense(torch.rand(2, 2, 6, 8), PRESENT)
+    log_BChw = torch.rand(2, 3, 24, 32).log_softmax(dim=1) if heard else None
     section = LabelsSection(pamr_iterations=3)
-    here = refine_to_image(images_B3HW, scores_BKhw, PRESENT, section, opinion_BCHW)
-    opinion_BCHW = None if opinion_BCHW is None else opinion_BCHW.cuda()
-    there = refine_to_image(images_B3HW.cuda(), scores_BKhw.cuda(), PRESENT, section, opinion_BCHW)
-    for ours, theirs in zip(there, here, strict=True):
-        assert (ours is None) == (theirs is None)
-        if ours is not None:
-            torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-4, atol=1e-5)
+    here = refine_scores(images_B3HW, scores, section, log_probabilities_BChw=log_BChw)
+    log_BChw = None if log_BChw is None else log_BChw.cuda()
+    there = refine_scores(images_B3HW.cuda(), scores.to("cuda"), section, log_probabilities_BChw=log_BChw).to("cpu")
+    torch.testing.assert_close(there.scores.values_Rhw, here.scores.values_Rhw, rtol=1e-4, atol=1e-5)
+    assert (there.background_Bhw is None) == (here.background_Bhw is None)
+    if here.background_Bhw is not None:
+        torch.testing.assert_close(there.background_Bhw, here.background_Bhw, rtol=1e-4, atol=1e-5)
+
+
+def test_labels_from_a_grid_equal_those_of_the_cpu() -> None:
+    torch.manual_seed(0)
+    log_Chw = (4 * torch.randn(9, 20, 30)).log_softmax(dim=0)
+    here, there = labels_from_grid(log_Chw, (333, 517)), labels_from_grid(log_Chw.cuda(), (333, 517))
+    assert there.is_cuda
+    assert (there.cpu() != here).float().mean() < 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +155,7 @@ def reading(tiny_config: Any, amp: str, device: torch.device) -> Config:
         run__workers=2,
         maps__scales=[48, 32],
         maps__flip=True,
-        run__batch_pixels=6 * 48**2,
+        maps__batch_size=6,
         predict__scales=[48, 32],
         predict__flip=True,
     )
@@ -167,15 +176,15 @@ def test_pseudo_labels_equal_those_of_the_cpu(
     network = outspoken(small_network(decoder=heard))
     together: list[int] = []
 
-    def counted(images_B3HW: Tensor, *others: Any) -> tuple[Tensor, Tensor | None]:
+    def counted(images_B3HW: Tensor, *others: Any, **options: Any) -> Refined:
         together.append(len(images_B3HW))
-        return refine_to_image(images_B3HW, *others)
+        return refine_scores(images_B3HW, *others, **options)
 
     for device, kind in ((CPU, "none"), (CUDA, amp)):
         config, out = reading(tiny_config, kind, device), tmp_path / device.type
         together.clear()
         with monkeypatch.context() as watched:
-            watched.setattr("wsss.inference.labelling.refine_to_image", counted)
+            watched.setattr("wsss.inference.labelling.refine_scores", counted)
             make_pseudo_labels(network, two_sizes, out, config, Silent(), device=device, checkpoint_sha256="f00d")
         assert sum(together) == 16
         assert (max(together) > 1) == (device == CUDA)

@@ -9,16 +9,30 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from wsss.data.masks import IGNORE_INDEX
-from wsss.labels.agreement import Confidence, joint_probabilities, with_background
+from wsss.labels.agreement import Confidence, joint_probabilities, split_background, with_background
 from wsss.labels.completion import BackgroundBand, PowerBackground, complete_labels
+from wsss.maps.present import PresentMaps
 
 BAND = BackgroundBand(low=0.4, high=0.6)
+
+
+def dense_joint(
+    scores_BKHW: Tensor,
+    present_BK: Tensor,
+    opinion_BCHW: Tensor,
+    rule: PowerBackground | BackgroundBand,
+    softness: float,
+) -> Tensor:
+    """(B, C, H, W) of dense inputs."""
+    scores = PresentMaps.from_dense(scores_BKHW, present_BK)
+    decoder = PresentMaps.from_dense(opinion_BCHW, with_background(present_BK))
+    return joint_probabilities(scores, decoder, rule, softness).dense()
 
 
 def joint(scores: list[list[float]], opinion: list[list[float]], present: list[bool]) -> Tensor:
     """(C, pixels) of one image; rows are classes (opinion: the background first), columns the pixels of one line."""
     scores_BKHW, opinion_BCHW = torch.tensor(scores)[None, :, None], torch.tensor(opinion)[None, :, None]
-    return joint_probabilities(scores_BKHW, torch.tensor([present]), opinion_BCHW, BAND, 0.1)[0, :, 0]
+    return dense_joint(scores_BKHW, torch.tensor([present]), opinion_BCHW, BAND, 0.1)[0, :, 0]
 
 
 def test_the_geometric_mean_by_hand() -> None:
@@ -52,10 +66,10 @@ def test_each_image_has_its_own_tags() -> None:
     torch.manual_seed(0)
     scores_BKHW, opinion_BCHW = torch.rand(2, 2, 3, 4), torch.randn(2, 3, 3, 4).softmax(dim=1)
     present_BK = torch.tensor([[True, False], [True, True]])
-    both = joint_probabilities(scores_BKHW, present_BK, opinion_BCHW, BAND, 0.1)
+    both = dense_joint(scores_BKHW, present_BK, opinion_BCHW, BAND, 0.1)
     for i in range(2):
         one = slice(i, i + 1)
-        alone = joint_probabilities(scores_BKHW[one], present_BK[one], opinion_BCHW[one], BAND, 0.1)
+        alone = dense_joint(scores_BKHW[one], present_BK[one], opinion_BCHW[one], BAND, 0.1)
         torch.testing.assert_close(both[one], alone)
     assert with_background(present_BK).tolist() == [[True, True, False], [True, True, True]]
 
@@ -77,21 +91,22 @@ def test_it_is_the_formula_over_all_classes(seed: int, images: int, classes: int
     maps_BCHW = shares(torch.cat([BAND.score(best_B1HW), scores_BKHW], dim=1) / 0.1)
     heard_BCHW = shares(opinion_BCHW.clamp(min=1e-4).log())
     expected_BCHW = shares((maps_BCHW.clamp(min=1e-4) * heard_BCHW.clamp(min=1e-4)).sqrt().log())
-    joint_BCHW = joint_probabilities(scores_BKHW, present_BK, opinion_BCHW, BAND, 0.1)
+    joint_BCHW = dense_joint(scores_BKHW, present_BK, opinion_BCHW, BAND, 0.1)
     torch.testing.assert_close(joint_BCHW.double(), expected_BCHW, atol=1e-6, rtol=1e-5)
 
 
 def test_the_power_rule_sets_its_own_background_against_the_classes() -> None:
     scores_BKHW, opinion_BCHW = torch.tensor([[[[0.01, 0.9]]]]), torch.full((1, 2, 1, 2), 0.5)
     rule = PowerBackground(exponent=32)
-    joint_BCHW = joint_probabilities(scores_BKHW, torch.tensor([[True]]), opinion_BCHW, rule, 0.1)
+    joint_BCHW = dense_joint(scores_BKHW, torch.tensor([[True]]), opinion_BCHW, rule, 0.1)
     assert joint_BCHW.argmax(dim=1).tolist() == [[[0, 1]]]
 
 
 def test_the_likeliest_wins_where_it_is_likely_enough() -> None:
     scores_KHW = torch.tensor([[[0.1, 0.45, 0.7]], [[0.2, 0.15, 0.1]]])
-    rule = Confidence(torch.tensor([[0.7, 0.4, 0.2]]), 0.6)
-    label_HW = complete_labels(scores_KHW, torch.tensor([True, True]), background=rule, opening=0)
+    scores = PresentMaps.of(scores_KHW, torch.tensor([[True, True]]))
+    background_1HW = torch.tensor([[[0.7, 0.4, 0.2]]])
+    (label_HW,) = complete_labels(scores, (1, 3), background=Confidence(0.6), background_Bhw=background_1HW, opening=0)
     assert label_HW.tolist() == [[0, IGNORE_INDEX, 1]]
     assert label_HW.dtype == torch.uint8
 
@@ -104,7 +119,11 @@ def test_a_certain_decoder_never_yields_nan_and_probabilities_sum_to_one(seed: i
     present_K = torch.rand(classes, generator=generator) < 0.5
     opinion_CHW = torch.zeros(classes + 1, 3, 4)
     opinion_CHW[int(torch.randint(classes + 1, (), generator=generator))] = 1.0
-    joint_CHW = joint_probabilities(scores_KHW[None], present_K[None], opinion_CHW[None], BAND, 0.1)[0]
+    joint_CHW = dense_joint(scores_KHW[None], present_K[None], opinion_CHW[None], BAND, 0.1)[0]
     torch.testing.assert_close(joint_CHW.sum(dim=0), torch.ones(3, 4))
-    label_HW = complete_labels(joint_CHW[1:], present_K, background=Confidence(joint_CHW[0], 0.6), opening=0)
+    joint = PresentMaps.from_dense(joint_CHW[None], with_background(present_K[None]))
+    background_1HW, scores = split_background(joint)
+    assert torch.equal(background_1HW[0], joint_CHW[0])
+    assert torch.equal(scores.dense()[0], joint_CHW[1:])
+    (label_HW,) = complete_labels(scores, (3, 4), background=Confidence(0.6), background_Bhw=background_1HW, opening=0)
     assert set(label_HW.unique().tolist()) <= {0, IGNORE_INDEX, *(present_K.nonzero().flatten() + 1).tolist()}

@@ -1,5 +1,7 @@
 """Label completion: rules on a few pixels, the whole against a readable one, the opening against OpenCV."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsss.data.masks import IGNORE_INDEX
-from wsss.labels.completion import BackgroundBand, PowerBackground, complete_labels, opened
+from wsss.labels.completion import Background, BackgroundBand, PowerBackground, complete_labels, opened, remove_speckles
+from wsss.maps.present import PresentMaps
 
 POWER = PowerBackground()
 
@@ -24,17 +27,35 @@ def present(*flags: int) -> Tensor:
     return torch.tensor(flags, dtype=torch.bool)
 
 
+def completed(
+    scores_KHW: Tensor,
+    present_K: Tensor,
+    *,
+    background: Background,
+    saliency_HW: Tensor | None = None,
+    **settings: Any,
+) -> Tensor:
+    """The label map (H, W) of one image."""
+    return complete_labels(
+        PresentMaps.from_dense(scores_KHW[None], present_K[None]),
+        (scores_KHW.shape[1], scores_KHW.shape[2]),
+        background=background,
+        saliency_BHW=None if saliency_HW is None else saliency_HW[None],
+        **settings,
+    )[0]
+
+
 def test_power_background_wins_up_to_its_crossing() -> None:
     """0.07 meets (1 - 0.07)^32 = 0.098; 0.08 meets 0.069."""
     scores_KHW = row([0.0, 0.07, 0.08, 0.3], [0.0, 0.02, 0.01, 0.9])
-    label_HW = complete_labels(scores_KHW, present(1, 1), background=POWER, opening=0)
+    label_HW = completed(scores_KHW, present(1, 1), background=POWER, opening=0)
     assert label_HW.dtype == torch.uint8
     assert label_HW.tolist() == [[0, 0, 1, 2]]
 
 
 def test_exponent_moves_the_crossing() -> None:
     scores_KHW = row([0.49, 0.5, 0.51])
-    label_HW = complete_labels(scores_KHW, present(1), background=PowerBackground(exponent=1.0), opening=0)
+    label_HW = completed(scores_KHW, present(1), background=PowerBackground(exponent=1.0), opening=0)
     assert label_HW.tolist() == [[0, 0, 1]]
 
 
@@ -45,14 +66,14 @@ def test_power_background_score_by_hand() -> None:
 def test_band_by_hand() -> None:
     scores_KHW = row([0.1, 0.25, 0.3, 0.55, 0.6], [0.2, 0.1, 0.5, 0.1, 0.9])
     band = BackgroundBand(low=0.25, high=0.55)
-    label_HW = complete_labels(scores_KHW, present(1, 1), background=band, opening=1)
+    label_HW = completed(scores_KHW, present(1, 1), background=band, opening=1)
     assert label_HW.tolist() == [[0, 0, IGNORE_INDEX, IGNORE_INDEX, 2]]
 
 
 def test_absent_classes_never_win() -> None:
     scores_KHW = row([1.0, 0.9], [0.5, 0.0], [float("nan"), 1.0])
     for background in (POWER, BackgroundBand(low=0.2, high=0.4)):
-        label_HW = complete_labels(scores_KHW, present(0, 1, 0), background=background, opening=0)
+        label_HW = completed(scores_KHW, present(0, 1, 0), background=background, opening=0)
         assert label_HW.tolist() == [[2, 0]]
 
 
@@ -60,11 +81,11 @@ def test_saliency_masks_by_hand() -> None:
     """Salient: class stays, the rest is unknown. Not salient: background. Nothing mined at quantile 1."""
     scores_KHW = row([0.9, 0.01, 0.9, 0.01])
     saliency_HW = torch.tensor([[0.8, 0.6, 0.5, 0.1]])
-    label_HW = complete_labels(
+    label_HW = completed(
         scores_KHW, present(1), background=POWER, saliency_HW=saliency_HW, mining_quantile=1.0, opening=0
     )
     assert label_HW.tolist() == [[1, IGNORE_INDEX, 0, 0]]
-    label_HW = complete_labels(
+    label_HW = completed(
         scores_KHW,
         present(1),
         background=BackgroundBand(low=0.1, high=0.95),
@@ -80,7 +101,7 @@ def test_mining_by_hand() -> None:
     """Medians of the positive scores are 0.5 and 0.4, zeros not counted; the last pixel is claimed twice."""
     scores_KHW = row([0.0, 0.1, 0.5, 0.6, 0.0, 0.7], [0.0, 0.0, 0.0, 0.3, 0.4, 0.8])
     saliency_HW = torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.0, 0.0]])
-    label_HW = complete_labels(
+    label_HW = completed(
         scores_KHW, present(1, 1), background=POWER, saliency_HW=saliency_HW, mining_quantile=0.5, opening=0
     )
     assert label_HW.tolist() == [[0, 0, 0, 1, 0, IGNORE_INDEX]]
@@ -90,7 +111,7 @@ def test_mining_leaves_salient_pixels_alone() -> None:
     """Both classes are strong at the first two pixels; the salient one keeps its strongest."""
     scores_KHW = row([0.9, 0.9, 0.1, 0.1], [0.8, 0.8, 0.1, 0.1])
     saliency_HW = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
-    label_HW = complete_labels(
+    label_HW = completed(
         scores_KHW, present(1, 1), background=POWER, saliency_HW=saliency_HW, mining_quantile=0.5, opening=0
     )
     assert label_HW.tolist() == [[1, IGNORE_INDEX, 0, 0]]
@@ -101,7 +122,7 @@ def test_conflict_of_three_and_class_254() -> None:
     scores_KHW[[3, 100, 252], 0, 0] = 0.9
     scores_KHW[[3, 100, 252, 253], 0, 1] = 0.1
     scores_KHW[253, 0, 2] = 0.9
-    label_HW = complete_labels(
+    label_HW = completed(
         scores_KHW,
         scores_KHW.amax(dim=(1, 2)) > 0,
         background=POWER,
@@ -117,9 +138,9 @@ def test_nothing_seen_is_all_background(flags: tuple[int, int]) -> None:
     scores_KHW = torch.zeros(2, 1, 3)
     saliency_HW = torch.tensor([[0.9, 0.2, 0.9]])
     for background in (POWER, BackgroundBand()):
-        alone_HW = complete_labels(scores_KHW, present(*flags), background=background)
+        alone_HW = completed(scores_KHW, present(*flags), background=background)
         assert alone_HW.tolist() == [[0, 0, 0]]
-        label_HW = complete_labels(scores_KHW, present(*flags), background=background, saliency_HW=saliency_HW)
+        label_HW = completed(scores_KHW, present(*flags), background=background, saliency_HW=saliency_HW)
         assert label_HW.tolist() == [[IGNORE_INDEX, 0, IGNORE_INDEX]]
 
 
@@ -130,7 +151,7 @@ def test_speckles_become_background_and_ignored_pixels_stay() -> None:
     scores_KHW[1, 1:3, 2] = 1.0
     scores_KHW[0, 2, 3] = 1.0
     scores_KHW[0, 2, 4] = 0.4
-    label_HW = complete_labels(scores_KHW, present(1, 1), background=BackgroundBand(low=0.2, high=0.5), opening=2)
+    label_HW = completed(scores_KHW, present(1, 1), background=BackgroundBand(low=0.2, high=0.5), opening=2)
     assert label_HW.tolist() == [
         [0, 0, 0, 0, 0, 0],
         [0, 1, 2, 0, 0, 0],
@@ -178,7 +199,7 @@ def test_equals_the_readable_version(flags: list[bool], rows: int, columns: int,
     generator = np.random.default_rng(seed)
     scores_KHW = (generator.integers(0, 9, (len(flags), rows, columns)) / 8).astype(np.float32)
     saliency_HW = generator.random((rows, columns)).astype(np.float32)
-    label_HW = complete_labels(
+    label_HW = completed(
         torch.from_numpy(scores_KHW),
         torch.tensor(flags),
         background=POWER,
@@ -213,7 +234,7 @@ def test_opening_equals_opencv_with_the_square_mirrored(seed: int, rows: int, co
     eroded_HW = cv2.erode(mask_HW, square)
     last = size - 1 - size // 2
     expected_HW = cv2.dilate(eroded_HW, square, anchor=(last, last))
-    opened_HW = opened(torch.from_numpy(mask_HW).bool(), size).numpy()
+    opened_HW = opened(torch.from_numpy(mask_HW).bool()[None], size)[0].numpy()
     assert np.array_equal(opened_HW, expected_HW.astype(bool))
     if size % 2 == 1:
         assert np.array_equal(opened_HW, cv2.morphologyEx(mask_HW, cv2.MORPH_OPEN, square).astype(bool))
@@ -223,7 +244,7 @@ def test_opening_of_even_size_is_opencv_moved_back_by_one_pixel() -> None:
     mask_HW = random_mask(3, 60, 80, 10)
     mask_HW[:12], mask_HW[-12:], mask_HW[:, :12], mask_HW[:, -12:] = 0, 0, 0, 0
     shifted_HW = cv2.morphologyEx(mask_HW, cv2.MORPH_OPEN, np.ones((10, 10), dtype=np.uint8))
-    opened_HW = opened(torch.from_numpy(mask_HW).bool(), 10).numpy()
+    opened_HW = opened(torch.from_numpy(mask_HW).bool()[None], 10)[0].numpy()
     assert opened_HW.any()
     assert np.array_equal(opened_HW[:-1, :-1], shifted_HW[1:, 1:].astype(bool))
 
@@ -231,17 +252,27 @@ def test_opening_of_even_size_is_opencv_moved_back_by_one_pixel() -> None:
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 999), size=st.integers(1, 11))
 def test_opening_removes_only_and_once(seed: int, size: int) -> None:
-    mask_HW = torch.from_numpy(random_mask(seed, 30, 25, size)).bool()
+    mask_HW = torch.from_numpy(random_mask(seed, 30, 25, size)).bool()[None]
     opened_HW = opened(mask_HW, size)
     assert not (opened_HW & ~mask_HW).any()
     assert torch.equal(opened(opened_HW, size), opened_HW)
 
 
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 999), size=st.sampled_from([2, 5, 10]), rows=st.integers(1, 60))
+def test_speckles_of_bands_are_those_of_the_whole(seed: int, size: int, rows: int) -> None:
+    label_BHW = torch.from_numpy(np.stack([random_mask(seed + i, rows, 25, size) for i in range(2)]))
+    whole_BHW = label_BHW.masked_fill((label_BHW > 0) & ~opened(label_BHW > 0, size), 0)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("wsss.labels.completion.BAND_VALUES", 1)  # bands of as many rows as the square has
+        assert torch.equal(remove_speckles(label_BHW, size), whole_BHW)
+
+
 def test_half_precision_scores_under_autocast() -> None:
     scores_KHW = torch.rand(2, 12, 15, generator=torch.Generator().manual_seed(0)).bfloat16()
-    expected_HW = complete_labels(scores_KHW.float(), present(1, 1), background=POWER, opening=2)
+    expected_HW = completed(scores_KHW.float(), present(1, 1), background=POWER, opening=2)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        label_HW = complete_labels(scores_KHW, present(1, 1), background=POWER, opening=2)
+        label_HW = completed(scores_KHW, present(1, 1), background=POWER, opening=2)
     assert torch.equal(label_HW, expected_HW)
 
 
@@ -251,8 +282,8 @@ def test_cuda_agrees_with_the_cpu() -> None:
     generator = torch.Generator().manual_seed(0)
     scores_KHW = torch.rand(3, 40, 50, generator=generator)
     saliency_HW = torch.rand(40, 50, generator=generator)
-    expected_HW = complete_labels(scores_KHW, present(1, 0, 1), background=POWER, saliency_HW=saliency_HW, opening=2)
-    label_HW = complete_labels(
+    expected_HW = completed(scores_KHW, present(1, 0, 1), background=POWER, saliency_HW=saliency_HW, opening=2)
+    label_HW = completed(
         scores_KHW.cuda(),
         present(1, 0, 1).cuda(),
         background=POWER,

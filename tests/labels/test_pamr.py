@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from typing import Any
 
 import pytest
 import torch
@@ -9,9 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from wsss.labels.pamr import pamr, pamr_affinity, pamr_apply
+from wsss.labels.pamr import pamr as refine_present
+from wsss.labels.pamr import pamr_affinity, pamr_apply
+from wsss.maps.present import PresentMaps
 
 RING = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
+
+
+def pamr(images_B3HW: Tensor, maps_BKHW: Tensor, present_BK: Tensor | None = None, **settings: Any) -> Tensor:
+    """Of dense maps; (B, K, H, W), absent classes 0."""
+    if present_BK is None:
+        present_BK = torch.ones(maps_BKHW.shape[:2], dtype=torch.bool)
+    return refine_present(images_B3HW, PresentMaps.from_dense(maps_BKHW, present_BK), **settings).dense()
 
 
 def random_batch(batch: int, classes: int, rows: int, columns: int, seed: int = 0) -> tuple[Tensor, Tensor]:

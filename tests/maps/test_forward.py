@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from wsss.config import Method
 from wsss.maps.generate import forward_with_maps, frozen, multiscale_scores, read_maps
 from wsss.maps.recorder import MapSettings, Recorder
-from wsss.models.averaged import LabelProbabilities, label_probabilities
+from wsss.models.averaged import LabelProbabilities, decoder_grid, log_label_probabilities
 from wsss.models.network import Network
 
 CLASSES = ("a", "b", "c")
@@ -31,7 +31,7 @@ def network(small_network: Callable[..., Network]) -> Network:
 def test_groups_change_neither_features_nor_gradients(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wsss.maps.passes.PASS_OVERHEAD", {"cpu": 0.1})
     images = torch.rand(5, 3, 24, 40)
-    features, logits_BK, maps_BKhw = forward_with_maps(
+    features, logits_BK, maps = forward_with_maps(
         network, images, PRESENT, MapSettings(spread=1), taps=True, keep_graph=True
     )
     plain = network.features(images, taps=True)
@@ -39,8 +39,8 @@ def test_groups_change_neither_features_nor_gradients(network: Network, monkeypa
     for (ours, token), (theirs, other) in zip(features.taps, plain.taps, strict=True):
         torch.testing.assert_close(ours, theirs)
         torch.testing.assert_close(token, other)
-    assert not maps_BKhw.requires_grad
-    assert (maps_BKhw.amax(dim=(2, 3)) > 0).equal(PRESENT)
+    assert not maps.values_Rhw.requires_grad
+    assert (maps.dense().amax(dim=(2, 3)) > 0).equal(PRESENT)
 
     def gradients(features: Any, logits_BK: torch.Tensor) -> tuple[torch.Tensor, ...]:
         loss = network.decode(features, (24, 40)).square().mean() + logits_BK.square().mean()
@@ -82,31 +82,31 @@ def test_blocks_below_the_start_are_kept_for_spreading_alone(network: Network) -
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_the_decoder_speaks_in_the_same_passes(network: Network, flip: bool) -> None:
-    scales, sizes = [torch.rand(5, 3, 24, 40), torch.rand(5, 3, 32, 48)], [(20 + i, 31) for i in range(5)]
+def test_the_decoder_runs_in_the_same_passes(network: Network, flip: bool) -> None:
+    scales = [torch.rand(5, 3, 24, 40), torch.rand(5, 3, 32, 48)]
     reading = MapSettings(start_layer=2)
-    channels = [[0, *(PRESENT[i].nonzero().flatten() + 1).tolist()] for i in range(5)]
-    opinion = LabelProbabilities(sizes, channels)
+    decoder = LabelProbabilities(decoder_grid(network, scales))
     passes = []
     network.backbone.register_forward_hook(lambda *arguments: passes.append(arguments))
-    _, scores_BKhw = multiscale_scores(network, scales, PRESENT, reading, flip=flip, opinion=opinion)
-    heard, ours = len(passes), opinion.mean()
-    assert not any(opinion_CHW.requires_grad for opinion_CHW in ours)
-    torch.testing.assert_close(scores_BKhw, multiscale_scores(network, scales, PRESENT, reading, flip=flip)[1])
-    assert len(passes) == 2 * heard
-    theirs = label_probabilities(network, scales, sizes, flip=flip)
-    assert max(float(opinion_CHW.std()) for opinion_CHW in theirs) > 0.01
-    for opinion_CHW, every_CHW, kept in zip(ours, theirs, channels, strict=True):
-        torch.testing.assert_close(opinion_CHW, every_CHW[kept])
+    _, scores = multiscale_scores(network, scales, PRESENT, reading, flip=flip, decoder=decoder)
+    count, ours_BChw = len(passes), decoder.log_mean()
+    assert not ours_BChw.requires_grad
+    alone = multiscale_scores(network, scales, PRESENT, reading, flip=flip)[1]
+    torch.testing.assert_close(scores.values_Rhw, alone.values_Rhw)
+    assert len(passes) == 2 * count
+    theirs_BChw = log_label_probabilities(network, scales, flip=flip)
+    assert float(theirs_BChw.exp().std()) > 0.01
+    torch.testing.assert_close(ours_BChw, theirs_BChw)
 
 
 def test_the_mean_of_two_passes_by_hand() -> None:
-    mean = LabelProbabilities([(1, 2)])
+    mean = LabelProbabilities((1, 2))
     scores_12HW = torch.tensor([[[[0.0, 1.0]], [[0.0, -1.0]]]])
     mean.add(scores_12HW)
+    torch.testing.assert_close(mean.log_mean(), scores_12HW.log_softmax(dim=1))
     mean.add(scores_12HW, mirrored=True)
     expected = (0.5 + F.softmax(torch.tensor([1.0, -1.0]), dim=0)) / 2
-    torch.testing.assert_close(mean.mean()[0], expected[:, None, None].expand(2, 1, 2))
+    torch.testing.assert_close(mean.log_mean().exp()[0], expected[:, None, None].expand(2, 1, 2))
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
@@ -118,11 +118,11 @@ def test_what_autocast_recorded_is_read_in_float32(network: Network, method: Met
             features = network.features(torch.rand(5, 3, 24, 40))
             logits_BK = network.readout(features)
         assert logits_BK.dtype == kind
-        inside = recorder.maps(features, logits_BK, PRESENT, keep_graph=True)
+        inside = recorder.maps(features, logits_BK, PRESENT, keep_graph=True).values_Rhw
         assert torch.is_autocast_enabled("cpu")
-    outside = recorder.maps(features, logits_BK, PRESENT)
+    outside = recorder.maps(features, logits_BK, PRESENT).values_Rhw
     assert inside.dtype == torch.float32
-    assert inside[PRESENT].amax(dim=(1, 2)).min() > 0
+    assert inside.amax(dim=(1, 2)).min() > 0
     torch.testing.assert_close(inside, outside, rtol=1e-5, atol=0)
 
 
@@ -133,7 +133,7 @@ def test_cams_of_autocast_are_picked_as_they_are(network: Network) -> None:
             features = network.features(torch.rand(5, 3, 24, 40))
             logits_BK = network.readout(features)
         expected = network.readout.cam(features).float().relu() * PRESENT[:, :, None, None]
-        assert torch.equal(recorder.maps(features, logits_BK, PRESENT), expected)
+        assert torch.equal(recorder.maps(features, logits_BK, PRESENT).dense(), expected)
 
 
 def test_gradients_of_1e_8_survive_fp16(network: Network) -> None:

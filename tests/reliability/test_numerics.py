@@ -23,8 +23,9 @@ from wsss.data.scenes import SceneSettings, write_scenes
 from wsss.inference.labelling import make_pseudo_labels
 from wsss.labels.completion import PowerBackground
 from wsss.labels.pamr import pamr
-from wsss.labels.recipe import complete, refine, refine_to_image
+from wsss.labels.recipe import Refined, complete, refine_scores
 from wsss.maps.generate import multiscale_scores
+from wsss.maps.present import PresentMaps
 from wsss.maps.recorder import MapSettings
 from wsss.maps.scores import normalise_scores
 from wsss.reporting import Silent
@@ -81,7 +82,9 @@ def test_class_maps(
     """Of images of one patch and of one colour, with all tags or none."""
     network = small_network(classes=("bee", "fly", "ant"), decoder=False, depth=2)
     maps = MapSettings(method=method, start_layer=0, spread=int(spread), gamma=0.5)
-    _, scores_BKhw = multiscale_scores(network, [image(kind, *size)[None]], torch.tensor([present]), maps, flip=True)
+    present_BK = torch.tensor([present])
+    _, scores = multiscale_scores(network, [image(kind, *size)[None]], present_BK, maps, flip=True)
+    scores_BKhw = scores.dense()
     assert finite(scores_BKhw)
     assert ((scores_BKhw >= 0) & (scores_BKhw <= 1)).all()
     assert not scores_BKhw[:, ~torch.tensor(present)].any()
@@ -104,38 +107,30 @@ def test_from_scores_to_labels(
     present_K, image_3HW = torch.tensor(present), image(kind, *size)
     scores_KHW = scores(level, 3, *size)
     section = LabelsSection(background=background, pamr_iterations=3, pamr_stride=stride, opening=2)
-    normalised_KHW = normalise_scores(scores_KHW[None], present_K[None])[0]
-    refined_KHW = refine(image_3HW[None], scores_KHW[None], present_K[None], section)[0]
-    found: list[tuple[Tensor, Tensor | None]] = [(normalised_KHW, None), (refined_KHW, None)]
-    for opinion_CHW in (None, torch.zeros(4, *size), torch.softmax(torch.randn(4, *size) * 100, dim=0)):
-        opinion_BCHW = None if opinion_CHW is None else opinion_CHW[None]
-        refined_BKHW, background_BHW = refine_to_image(
-            image_3HW[None], scores(level, 3, 2, 1)[None], present_K[None], section, opinion_BCHW
-        )
-        found.append((refined_BKHW[0], None if background_BHW is None else background_BHW[0]))
-    for maps_KHW, background_HW in found:
-        for values in (maps_KHW, background_HW):
-            if values is not None:
+    maps = PresentMaps.from_dense(scores_KHW[None], present_K[None])
+    coarse = PresentMaps.from_dense(scores(level, 3, 2, 1)[None], present_K[None])
+    found = [Refined(normalise_scores(maps), None, 2), refine_scores(image_3HW[None], maps, section)]
+    for logits_CHW in (None, torch.zeros(4, *size), torch.randn(4, *size) * 100):
+        log_BCHW = None if logits_CHW is None else logits_CHW[None].log_softmax(dim=1)
+        found.append(refine_scores(image_3HW[None], coarse, section, log_probabilities_BChw=log_BCHW))
+    for refined in found:
+        for values in (refined.scores.values_Rhw, refined.background_Bhw):
+            if values is not None and values.numel():
                 assert finite(values)
                 assert values.min() >= 0
                 assert values.max() <= 1 + 1e-5
-        for saliency_HW in (None, torch.zeros(size), torch.ones(size)):
-            label_HW = complete(maps_KHW, present_K, section, saliency_HW=saliency_HW, background_HW=background_HW)
+        for saliency_BHW in (None, torch.zeros(1, *size), torch.ones(1, *size)):
+            label_BHW = complete(refined, size, section, saliency_BHW=saliency_BHW)
             allowed = {0, IGNORE_INDEX, *(k + 1 for k in range(3) if present[k])}
-            assert {*np.unique(label_HW).tolist()} <= allowed
+            assert {*np.unique(label_BHW).tolist()} <= allowed
 
 
 @EXAMPLES
 @given(sizes, st.sampled_from(IMAGES), st.sampled_from(SCORES))
 def test_pamr_keeps_scores_in_their_range(size: tuple[int, int], kind: str, level: str) -> None:
     scores_BKHW = scores(level, 2, *size)[None]
-    refined_BKHW = pamr(
-        image(kind, *size)[None],
-        scores_BKHW,
-        torch.ones(1, 2, dtype=torch.bool),
-        iterations=4,
-        dilations=(1, 2, 30),
-    )
+    maps = PresentMaps.from_dense(scores_BKHW, torch.ones(1, 2, dtype=torch.bool))
+    refined_BKHW = pamr(image(kind, *size)[None], maps, iterations=4, dilations=(1, 2, 30)).dense()
     assert finite(refined_BKHW)
     assert refined_BKHW.min() >= scores_BKHW.min() - 1e-5
     assert refined_BKHW.max() <= scores_BKHW.max() + 1e-5
@@ -211,9 +206,7 @@ def test_labels_do_not_depend_on_batches_or_workers(
     network = small_network(decoder=decoder)
     first: dict[str, np.ndarray[Any, Any]] = {}
     for batch_size, workers in ((1, 0), (3, 0), (8, 2)):
-        config = tiny_config(
-            run__batch_pixels=batch_size * 48**2, run__workers=workers, maps__scales=[32, 48], maps__flip=True
-        )
+        config = tiny_config(maps__batch_size=batch_size, run__workers=workers, maps__scales=[32, 48], maps__flip=True)
         labels = made(tmp_path / "out", network, config, shapes)
         shutil.rmtree(tmp_path / "out")
         first = first or labels

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from wsss.config import Config
 from wsss.data.masks import IGNORE_INDEX
-from wsss.labels.recipe import complete, refine_to_image
+from wsss.labels.recipe import label_images
 from wsss.maps.generate import class_maps
+from wsss.maps.present import PresentMaps
 from wsss.maps.recorder import MapSettings, Recorder
 from wsss.maps.scores import normalise_scores
 from wsss.models.network import Network
@@ -53,13 +54,8 @@ def separate_labels(network: Network, batch: dict[str, Tensor], config: Config) 
     """Pseudo labels the way ``make-pseudo`` makes them, from a forward pass of their own."""
     maps = config.maps
     _, maps_BKhw = class_maps(network, batch["image"], PRESENT, method=maps.method, start_layer=maps.start_layer)
-    scores_BKhw = normalise_scores(maps_BKhw, PRESENT)
-    refined_BKHW, _ = refine_to_image(batch["image"], scores_BKhw, PRESENT, config.labels)
-    labels = [
-        complete(scores_KHW, present_K, config.labels)
-        for scores_KHW, present_K in zip(refined_BKHW, PRESENT, strict=True)
-    ]
-    return torch.stack(labels)
+    scores = normalise_scores(PresentMaps.from_dense(maps_BKhw, PRESENT))
+    return label_images(batch["image"], scores, (batch["image"].shape[2], batch["image"].shape[3]), config.labels)
 
 
 @pytest.mark.parametrize("method", ["getam", "attention-gradient", "gradcam", "cam", "attention"])
@@ -96,8 +92,8 @@ def test_the_labels_of_a_step_are_those_of_make_pseudo(
     with Recorder(network, MapSettings.of(config.maps)) as recorder:
         features = network.features(batch["image"], taps=True)
         logits_BK = network.readout(features)
-    maps_BKhw = recorder.maps(features, logits_BK, PRESENT, keep_graph=True)
-    label_BHW = task.pseudo_labels(network, features, maps_BKhw, batch)
+    maps = recorder.maps(features, logits_BK, PRESENT, keep_graph=True)
+    label_BHW = task.pseudo_labels(network, features, maps, batch)
     assert label_BHW.dtype == torch.uint8
     assert label_BHW.shape == (3, *size)
     assert not label_BHW.requires_grad
@@ -122,7 +118,8 @@ def test_saliency_reaches_the_labels_and_the_loss(tiny_config: Any, small_networ
     saliency[:, :16] = 255
     _, maps_BKhw = class_maps(network, batch["image"], PRESENT)
     features = network.features(batch["image"], taps=True)
-    label_BHW = task.pseudo_labels(network, features, maps_BKhw, {**batch, "saliency": saliency})
+    maps = PresentMaps.from_dense(maps_BKhw, PRESENT)
+    label_BHW = task.pseudo_labels(network, features, maps, {**batch, "saliency": saliency})
     assert (label_BHW[:, 16:] == 0).all()  # not salient, nothing above the largest score to mine
     assert (label_BHW[2, :16] == IGNORE_INDEX).all()  # salient, but of no class
     losses = task.losses(network, {**batch, "saliency": saliency}, 0, 10)
@@ -229,4 +226,4 @@ def test_labels_hear_the_teacher_and_not_the_student(
     assert before is None
     assert after is not None
     assert not after.requires_grad
-    torch.testing.assert_close(after, teacher(batch["image"])[1].softmax(dim=1).detach())
+    torch.testing.assert_close(after, teacher(batch["image"])[1].detach())

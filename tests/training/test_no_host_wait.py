@@ -21,9 +21,9 @@ from torch.utils._pytree import tree_leaves
 
 from wsss.data.augment import TrainingImages
 from wsss.data.dataset import open_data
-from wsss.data.records import Record, TaggedSet
 from wsss.data.scaled import ScaledBatch, equal_sizes
-from wsss.inference.labelling import MANY_PIXELS, Maker, Wanted, labels_section
+from wsss.inference.labeller import Labeller
+from wsss.inference.labelling import MANY_PIXELS
 from wsss.models.checkpoint import build_from
 from wsss.models.network import Network
 from wsss.reporting import Silent
@@ -182,18 +182,17 @@ def test_labels_from_disk(loop_of: Callable[..., Loop], layers: tuple[str, ...])
 def test_pseudo_labels_up_to_their_way_back(
     tmp_path: Path, small_network: Callable[..., Network], tiny_config: Any, hears: bool
 ) -> None:
-    """What make-pseudo does on the device: scales, flips, the decoder's opinion, then the refinement of each group."""
+    """What make-pseudo does on the device: scales, flips, the decoder's probabilities, the refinement of each group."""
     network, config = small_network(depth=2, decoder=hears).to(META), tiny_config(maps__flip=True, **SHORT)
-    records = [Record(name=f"{i}", image=tmp_path, tags=tags) for i, tags in enumerate([(0,), (0, 1), (), (1,)])]
-    images = [torch.zeros(*size, 3, dtype=torch.uint8) for size in ((30, 41), (31, 40), (31, 40), (31, 40))]
+    present_BK = torch.tensor([[True, False], [True, True], [False, False], [False, True]])
+    sizes = [(30, 41), (31, 40), (31, 40), (31, 40)]
+    images = [torch.zeros(*size, 3, dtype=torch.uint8) for size in sizes]
     scaled = [torch.zeros(4, 3, *size, dtype=torch.uint8) for size in ((32, 40), (48, 56))]
-    batch = ScaledBatch(records, images, scaled)
-    tagged = TaggedSet(root=tmp_path, split="train", classes=("bee", "ladybird"), records=tuple(records))
-    config = config.model_copy(update={"labels": labels_section(network, config.labels)})
-    maker = Maker(network, tagged, tmp_path, config, META, Wanted(), set(), ())
+    batch = ScaledBatch([], sizes, scaled, images)
+    labeller = Labeller(network, config, META)
     with NoWait():
-        scores_BKhw, opinions = maker._read(batch)
-        for group in equal_sizes(images, range(4), MANY_PIXELS):
-            maps_BSHW, background_BHW = maker._refine(batch, group, scores_BKhw, opinions)
-            assert maps_BSHW.is_meta
-            assert (background_BHW is not None) == hears
+        reading = labeller.read(batch.at_scales(META), present_BK)
+        for group in equal_sizes(sizes, range(4), MANY_PIXELS):
+            refined = labeller.refine([images[i] for i in group], sizes[group[0]], reading, group)
+            assert refined.scores.values_Rhw.is_meta
+            assert (refined.background_Bhw is not None) == hears

@@ -125,7 +125,7 @@ def refine_scores(
         order: whether maps and decoder are combined before or after the refinement.
     """
     size = (images_B3HW.shape[2], images_B3HW.shape[3])
-    scores = at_size(scores, size)
+    scores = scores.at_size(size)
     agreed = log_probabilities_BChw is not None
     opening = opening_of(section, order=order, agreed=agreed)
     if not agreed or order == "refine-then-agree":
@@ -138,14 +138,6 @@ def refine_scores(
         joint = follow_edges(images_B3HW, joint, section)
     background_Bhw, scores = split_background(joint)
     return Refined(scores, background_Bhw, opening)
-
-
-def at_size(scores: PresentMaps, size: tuple[int, int]) -> PresentMaps:
-    """Upsampled, bilinear, as ``F.interpolate`` does."""
-    if size == scores.size or len(scores.image_R) == 0:
-        return scores.with_values(scores.values_Rhw.float().expand(len(scores.image_R), *size))
-    values_1Rhw = scores.values_Rhw[None].float()
-    return scores.with_values(F.interpolate(values_1Rhw, size=size, mode="bilinear", align_corners=False)[0])
 
 
 def agree(scores: PresentMaps, log_probabilities_BChw: Tensor, section: LabelsSection) -> PresentMaps:
@@ -172,11 +164,11 @@ def follow_edges(images_B3HW: Tensor, maps: PresentMaps, section: LabelsSection)
     coarse = (max(1, round(size[0] / stride)), max(1, round(size[1] / stride)))
     refined = pamr(
         resized(images_B3HW, coarse),
-        maps.with_values(resized(maps.values_Rhw[None], coarse)[0]),
+        maps.at_size(coarse, antialias=True),
         iterations=section.pamr_iterations,
         dilations=strided(DILATIONS, stride),
     )
-    return refined.with_values(resized(refined.values_Rhw[None], size)[0])
+    return refined.at_size(size, antialias=True)
 
 
 def strided(dilations: Sequence[int], stride: int) -> tuple[int, ...]:
@@ -270,7 +262,7 @@ def _crf_label(
     2019, IRNet, section 4). Probabilities are used as they are, and nothing is ignored.
     """
     at = crf_size(*size, settings)
-    scores_Rhw = at_size(refined.scores, at).values_Rhw.cpu()
+    scores_Rhw = refined.scores.at_size(at).values_Rhw.cpu()
     best_hw = scores_Rhw.amax(dim=0) if len(scores_Rhw) else scores_Rhw.new_zeros(at)
     index_C = torch.cat([torch.zeros(1, dtype=torch.long), refined.scores.class_R + 1]).to(torch.uint8)
 

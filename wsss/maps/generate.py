@@ -17,7 +17,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from wsss.config import Coupling, Method, Rows
 from wsss.maps.passes import image_groups
@@ -197,14 +196,9 @@ def multiscale_scores(
         if decoder is not None:
             with torch.no_grad():
                 decoder.add(network.decode_grid(features), mirrored=mirrored)
-        scores = normalise_scores(maps.with_values(maps.values_Rhw.flip(2)) if mirrored else maps)
-        scores_Rhw = scores.values_Rhw
-        if scores.size != grid and len(scores_Rhw):
-            scores_Rhw = F.interpolate(scores_Rhw[None], size=grid, mode="bilinear", align_corners=False)[0]
-        elif scores.size != grid:
-            scores_Rhw = scores_Rhw.new_zeros(0, *grid)
+        scores = normalise_scores(maps.with_values(maps.values_Rhw.flip(2)) if mirrored else maps).at_size(grid)
         logits.append(logits_BK)
-        total = scores.with_values(scores_Rhw if total is None else total.values_Rhw + scores_Rhw)
+        total = scores if total is None else total.with_values(total.values_Rhw + scores.values_Rhw)
     assert total is not None
     return torch.stack(logits).mean(dim=0), normalise_scores(total)
 

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,21 @@ class PresentMaps:
     def to(self, device: torch.device | str) -> PresentMaps:
         """The same with its values on another device; waits for them where that is the CPU."""
         return self.with_values(self.values_Rhw.to(device))
+
+    def at_size(self, size: tuple[int, int], *, antialias: bool = False) -> PresentMaps:
+        """The same maps resampled, bilinear (``align_corners=False``); equal ones where the size is theirs.
+
+        ``antialias`` takes part only where the new size has fewer pixels.
+        """
+        if size == self.size:
+            return self
+        if len(self.image_R) == 0:
+            return self.with_values(self.values_Rhw.new_zeros(0, *size))
+        antialias = antialias and size[0] * size[1] < self.size[0] * self.size[1]
+        values_1Rhw = F.interpolate(
+            self.values_Rhw[None], size=size, mode="bilinear", align_corners=False, antialias=antialias
+        )
+        return self.with_values(values_1Rhw[0])
 
     def dense(self) -> Tensor:
         """(B, K, h, w) float32; maps of absent classes are 0."""

@@ -1,11 +1,11 @@
 """How a class is read out of a forward pass, and the recorder that does it.
 
-Images do not influence each other, so the logit of one class of each image may share a backward: the number of
-backwards is the largest number of tags among images that pass together. Gradients are taken with respect to the
-recorded attention outputs alone; no parameter gradient is computed.
+Images do not influence each other, so the logits of one class of each image can share a backward: the number of
+backwards is the largest number of tags among the images of a pass. Gradients are taken with respect to the recorded
+attention outputs alone; no parameter gradient is computed.
 
-Shape suffixes: B images, K classes, R the largest number of tags, h x w patch grid, N tokens (prefix tokens first), C
-channels of a token, A heads, D channels a head.
+Shape suffixes: B images, K classes, S slots of an image (the largest number of tags), h x w patch grid, N tokens (prefix
+tokens first), C channels of a token, A heads, D channels a head.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Literal
 
 import torch
+from timm.layers import DiffAttention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,10 +31,10 @@ from wsss.models.backbone import Features
 from wsss.models.network import Network
 
 BY_BACKWARD = {*BY_GRADIENT, "gradcam"}
-"""Methods that ask for a backward a class."""
+"""Methods that need one backward for each class of an image."""
 
 BY_ROWS = {"getam", "attention-gradient"}
-"""Those that read the gradient of no other rows of attention than the explaining ones."""
+"""Methods that read the gradient of the explaining rows of attention and of no other rows."""
 
 HALF_SCALE = 1024.0
 """Under fp16 the logit is multiplied by this for the backward, so that small gradients do not vanish."""
@@ -60,21 +61,50 @@ class MapSettings:
         return cls(**section.model_dump(include={field.name for field in fields(cls)}))
 
 
+def check_map_settings(network: Network, settings: MapSettings) -> None:
+    """Refuse settings of class maps that do not fit a network, before long work.
+
+    Raises:
+        UsageError: the start layer is no block, the rows need a class token that the backbone lacks, or its blocks
+            compute attention twice.
+    """
+    backbone = network.backbone
+    if settings.start_layer >= backbone.depth:
+        raise UsageError(
+            f"start layer {settings.start_layer}: {backbone.name} has {backbone.depth} blocks",
+            f"--start-layer {backbone.depth // 2}",
+        )
+    if settings.rows in ("token", "both") and not backbone.has_class_token:
+        raise UsageError(
+            f"maps.rows={settings.rows}: {backbone.name} has no class token, whose row of attention it reads",
+            "--set maps.rows=pool",
+        )
+    if any(isinstance(getattr(block, "attn", None), DiffAttention) for block in backbone.vit.blocks):
+        raise UsageError(
+            f"{backbone.name}: its blocks compute attention twice (differential attention); class maps need one call",
+            "wsss backbones  # those that class maps can be read from",
+        )
+
+
 class Recorder:
     """Records a forward pass of the network for maps: the tape and, for grad-CAM, one layer's tokens.
 
-    Use as a context around ``network.features``; then ``maps`` reads them, as often as the graph lives.
+    Use as a context around ``network.features``; then ``maps`` reads the record, while the graph of the pass exists.
+
+    Raises:
+        UsageError: the settings do not fit the network (`check_map_settings`).
     """
 
     def __init__(self, network: Network, settings: MapSettings) -> None:
-        if settings.start_layer >= network.backbone.depth:
-            raise UsageError(
-                f"start layer {settings.start_layer}: {network.backbone.name} has {network.backbone.depth} blocks",
-                f"--start-layer {network.backbone.depth // 2}",
-            )
+        check_map_settings(network, settings)
         self.network = network
         self.settings = settings
-        self.tape = AttentionTape(settings.start_layer, below=settings.spread > 0)
+        self.tape = AttentionTape(
+            network.backbone.vit.blocks,
+            settings.start_layer,
+            below=settings.spread > 0,
+            name=network.backbone.name,
+        )
         self._stack = ExitStack()
         self._tokens_BNC: Tensor | None = None
 

@@ -114,10 +114,10 @@ class SegmentTask:
     ) -> Tensor:
         """Pseudo labels (B, H, W) uint8 of a batch, from its class maps and, where given, the decoder's logits."""
         size = (batch["image"].shape[2], batch["image"].shape[3])
-        scores_1RHW = network.to_image(normalise_scores(maps).values_Rhw[None], features.grid, size)
+        scores = normalise_scores(maps)
         return label_images(
             batch["image"],
-            maps.with_values(scores_1RHW[0]),
+            scores.unpack(network.to_image(scores.pack(), features.grid, size)),
             size,
             self.config.labels,
             log_probabilities_BChw=opinion_BCHW,

@@ -1,0 +1,1 @@
+"""Attention between tokens: the functions that models call and recorders see. Imports torch alone."""
