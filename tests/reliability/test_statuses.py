@@ -102,7 +102,7 @@ def test_a_bug_and_a_dead_worker(
     began = time.monotonic()
     command: list[str | Path] = [sys.executable, "-c", BUG.format(statement=statement), "predict", run, images]
     done = subprocess.run(
-        [*command, "-o", tmp_path / "out", "--device", "cpu", "--workers", "2"],
+        [*command, "-o", tmp_path / "out", "--device", "cpu", "--workers", "2", "--set", "run.batch_pixels=1"],
         capture_output=True,
         text=True,
         timeout=300,
