@@ -66,7 +66,9 @@ class Given:
         Raises:
             UsageError: every unknown key and bad value, together.
         """
-        return resolve(self.config, self.assignments, self.flags)
+        from wsss.cli.terminal import console
+
+        return resolve(self.config, self.assignments, self.flags, lambda text: console.print(text, markup=False))
 
     def names(self) -> list[str]:
         """Config keys and options that were given, for error messages."""

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("files", "sections", "plain_yaml", "reporting", "stopping"),
-    ("config", "pool"),
+    ("config", "pool", "processes"),
     ("machine",),
     ("data",),
     ("attention",),

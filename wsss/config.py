@@ -7,7 +7,8 @@ name. The resolved config is written beside every output and is enough to repeat
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -79,19 +80,23 @@ class Retired:
     """A key of an earlier version.
 
     Attributes:
-        default: its old default, as YAML reads it. Files of earlier versions name every key, so this value is accepted
-            and dropped; any other value is an error.
-        instead: what to do now; it ends the error message.
+        default: its old default, as YAML reads it. Files of earlier versions name every key, so this value is dropped
+            without a remark. Another value is dropped with one; it is an error on the command line and in checkpoints.
+        instead: what to do now; it ends the remark or error.
+        decides: whether it ever changed a result. A checkpoint may have any value of a key that did not.
     """
 
     default: Any
     instead: str
+    decides: bool = True
 
 
 RETIRED: Mapping[str, Retired] = {
-    "maps.batch_size": Retired(8, "remove it; run.batch_pixels bounds the pixels of a batch"),
-    "classify.checkpoint_steps": Retired(0, "remove it; classify.checkpoint_minutes sets the time between checkpoints"),
-    "segment.checkpoint_steps": Retired(0, "remove it; segment.checkpoint_minutes sets the time between checkpoints"),
+    "maps.batch_size": Retired(8, "remove it; run.batch_pixels bounds the pixels of a batch", decides=False),
+    "classify.checkpoint_steps": Retired(
+        0, "remove it; classify.checkpoint_minutes sets their distance", decides=False
+    ),
+    "segment.checkpoint_steps": Retired(0, "remove it, or set segment.checkpoint_minutes", decides=False),
     "segment.weight_classification": Retired(1.0, "remove it; the classification loss has weight 1"),
     "segment.weight_saliency": Retired(1.0, "remove it; the saliency loss has weight 1"),
     "labels.refine_side": Retired(512, "remove it; larger images are refined at the area of 512 x 512 pixels"),
@@ -104,6 +109,7 @@ def resolve(
     source: str | Path | None = None,
     assignments: Iterable[str] = (),
     flags: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = warnings.warn,
 ) -> Config:
     """Merge defaults, file, assignments and flags into one config.
 
@@ -111,11 +117,17 @@ def resolve(
         source: a YAML file or the name of a preset ("demo"), or None.
         assignments: ``key=value`` with dotted keys; the value is read as YAML.
         flags: dotted key -> value; None values are flags that were not given.
+        say: called with a remark for each retired key of the file, which is ignored.
 
     Raises:
-        UsageError: every unknown key, retired key and bad value, together.
+        UsageError: every unknown key and bad value, and every retired key that is assigned, together.
     """
     tree: dict[str, Any] = {} if source is None else _sections(source)
+    for key, retired in RETIRED.items():
+        section, _, name = key.partition(".")
+        keys = tree.get(section)
+        if isinstance(keys, dict) and name in keys and keys.pop(name) != retired.default:
+            say(f"{source}: '{key}' was removed from wsss and is ignored: {retired.instead}")
     given: list[str] = []
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -137,7 +149,7 @@ def config_from_plain(tree: Mapping[str, Any]) -> Config:
     """The config of plain sections and keys, of this or an earlier version, such as a checkpoint holds.
 
     Args:
-        tree: section -> key -> value. Missing keys take their defaults; a retired key may have its old default.
+        tree: section -> key -> value. Missing keys take their defaults; see ``Retired`` for keys that were removed.
 
     Raises:
         ValidationError: an unknown key, a retired key with another value, or a bad value.
@@ -181,15 +193,16 @@ def _fields_of(section: str) -> Mapping[str, FieldInfo]:
 
 
 def _without_retired(section: str, keys: Any) -> Any:
-    """The keys of a section without those retired keys that have their old default."""
+    """The keys of a section without those retired keys that can be left out."""
     if not isinstance(keys, Mapping):
         return keys
-    return {key: value for key, value in keys.items() if not _is_old_default(f"{section}.{key}", value)}
+    return {key: value for key, value in keys.items() if not _can_be_left_out(f"{section}.{key}", value)}
 
 
-def _is_old_default(key: str, value: Any) -> bool:
+def _can_be_left_out(key: str, value: Any) -> bool:
+    """Whether a key is retired and had its old default, or never changed a result."""
     plain = list(value) if isinstance(value, tuple) else value
-    return key in RETIRED and bool(plain == RETIRED[key].default)
+    return key in RETIRED and (not RETIRED[key].decides or bool(plain == RETIRED[key].default))
 
 
 def _sections(source: str | Path) -> dict[str, Any]:
