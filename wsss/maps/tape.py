@@ -121,7 +121,7 @@ class AttentionTape(TorchFunctionMode):
         for layer, block in enumerate(self._blocks):
             self._hooks.callback(block.register_forward_pre_hook(partial(self._enter_block, layer)).remove)
             self._hooks.callback(block.register_forward_hook(self._leave_block).remove)
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(
@@ -129,7 +129,7 @@ class AttentionTape(TorchFunctionMode):
     ) -> None:
         self._layer = None
         self._hooks.close()
-        super().__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
 
     def _enter_block(self, layer: int, block: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._layer, self._num_tokens, self._calls, self._others = layer, inputs[0].shape[1], 0, 0
@@ -160,8 +160,8 @@ class AttentionTape(TorchFunctionMode):
 
         Use it where only the class token's row is read: nothing then needs the gradient of the other tokens there. What
         follows attention in a block (projection, MLP) treats each token alone, so the backward of the others through it
-        is saved. The block runs again on the class token, with its recorded output in the place of attention. A block with
-        other calls of attention, which may mix tokens, is left as it is.
+        is saved. The block runs again on the class token, with its recorded output in the place of attention. A block
+        with other calls of attention, which may mix tokens, is left as it is.
         """
         attention = self._recorded[self.start_layer]
         begins_here = attention.output_BAND.is_leaf and attention.output_BAND.requires_grad
