@@ -6,12 +6,13 @@ RUN is one of `wsss train-seg`. Maps and decoder are read once, by the run's own
 what `wsss make-pseudo` (which does as the row "agreement refined") or a training step ("maps refined") would. An
 ignored pixel counts as wrong in the mIoU. Masks are opened for scoring alone.
 
-Shape suffixes: C = K + 1 label channels, K classes, H x W pixels, h x w patch grid.
+Shape suffixes: C = K + 1 label channels, R present classes, H x W pixels, h x w any grid.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +24,6 @@ import typer
 from measuring import few, machine, table
 from rich.progress import track
 from torch import Tensor
-from torch.nn import functional as F
 
 from wsss.config import LabelsSection
 from wsss.data.dataset import open_data
@@ -31,77 +31,79 @@ from wsss.data.masks import read_mask
 from wsss.data.scaled import ScaledImages, load_batches
 from wsss.evaluation.confusion import ConfusionMatrix
 from wsss.labels.agreement import Confidence
-from wsss.labels.completion import remove_speckles
-from wsss.labels.crf import CrfSettings, crf_labels
-from wsss.labels.recipe import agree, complete, refine, refine_to_image
+from wsss.labels.bands import probabilities_at
+from wsss.labels.completion import complete_labels, remove_speckles
+from wsss.labels.recipe import Order, complete, label_images, refine_scores, resized, working_size
 from wsss.machine import pick_device
 from wsss.maps.generate import multiscale_scores
+from wsss.maps.present import PresentMaps
 from wsss.maps.recorder import MapSettings
 from wsss.models.averaged import LabelProbabilities
 from wsss.models.checkpoint import load_network
 
-Reading = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Image (3, H, W), class scores (K, h, w), on the host present classes (K,), the decoder's probabilities (C, H, W)."""
+
+@dataclass(frozen=True)
+class Reading:
+    """One image as all rows read it.
+
+    Attributes:
+        image_13hw: in [0, 1], at its working size.
+        size: (H, W) of the photo.
+        scores: its class scores, on the patch grid.
+        log_1Chw: the decoder's log-probabilities of all classes.
+    """
+
+    image_13hw: Tensor
+    size: tuple[int, int]
+    scores: PresentMaps
+    log_1Chw: Tensor
+
 
 Row = Callable[[Reading, LabelsSection], Tensor]
-"""What makes a label map (H, W) of them."""
+"""What makes a label map (H, W) of a reading."""
 
 
-def agreement_refined(reading: Reading, section: LabelsSection) -> Tensor:
-    """What `wsss make-pseudo` does."""
-    joint_CHW = joint(reading, section)
-    return complete(joint_CHW[1:], reading[2], section, background_HW=joint_CHW[0])
-
-
-def joint(reading: Reading, section: LabelsSection) -> Tensor:
-    """The probabilities (C, H, W) that maps and decoder agree on, refined as the settings want."""
-    image_3HW, scores_Khw, present_K, opinion_CHW = reading
-    probabilities_BKHW, background_BHW = refine_to_image(
-        image_3HW[None], scores_Khw[None], present_K[None], section, opinion_CHW[None]
+def agreed(order: Order, reading: Reading, section: LabelsSection) -> Tensor:
+    """The labels on which maps and decoder agree, not opened."""
+    refined = refine_scores(
+        reading.image_13hw, reading.scores, section, log_probabilities_BChw=reading.log_1Chw, order=order
     )
-    assert background_BHW is not None
-    return torch.cat([background_BHW, probabilities_BKHW[0]])
+    return complete(replace(refined, opening=0), reading.size, section)[0]
 
 
-def maps_refined(reading: Reading, section: LabelsSection) -> Tensor:
-    """What a training step does."""
-    image_3HW, scores_Khw, present_K, opinion_CHW = reading
-    size, present_BK = (image_3HW.shape[1], image_3HW.shape[2]), present_K[None]
-    scores_BKHW = F.interpolate(scores_Khw[None], size=size, mode="bilinear", align_corners=False)
-    scores_BKHW = refine(image_3HW[None], scores_BKHW, present_BK, section)
-    joint_CHW = agree(scores_BKHW, present_BK, opinion_CHW[None], section)[0]
-    return complete(joint_CHW[1:], present_K, section, background_HW=joint_CHW[0])
+agreement_refined = partial(agreed, "agree-then-refine")
+"""What `wsss make-pseudo` does."""
+
+maps_refined = partial(agreed, "refine-then-agree")
+"""What a training step does, before its opening."""
 
 
 def decoder_alone(reading: Reading, section: LabelsSection) -> Tensor:
     """The decoder's likeliest of the present classes, where it is likely enough."""
-    _, _, present_K, opinion_CHW = reading
-    present_C = torch.cat([present_K.new_ones(1), present_K]).to(opinion_CHW.device)
-    among_CHW = opinion_CHW * present_C[:, None, None]
+    classes_R = reading.scores.class_R
+    among_CHW = probabilities_at(reading.log_1Chw[0], reading.size, [0, *(classes_R + 1).tolist()])
     among_CHW /= among_CHW.sum(dim=0)
-    best_HW, class_HW = among_CHW[1:].max(dim=0)
-    return Confidence(among_CHW[0], section.confidence).label(best_HW, (class_HW + 1).byte())
+    scores = reading.scores.with_values(among_CHW[1:])
+    rule = Confidence(section.confidence)
+    return complete_labels(scores, reading.size, background=rule, background_Bhw=among_CHW[:1], opening=0)[0]
 
 
 def maps_alone(reading: Reading, section: LabelsSection) -> Tensor:
-    """The maps, refined, by the background rule of the run, opened as it wants."""
-    image_3HW, scores_Khw, present_K, _ = reading
-    scores_BKHW, _ = refine_to_image(image_3HW[None], scores_Khw[None], present_K[None], section)
-    return complete(scores_BKHW[0], present_K, section)
+    """The maps, refined, by the background rule of the run, opened as its settings say."""
+    return label_images(reading.image_13hw, reading.scores, reading.size, section)[0]
 
 
 def by_crf(reading: Reading, section: LabelsSection) -> Tensor:
     """The dense CRF over the agreement, in the place of PAMR; it ignores nothing."""
-    image_3HW, _, present_K, _ = reading
     none = section.model_copy(update={"pamr_iterations": 0})
-    image_HW3 = (image_3HW.permute(1, 2, 0) * 255).round().byte().cpu().numpy()
-    scores_CHW = joint(reading, none).cpu().numpy()
-    return torch.from_numpy(crf_labels(image_HW3, scores_CHW, present_K.numpy(), settings=CrfSettings()))
+    refined = refine_scores(reading.image_13hw, reading.scores, none, log_probabilities_BChw=reading.log_1Chw)
+    image_HW3 = (resized(reading.image_13hw, reading.size)[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+    return complete(refined, reading.size, none, images_HW3=[image_HW3])[0]
 
 
 def opened(row: Row, reading: Reading, section: LabelsSection) -> Tensor:
     """A row's label map after the opening."""
-    return remove_speckles(row(reading, section), section.opening)
+    return remove_speckles(row(reading, section)[None], section.opening)[0]
 
 
 def with_settings(row: Row, settings: Mapping[str, object], reading: Reading, section: LabelsSection) -> Tensor:
@@ -148,12 +150,14 @@ def main(
         present_BK = torch.from_numpy(np.stack([tagged.present(record) for record in batch.records]))
         opinion = LabelProbabilities([(image.shape[0], image.shape[1]) for image in batch.images])
         at_scales = batch.at_scales(where)
-        _, scores_BKhw = multiscale_scores(network, at_scales, present_BK, settings, flip=True, opinion=opinion)
+        _, scores = multiscale_scores(network, at_scales, present_BK, settings, flip=True, opinion=opinion)
         for b, (record, heard_CHW) in enumerate(zip(batch.records, opinion.mean(), strict=True)):
             image_3HW = batch.images[b].to(where).permute(2, 0, 1).float() / 255
+            size = (image_3HW.shape[1], image_3HW.shape[2])
+            image_13hw, log_1Chw = resized(image_3HW[None], working_size(*size)), heard_CHW[None].clamp_min(1e-30).log()
             truth_HW = read_mask(tagged.mask_path(record) or Path())
             for name, row in chosen.items():
-                label_HW = row((image_3HW, scores_BKhw[b], present_BK[b], heard_CHW), config.labels)
+                label_HW = row(Reading(image_13hw, size, scores.select([b]), log_1Chw), config.labels)
                 matrices[name].update(label_HW, truth_HW)
     print(f"### {tagged.split}: {len(tagged)} images, {scales} px, flip, {path} ({machine(where)})\n")
     cells = [

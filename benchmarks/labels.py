@@ -9,6 +9,7 @@ counts as wrong in the mIoU. Masks are opened for scoring alone.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +25,7 @@ from wsss.data.layers import read_layer
 from wsss.data.masks import read_mask
 from wsss.data.scaled import ScaledImages, load_batches
 from wsss.evaluation.confusion import ConfusionMatrix
-from wsss.labels.recipe import complete, refine_to_image
+from wsss.labels.recipe import complete, refine_scores, resized, working_size
 from wsss.machine import pick_device
 from wsss.maps.generate import multiscale_scores
 from wsss.maps.recorder import MapSettings
@@ -74,13 +75,16 @@ def main(
         _, scores = multiscale_scores(network, batch.at_scales(where), present_BK, settings, flip=flip)
         for b, record in enumerate(batch.records):
             image_3HW = batch.images[b].to(where).permute(2, 0, 1).float() / 255
-            (refined,), _ = refine_to_image(image_3HW[None], scores[b, None], present_BK[b, None], LabelsSection())
+            size = (image_3HW.shape[1], image_3HW.shape[2])
+            images_13hw = resized(image_3HW[None], working_size(*size))
+            refined = refine_scores(images_13hw, scores.select([b]), LabelsSection())
             truth_HW = read_mask(tagged.mask_path(record) or Path())
             for name, salient in rows:
-                saliency_HW = None
+                saliency_1HW = None
                 if salient and saliency is not None:
-                    saliency_HW = torch.from_numpy(read_layer(saliency, record, truth_HW.shape)).to(where).float() / 255
-                label_HW = complete(refined, present_BK[b], RULES[name], saliency_HW=saliency_HW)
+                    saliency_1HW = torch.from_numpy(read_layer(saliency, record, truth_HW.shape)).to(where)[None]
+                ruled = replace(refined, opening=RULES[name].opening)
+                (label_HW,) = complete(ruled, size, RULES[name], saliency_BHW=saliency_1HW)
                 matrices[name, salient].update(label_HW, truth_HW)
     print(f"\n### {tagged.split}: {len(tagged)} images, {method} {coupling} from block {start_layer}, "
           f"gamma {gamma:g}, spread {spread}, "

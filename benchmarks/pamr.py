@@ -35,9 +35,10 @@ from wsss.inference.labelling import make_pseudo_labels
 from wsss.inference.settings import map_scales
 from wsss.labels.pamr import CONTRAST, DILATIONS, FLAT, ITERATIONS, pamr, pamr_affinity, pamr_apply, replicate
 from wsss.labels.pamr import neighbours as shifted
-from wsss.labels.recipe import complete, refine
+from wsss.labels.recipe import Refined, complete, follow_edges
 from wsss.machine import pick_device
 from wsss.maps.generate import multiscale_scores
+from wsss.maps.present import PresentMaps
 from wsss.maps.recorder import MapSettings
 from wsss.maps.scores import normalise_scores
 from wsss.models.checkpoint import file_hash, load_network
@@ -98,8 +99,10 @@ def work(name: str, images_B3HW: Tensor, scores_BKHW: Tensor, present_BK: Tensor
     if name == READABLE:
         return readable_pamr(images_B3HW, scores_BKHW)
     if name == OURS:
-        return pamr(images_B3HW, scores_BKHW, present_BK)
-    return refine(images_B3HW, scores_BKHW, present_BK, LabelsSection(pamr_stride=int(name.rsplit(maxsplit=1)[1])))
+        return pamr(images_B3HW, PresentMaps.from_dense(scores_BKHW, present_BK)).values_Rhw
+    section = LabelsSection(pamr_stride=int(name.rsplit(maxsplit=1)[1]))
+    refined = follow_edges(images_B3HW, PresentMaps.from_dense(scores_BKHW, present_BK), section)
+    return normalise_scores(refined).values_Rhw
 
 
 def work_on_one(name: str, size: tuple[int, int], classes: int, device: str, *, warm_up: bool = False) -> None:
@@ -119,7 +122,7 @@ def check_equal(size: tuple[int, int], classes: int, device: str) -> float:
         SystemExit: it exceeds the tolerance.
     """
     images_B3HW, scores_BKHW, present_BK = scene(size, classes, (2,), device)
-    ours_BKHW = pamr(images_B3HW, scores_BKHW, present_BK)
+    ours_BKHW = pamr(images_B3HW, PresentMaps.from_dense(scores_BKHW, present_BK)).dense()
     theirs_BKHW = readable_pamr(images_B3HW, scores_BKHW).masked_fill(~present_BK[..., None, None].to(device), 0.0)
     greatest = float((ours_BKHW - theirs_BKHW).abs().max())
     if not greatest <= TOLERANCE:
@@ -219,22 +222,21 @@ def half_table(run: Path, data: Path, split: str, limit: int) -> str:
     pixels, changed = 0, dict.fromkeys(HALVES, 0)
     for batch in load_batches(ScaledImages(tagged.records, map_scales(config), network.backbone.stride, 8), 0):
         present_BK = torch.from_numpy(np.stack([tagged.present(record) for record in batch.records]))
-        _, scores_BKhw = multiscale_scores(network, batch.at_scales(torch.device("cpu")), present_BK, settings)
-        for image_HW3, scores_Khw, present_K in zip(batch.images, scores_BKhw, present_BK, strict=True):
+        _, scores = multiscale_scores(network, batch.at_scales(torch.device("cpu")), present_BK, settings)
+        for i, image_HW3 in enumerate(batch.images):
             image_B3HW = image_HW3.permute(2, 0, 1)[None].float() / 255
-            maps_BKHW = F.interpolate(scores_Khw[None], size=image_B3HW.shape[2:], mode="bilinear")
+            one = scores.select([i]).at_size((image_HW3.shape[0], image_HW3.shape[1]))
             affinity_BNHW = pamr_affinity(image_B3HW)
 
-            def label(refined_BRHW: Tensor, size: tuple[int, ...], present_K: Tensor = present_K) -> Tensor:
-                scores_BKHW = torch.zeros(1, len(present_K), *size)
-                scores_BKHW[:, present_K] = refined_BRHW
-                return complete(normalise_scores(scores_BKHW, present_K[None])[0], present_K, section)
+            def label(refined_BRHW: Tensor, one: PresentMaps = one) -> Tensor:
+                refined = Refined(normalise_scores(one.with_values(refined_BRHW[0])), None, section.opening)
+                return complete(refined, one.size, section)[0]
 
-            maps_BRHW, size = maps_BKHW[:, present_K], image_B3HW.shape[2:]
-            exact_HW = label(pamr_apply(affinity_BNHW, maps_BRHW), size)
+            maps_BRHW = one.values_Rhw[None]
+            exact_HW = label(pamr_apply(affinity_BNHW, maps_BRHW))
             pixels += exact_HW.numel()
             for name, half in HALVES.items():
-                changed[name] += int((label(half(affinity_BNHW, maps_BRHW), size) != exact_HW).sum())
+                changed[name] += int((label(half(affinity_BNHW, maps_BRHW)) != exact_HW).sum())
     rows = [[name, f"{100 * count / pixels:.3f}"] for name, count in changed.items()]
     title = f"### bfloat16 in PAMR, {tagged.split}: {len(tagged)} images, {path}"
     return f"{title}\n\n{table(['in bfloat16', 'pixels changed, % (target 0.1)'], rows)}"

@@ -50,9 +50,10 @@ from wsss.data.scaled import ScaledBatch, ScaledImages, resize, scaled_size
 from wsss.data.scenes import SceneSettings, write_scenes
 from wsss.inference.labelling import make_pseudo_labels
 from wsss.inference.settings import map_scales
-from wsss.labels.recipe import complete
+from wsss.labels.recipe import Refined, complete
 from wsss.machine import autocast, pick_device
 from wsss.maps.generate import multiscale_scores
+from wsss.maps.present import PresentMaps
 from wsss.maps.recorder import MapSettings
 from wsss.maps.scores import normalise_scores
 from wsss.models.checkpoint import load_network
@@ -133,8 +134,9 @@ def usual_label(work: Work, image_HW3: NDArray[np.uint8], present_K: Tensor) -> 
     scores_1Khw = usual_scores(work, torch.from_numpy(image_HW3), present_K[None])
     scores_1KHW = F.interpolate(scores_1Khw, size=image_13HW.shape[2:], mode="bilinear", align_corners=False)
     with torch.no_grad():
-        refined_1KHW = normalise_scores(readable_pamr(image_13HW, scores_1KHW), present_K[None])
-    label: NDArray[np.uint8] = complete(refined_1KHW[0], present_K, work.config.labels).cpu().numpy()
+        maps = PresentMaps.from_dense(readable_pamr(image_13HW, scores_1KHW), present_K[None])
+    refined, size = Refined(normalise_scores(maps), None, work.config.labels.opening), scores_1KHW.shape[2:]
+    label: NDArray[np.uint8] = complete(refined, (size[0], size[1]), work.config.labels)[0].cpu().numpy()
     return label
 
 
@@ -148,11 +150,12 @@ def usual_scores(work: Work, image_HW3: Tensor, present_1K: Tensor) -> Tensor:
         for mirrored in (False, True) if maps.flip else (False,):
             batch = Batch(scaled_13HW.flip(3) if mirrored else scaled_13HW, present_1K)
             (maps_1Khw,) = materialised_maps(work.network, [batch], start_layer=maps.start_layer)
-            scores = normalise_scores(maps_1Khw.flip(3) if mirrored else maps_1Khw, present_1K)
+            turned_1Khw = maps_1Khw.flip(3) if mirrored else maps_1Khw
+            scores = normalise_scores(PresentMaps.from_dense(turned_1Khw, present_1K)).dense()
             if found and scores.shape != found[0].shape:
                 scores = F.interpolate(scores, size=found[0].shape[2:], mode="bilinear", align_corners=False)
             found.append(scores)
-    return normalise_scores(torch.stack(found).sum(dim=0), present_1K)
+    return normalise_scores(PresentMaps.from_dense(torch.stack(found).sum(dim=0), present_1K)).dense()
 
 
 def compare(work: Work, few: Work, rounds: int) -> tuple[dict[str, Times], float]:

@@ -38,7 +38,8 @@ from wsss.maps.affinity import spread
 from wsss.maps.generate import frozen
 from wsss.maps.methods import BY_GRADIENT, CLASS_AGNOSTIC, Reading, gradcam
 from wsss.maps.passes import one_class_an_image
-from wsss.maps.scores import normalise_scores
+from wsss.maps.present import PresentMaps
+from wsss.maps.scores import normalise_scores, normalised
 from wsss.maps.tape import AttentionTape
 from wsss.models.checkpoint import load_network
 from wsss.models.network import Network
@@ -87,7 +88,7 @@ def read_all(network: Network, images_B3HW: Tensor, present_BK: Tensor, wanted: 
 
     with frozen(network), torch.enable_grad():
         handle = network.backbone.gradcam_layer.register_forward_hook(keep)
-        with AttentionTape() as tape:
+        with AttentionTape(network.backbone.vit.blocks, name=network.backbone.name) as tape:
             features = network.features(images_B3HW)
             logits_BK = network.readout(features)
         handle.remove()
@@ -121,7 +122,12 @@ def read_all(network: Network, images_B3HW: Tensor, present_BK: Tensor, wanted: 
             if variant.spread:
                 rooted_BKM = totals[i].clamp_min(0).sqrt().flatten(2)
                 totals[i] = spread(rooted_BKM, tape.attentions, prefix, variant.spread).reshape(totals[i].shape)
-    return [normalise_scores(total, present_BK) for total in totals]
+    return [dense_scores(total, present_BK) for total in totals]
+
+
+def dense_scores(maps_BKhw: Tensor, present_BK: Tensor) -> Tensor:
+    """(B, K, h, w) in [0, 1]; those of absent classes are 0."""
+    return normalise_scores(PresentMaps.from_dense(maps_BKhw, present_BK)).dense()
 
 
 def _reading(network: Network, tape: AttentionTape, variant: Variant) -> Reading:
@@ -148,7 +154,7 @@ def averaged(network: Network, scales: Sequence[Tensor], present_BK: Tensor, wan
                     sums.append(scores)
                 else:
                     sums[i] = sums[i] + scores
-    return [normalise_scores(total, present_BK) for total in sums]
+    return [dense_scores(total, present_BK) for total in sums]
 
 
 Figures = dict[str, dict[str, float]]
@@ -210,10 +216,9 @@ def _count(
     """Add one image to the sweeps of every variant; its maps come by setting, variant, class."""
     everything = maps_MHW.unflatten(0, (2, count, len(tags)))
     classes = torch.tensor(tags, device=maps_MHW.device) + 1
-    present = torch.ones_like(classes, dtype=torch.bool)
     for setting, of_setting in zip(settings, everything, strict=True):
         for v in range(count):
-            best_HW, rank_HW = normalise_scores(of_setting[v], present).max(dim=0)
+            best_HW, rank_HW = normalised(of_setting[v]).max(dim=0)
             sweeps[v, setting].update(best_HW, classes[rank_HW], truth_HW)
 
 

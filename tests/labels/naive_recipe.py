@@ -1,4 +1,4 @@
-"""The recipe of one image as it was before bands and ragged maps, in plain dense code: labels must equal its own.
+"""The recipe of one image in plain dense code, without bands and ragged maps: pseudo labels must equal its own.
 
 Shape suffixes: C = K + 1 label channels, K classes, R present classes, H x W pixels, h x w grid.
 """

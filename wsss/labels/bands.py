@@ -217,6 +217,6 @@ def pair_probabilities(
     image_R, channel_R = (index_R.to(device, non_blocking=True) for index_R in (image_R, channel_R))
     kept_RHW = torch.empty(len(image_R), *size, device=device)
     for rows, band_QYW in upsampled_bands(log_probabilities_BChw.flatten(0, 1), size, max_values=max_values):
-        band_BCYW = band_QYW.unflatten(0, log_probabilities_BChw.shape[:2]).softmax(dim=1)
+        band_BCYW = band_QYW.view(*log_probabilities_BChw.shape[:2], *band_QYW.shape[1:]).softmax(dim=1)
         kept_RHW[:, rows] = band_BCYW[image_R, channel_R]
     return kept_RHW

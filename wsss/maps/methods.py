@@ -1,9 +1,10 @@
 """Ways to read a class out of a transformer, all behind one name.
 
 Each method is a function of a ``Reading`` (one forward pass, recorded) and, where it needs them, the gradients of
-the chosen logits at the recorded outputs. All but CAM and grad-CAM return a row over the N tokens; which row
-explains the class follows from what feeds the head: the class token's row, the mean over the patches' rows, or
-their sum.
+the chosen logits at the recorded outputs. All but CAM and grad-CAM return a row over the N tokens. Which row explains
+the class depends on the tokens that the head reads: the class token's row, the mean over the patches' rows, or their
+sum. Values are made per block and head (`element_rows`); a reduction over heads, a sum over blocks and the choice of
+rows follow as steps of their own.
 
 Shape suffixes: B images, K classes, A heads, N tokens (P prefix tokens first), R rows, h x w patch grid.
 """
@@ -12,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
+from operator import mul
 from typing import Literal
 
 import torch
@@ -21,12 +23,29 @@ from torch import Tensor
 from wsss.maps.tape import Attention
 
 ROW_CHUNK = 256
-"""Rows of an attention matrix that exist at one time where a head pools patches."""
+"""Rows of an attention matrix that are made at a time where the rows of all patches are read."""
 
 CLASS_ROW = slice(0, 1)
 
-Element = Callable[[Tensor, Tensor], Tensor]
-"""(attention (B, A, R, N), its gradient) -> (B, R, N): one value an element of the attention matrix."""
+Elements = tuple[Tensor, ...]
+"""Values of the elements of an attention matrix, each (B, A, R, N): per head, of one block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coupling:
+    """How attention and its gradient become one value an element: per head first, then reduced over the heads.
+
+    Attributes:
+        elements: (attention, its gradient), both (B, A, R, N), to values of the same shape.
+        over_heads: these values to (B, R, N).
+    """
+
+    elements: Callable[[Tensor, Tensor], Elements]
+    over_heads: Callable[[Elements], Tensor]
+
+    def __call__(self, attention_BARN: Tensor, gradient_BARN: Tensor) -> Tensor:
+        """(B, R, N)."""
+        return self.over_heads(self.elements(attention_BARN, gradient_BARN))
 
 
 @dataclass(slots=True)
@@ -49,7 +68,7 @@ class Reading:
     _class_rows: dict[int, Tensor] = field(default_factory=dict)
 
     def rows(self, layer: int, rows: slice) -> Tensor:
-        """Attention of some tokens in one recorded layer, (B, A, R, N); the class token's is made once."""
+        """Attention of some tokens in one recorded layer, (B, A, R, N); that of the class token is computed once."""
         if rows != CLASS_ROW:
             return self.attentions[layer].rows(rows)
         if layer not in self._class_rows:
@@ -57,23 +76,42 @@ class Reading:
         return self._class_rows[layer]
 
 
-def released_coupling(attention_BARN: Tensor, gradient_BARN: Tensor) -> Tensor:
-    """GETAM as the authors' code has it: mean_a relu(G A) * mean_a relu(G)."""
-    return (gradient_BARN * attention_BARN).relu().mean(dim=1) * gradient_BARN.relu().mean(dim=1)
+def positive_influence(attention_BARN: Tensor, gradient_BARN: Tensor) -> Elements:
+    """relu(G A)."""
+    return ((gradient_BARN * attention_BARN).relu(),)
 
 
-def paper_coupling(attention_BARN: Tensor, gradient_BARN: Tensor) -> Tensor:
-    """GETAM as the paper's prose has it: relu(mean_a A * mean_a G) * relu(mean_a G)."""
-    mean_gradient = gradient_BARN.mean(dim=1)
-    return (attention_BARN.mean(dim=1) * mean_gradient).relu() * mean_gradient.relu()
+def influence_and_gradient(attention_BARN: Tensor, gradient_BARN: Tensor) -> Elements:
+    """relu(G A) and relu(G)."""
+    return (gradient_BARN * attention_BARN).relu(), gradient_BARN.relu()
 
 
-def attention_gradient(attention_BARN: Tensor, gradient_BARN: Tensor) -> Tensor:
-    """Attention weighted by its positive influence: mean_a relu(G A)."""
-    return (gradient_BARN * attention_BARN).relu().mean(dim=1)
+def attention_and_gradient(attention_BARN: Tensor, gradient_BARN: Tensor) -> Elements:
+    """A and G."""
+    return attention_BARN, gradient_BARN
 
 
-COUPLINGS: dict[str, Element] = {"released": released_coupling, "paper": paper_coupling}
+def product_of_means(elements: Elements) -> Tensor:
+    """The mean over heads of each of the values, multiplied."""
+    return reduce(mul, [values_BARN.mean(dim=1) for values_BARN in elements])
+
+
+def positive_product_of_means(elements: Elements) -> Tensor:
+    """relu(mean_a A * mean_a G) * relu(mean_a G)."""
+    attention_BRN, gradient_BRN = (values_BARN.mean(dim=1) for values_BARN in elements)
+    return (attention_BRN * gradient_BRN).relu() * gradient_BRN.relu()
+
+
+released_coupling = Coupling(influence_and_gradient, product_of_means)
+"""GETAM as the authors' code has it: mean_a relu(G A) * mean_a relu(G)."""
+
+paper_coupling = Coupling(attention_and_gradient, positive_product_of_means)
+"""GETAM as the paper's text has it: relu(mean_a A * mean_a G) * relu(mean_a G)."""
+
+attention_gradient = Coupling(positive_influence, product_of_means)
+"""Attention weighted by its positive influence: mean_a relu(G A)."""
+
+COUPLINGS = {"released": released_coupling, "paper": paper_coupling}
 
 
 def getam(reading: Reading, gradients_BAND: list[Tensor]) -> Tensor:
@@ -121,12 +159,19 @@ BY_GRADIENT: dict[str, Callable[[Reading, list[Tensor]], Tensor]] = {
 }
 
 
-def _sum_over_layers(reading: Reading, gradients_BAND: list[Tensor], element: Element) -> Tensor:
-    def element_rows(layer: int, rows: slice) -> Tensor:
-        gradient_BARN = reading.attentions[layer].gradient_rows(gradients_BAND[layer], rows)
-        return element(reading.rows(layer, rows), gradient_BARN)
+def element_rows(
+    reading: Reading, gradients_BAND: list[Tensor], coupling: Coupling, layer: int, rows: slice
+) -> Elements:
+    """The values of one block, of each head, in some rows: what is reduced over heads, rows and blocks afterwards."""
+    gradient_BARN = reading.attentions[layer].gradient_rows(gradients_BAND[layer], rows)
+    return coupling.elements(reading.rows(layer, rows), gradient_BARN)
 
-    return _explaining_row(reading, element_rows)
+
+def _sum_over_layers(reading: Reading, gradients_BAND: list[Tensor], coupling: Coupling) -> Tensor:
+    def reduced_rows(layer: int, rows: slice) -> Tensor:
+        return coupling.over_heads(element_rows(reading, gradients_BAND, coupling, layer, rows))
+
+    return _explaining_row(reading, reduced_rows)
 
 
 def _explaining_row(reading: Reading, rows_of: Callable[[int, slice], Tensor]) -> Tensor:

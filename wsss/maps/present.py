@@ -147,7 +147,7 @@ class PresentMaps:
         A view of the values where all images hold equally many classes.
         """
         if len(self.image_R) == self.num_images * self.num_slots:
-            return self.values_Rhw.unflatten(0, (self.num_images, self.num_slots))
+            return self.values_Rhw.view(self.num_images, self.num_slots, *self.size)
         packed_BShw = self.values_Rhw.new_zeros(self.num_images, self.num_slots, *self.size)
         packed_BShw[_moved(self.image_R, self.device), _moved(self.slots, self.device)] = self.values_Rhw
         return packed_BShw

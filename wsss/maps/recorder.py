@@ -4,8 +4,8 @@ Images do not influence each other, so the logits of one class of each image can
 backwards is the largest number of tags among the images of a pass. Gradients are taken with respect to the recorded
 attention outputs alone; no parameter gradient is computed.
 
-Shape suffixes: B images, K classes, S slots of an image (the largest number of tags), h x w patch grid, N tokens (prefix
-tokens first), C channels of a token, A heads, D channels a head.
+Shape suffixes: B images, K classes, S slots of an image (the largest number of tags), h x w patch grid, N tokens
+(prefix tokens first), C channels of a token, A heads, D channels a head.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Literal
 
 import torch
-from timm.layers import DiffAttention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,8 +35,11 @@ BY_BACKWARD = {*BY_GRADIENT, "gradcam"}
 BY_ROWS = {"getam", "attention-gradient"}
 """Methods that read the gradient of the explaining rows of attention and of no other rows."""
 
+DIFFERENTIAL = "DiffAttention"
+"""timm's attention that subtracts one attention from another; not every version of timm has this class."""
+
 HALF_SCALE = 1024.0
-"""Under fp16 the logit is multiplied by this for the backward, so that small gradients do not vanish."""
+"""Under fp16 the logit is multiplied by this for the backward, so that small gradients do not become 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +81,7 @@ def check_map_settings(network: Network, settings: MapSettings) -> None:
             f"maps.rows={settings.rows}: {backbone.name} has no class token, whose row of attention it reads",
             "--set maps.rows=pool",
         )
-    if any(isinstance(getattr(block, "attn", None), DiffAttention) for block in backbone.vit.blocks):
+    if any(type(block.attn).__name__ == DIFFERENTIAL for block in backbone.vit.blocks):
         raise UsageError(
             f"{backbone.name}: its blocks compute attention twice (differential attention); class maps need one call",
             "wsss backbones  # those that class maps can be read from",

@@ -114,13 +114,14 @@ class AttentionTape(TorchFunctionMode):
         self._layer: int | None = None
         self._num_tokens = 0
         self._calls = 0
+        self._others = 0
         self._replayed: Tensor | None = None
 
     def __enter__(self) -> AttentionTape:
         for layer, block in enumerate(self._blocks):
             self._hooks.callback(block.register_forward_pre_hook(partial(self._enter_block, layer)).remove)
             self._hooks.callback(block.register_forward_hook(self._leave_block).remove)
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(
@@ -128,10 +129,10 @@ class AttentionTape(TorchFunctionMode):
     ) -> None:
         self._layer = None
         self._hooks.close()
-        super().__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
 
     def _enter_block(self, layer: int, block: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._layer, self._num_tokens, self._calls = layer, inputs[0].shape[1], 0
+        self._layer, self._num_tokens, self._calls, self._others = layer, inputs[0].shape[1], 0, 0
 
     def _leave_block(self, block: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         self._layer = None
@@ -159,11 +160,12 @@ class AttentionTape(TorchFunctionMode):
 
         Use it where only the class token's row is read: nothing then needs the gradient of the other tokens there. What
         follows attention in a block (projection, MLP) treats each token alone, so the backward of the others through it
-        is saved. The block runs again on the class token, with its recorded output in the place of attention.
+        is saved. The block runs again on the class token, with its recorded output in the place of attention. A block
+        with other calls of attention, which may mix tokens, is left as it is.
         """
         attention = self._recorded[self.start_layer]
         begins_here = attention.output_BAND.is_leaf and attention.output_BAND.requires_grad
-        if not begins_here or block.training:
+        if not begins_here or block.training or self._others:
             return tokens_BNC
         class_BA1D = attention.output_BAND.detach()[:, :, :1].requires_grad_()
         self._recorded[self.start_layer] = replace(attention, output_BAND=class_BA1D)
@@ -195,6 +197,7 @@ class AttentionTape(TorchFunctionMode):
         output = func(*args, **kwargs)
         call = (explicit_call if func is weigh else fused_call)(output, *args, **kwargs)
         if self._layer is None or call.query_BAND.shape[2] != self._num_tokens:
+            self._others += 1
             return output
         return self._record(self._layer, call)
 

@@ -163,7 +163,7 @@ def _bicubic(old: int, new: int, device: torch.device) -> Tensor:
 def plain_transformers(pattern: str = "*") -> list[str]:
     """Names of timm's models that class maps can be read from, matching a shell pattern."""
     names = timm.list_models(["vit_*", "deit*", "eva*", "beit3*"])
-    odd = ("relpos", "srelpos", "deit3_xl", "vit_relpos", "eva02_enormous")
+    odd = ("relpos", "srelpos", "deit3_xl", "vit_relpos", "eva02_enormous", "dlittle")
     return [name for name in names if fnmatch(name, pattern) and not any(part in name for part in odd)]
 
 
