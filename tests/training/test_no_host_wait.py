@@ -27,16 +27,16 @@ from wsss.inference.labelling import MANY_PIXELS, Maker, Wanted, labels_section
 from wsss.models.checkpoint import build_from
 from wsss.models.network import Network
 from wsss.reporting import Silent
-from wsss.training.classify import ClassifyTask
-from wsss.training.loop import Loop, Task
-from wsss.training.segment import SegmentTask
+from wsss.training.classify import ClassifyStep
+from wsss.training.loop import Loop, RunContext, steps_of
+from wsss.training.segment import SegmentStep
+from wsss.training.step import TrainingStep
 
 META = torch.device("meta")
 PRESENT = torch.tensor([[True, False], [True, True], [False, False], [False, True]])
 SHORT = {
     "model__vit": {"patch_size": 8, "img_size": 32, "embed_dim": 24, "depth": 2, "num_heads": 3},
     "labels__pamr_iterations": 1,
-    "labels__pamr_dilations": [1],
 }
 """As few operators as show all there are."""
 
@@ -101,23 +101,25 @@ def test_what_waits_is_seen(wait: Callable[[Tensor], Any]) -> None:
 
 @pytest.fixture
 def loop_of(tmp_path: Path, tiny_config: Any, scenes: Path) -> Callable[..., Loop]:
-    """``loop_of(task, from_disk=False, started=True, **changes of the config)``, on the meta device."""
+    """``loop_of(kind, labels_given=False, started=True, **changes of the config)``, on the meta device."""
 
-    def build(task: str, *, from_disk: bool = False, started: bool = True, **changes: Any) -> Loop:
+    def build(kind: str, *, labels_given: bool = False, started: bool = True, **changes: Any) -> Loop:
         config, train = tiny_config(**SHORT | changes), open_data(scenes, split="train")
-        chosen: Task = ClassifyTask(config, None, META)
-        if task == "segment":
-            chosen = SegmentTask(config, None, META, from_disk=from_disk, started=started)
-        network = build_from(config, train.classes, decoder=task == "segment")
+        network = build_from(config, train.classes, decoder=kind == "segment")
         images = TrainingImages(train, config.augment, seed=0)
-        return Loop(tmp_path, config, network, chosen, images, device=META, reporter=Silent())
+        if kind == "segment":
+            total = steps_of(images, config.segment)
+            step: TrainingStep = SegmentStep(network, config, total, labels_given=labels_given, started=started)
+        else:
+            step = ClassifyStep(network, config, steps_of(images, config.classify))
+        return Loop(RunContext(tmp_path, config, META, Silent()), step, images, None)
 
     return build
 
 
 def take_step(loop: Loop, batch: dict[str, Tensor]) -> None:
     """A whole one: losses, backward, clipping, optimiser, moving average, the watch over losses."""
-    weight = loop.network.backbone.vit.patch_embed.proj.weight
+    weight = loop.step.network.backbone.vit.patch_embed.proj.weight
     version, taken = weight._version, loop.state.since
     with NoWait():
         loop._step(batch)
@@ -158,7 +160,7 @@ def test_end_to_end(loop_of: Callable[..., Loop], monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("wsss.maps.passes.OTHER_OVERHEAD", 4096.0 if groups == 1 else 0.01)
     loop = loop_of("segment", **{name: value for name, value in changes.items() if "__" in name})
     passes: list[Any] = []
-    loop.network.backbone.register_forward_hook(lambda *arguments: passes.append(arguments))
+    loop.step.network.backbone.register_forward_hook(lambda *arguments: passes.append(arguments))
     take_step(loop, make_batch(*layers))
     assert len(passes) == groups
 
@@ -176,7 +178,7 @@ def test_the_classification_phase(loop_of: Callable[..., Loop]) -> None:
 
 @pytest.mark.parametrize("layers", [("label",), ("label", "saliency")])
 def test_labels_from_disk(loop_of: Callable[..., Loop], layers: tuple[str, ...]) -> None:
-    take_step(loop_of("segment", from_disk=True), make_batch(*layers))
+    take_step(loop_of("segment", labels_given=True), make_batch(*layers))
 
 
 @pytest.mark.parametrize("hears", [False, True])

@@ -25,8 +25,8 @@ from wsss.errors import DataError, Interrupted, UsageError
 from wsss.models.checkpoint import read_checkpoint
 from wsss.reporting import Silent
 from wsss.training import loop
-from wsss.training.classify import ClassifyTask
-from wsss.training.segment import SegmentTask
+from wsss.training.classify import ClassifyStep
+from wsss.training.segment import SegmentStep
 from wsss.training.start import resume_classifier, resume_segmenter, train_classifier, train_segmenter
 
 QUIET = Silent()
@@ -46,18 +46,18 @@ def crash() -> None:
     raise RuntimeError("power cut")
 
 
-def stop_at(monkeypatch: pytest.MonkeyPatch, task: type, step: int, how: Stop) -> None:
+def stop_at(monkeypatch: pytest.MonkeyPatch, kind: Any, step: int, how: Stop) -> None:
     """Let something happen inside a step, once."""
-    plain, done = task.losses, []
+    plain, done = kind.forward, []
 
-    def losses(self: Any, network: Any, batch: Any, at: int, total: int, teacher: Any) -> dict[str, Tensor]:
+    def forward(self: Any, batch: Any, at: int) -> dict[str, Tensor]:
         if at == step and not done:
             done.append(True)
             how()
-        terms: dict[str, Tensor] = plain(self, network, batch, at, total, teacher)
+        terms: dict[str, Tensor] = plain(self, batch, at)
         return terms
 
-    monkeypatch.setattr(task, "losses", losses)
+    monkeypatch.setattr(kind, "forward", forward)
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
@@ -100,15 +100,12 @@ def test_a_classifier_stopped_by_a_signal(
 ) -> None:
     config = tiny_config(classify__ema=0.9, model__drop_path=0.2)
     train_classifier(config, tmp_path / "whole", QUIET)
-    stop_at(monkeypatch, ClassifyTask, step, terminate)
-    if step == 5:  # the last step: there is nothing left to interrupt
-        train_classifier(config, tmp_path / "cut", QUIET)
-    else:
-        with pytest.raises(Interrupted, match=f"stopped by SIGTERM after step {step + 1} of 6") as caught:
-            train_classifier(config, tmp_path / "cut", QUIET)
-        assert caught.value.fix == f"--resume {tmp_path / 'cut'}"
-        assert read_checkpoint(tmp_path / "cut" / "last.pt")["training"]["step"] == step + 1
-        resume_classifier(tmp_path / "cut", QUIET)
+    stop_at(monkeypatch, ClassifyStep, step, terminate)
+    with pytest.raises(Interrupted, match=f"stopped by SIGTERM after step {step + 1} of 6") as caught:
+        train_classifier(config, tmp_path / "cut", QUIET)  # after the last step its validation is left
+    assert caught.value.fix == f"--resume {tmp_path / 'cut'}"
+    assert read_checkpoint(tmp_path / "cut" / "last.pt")["training"]["step"] == step + 1
+    resume_classifier(tmp_path / "cut", QUIET)
     assert_same_checkpoints(tmp_path / "whole", tmp_path / "cut")
     assert steps(tmp_path / "cut") == [1, 2, 3, 4, 5, 6]
     assert timeless(tmp_path / "cut") == timeless(tmp_path / "whole")
@@ -120,7 +117,7 @@ def test_a_classifier_that_crashed_forgets_what_it_wrote_since(
 ) -> None:
     config = tiny_config(classify__optimizer="sgd-poly", classify__epochs=3)
     train_classifier(config, tmp_path / "whole", QUIET)
-    stop_at(monkeypatch, ClassifyTask, 8, crash)
+    stop_at(monkeypatch, ClassifyStep, 8, crash)
     with pytest.raises(RuntimeError, match="power cut"):
         train_classifier(config, tmp_path / "cut", QUIET)
     assert read_checkpoint(tmp_path / "cut" / "last.pt")["training"]["step"] == 6
@@ -141,7 +138,7 @@ def test_end_to_end_stopped_in_either_phase(
     )
     train_segmenter(config, tmp_path / "whole", QUIET)
     step = 1 if optimizer == "adamw" else 4
-    stop_at(monkeypatch, SegmentTask, step, terminate)
+    stop_at(monkeypatch, SegmentStep, step, terminate)
     with pytest.raises(Interrupted):
         train_segmenter(config, tmp_path / "cut", QUIET)
     resume_segmenter(tmp_path / "cut", QUIET)
@@ -161,7 +158,7 @@ def test_a_resumed_segmenter_remembers_where_it_learns_from(
         shutil.copy(mask, tmp_path / "labels")
     config = tiny_config(segment__epochs=1)
     train_segmenter(config, tmp_path / "whole", QUIET, labels=tmp_path)
-    stop_at(monkeypatch, SegmentTask, 0, terminate)
+    stop_at(monkeypatch, SegmentStep, 0, terminate)
     with pytest.raises(Interrupted):
         train_segmenter(config, tmp_path / "cut", QUIET, labels=tmp_path)
     assert read_checkpoint(tmp_path / "cut" / "last.pt")["task"] == {
@@ -179,7 +176,7 @@ def test_a_segmenter_started_from_a_classifier_never_only_classifies(
 ) -> None:
     config = tiny_config(classify__epochs=1, segment__epochs=1)
     learnt = train_classifier(config, tmp_path / "cls", QUIET)
-    stop_at(monkeypatch, SegmentTask, 1, terminate)
+    stop_at(monkeypatch, SegmentStep, 1, terminate)
     with pytest.raises(Interrupted):
         train_segmenter(config, tmp_path / "seg", QUIET, init=tmp_path / "cls")
     resumed = resume_segmenter(tmp_path / "seg", QUIET)
@@ -202,7 +199,7 @@ def begun(tmp_path: Path, tiny_config: Any, scenes: Path, monkeypatch: pytest.Mo
     data, run = tmp_path / "data", tmp_path / "run"
     shutil.copytree(scenes, data)
     image_of(data, 7).write_bytes(b"broken")
-    stop_at(monkeypatch, ClassifyTask, 0, terminate)
+    stop_at(monkeypatch, ClassifyStep, 0, terminate)
     with pytest.raises(Interrupted):
         train_classifier(tiny_config(data__root=data, data__bad_limit=0.1, classify__batch_size=4), run, QUIET)
     return data, run
