@@ -409,7 +409,7 @@ def test_labels_are_found_in_the_folder_or_its_labels(tagged: TaggedSet, tmp_pat
 
 
 def test_labels_of_other_classes_are_refused(tmp_path: Path, tiny_config: Any, scenes: Path) -> None:
-    """Or of the same ones in another order, which would train without a word."""
+    """Or of the same ones in another order, which would train wrong classes silently."""
     shutil.copytree(scenes / "masks", tmp_path / "made" / "labels")
     manifest = tmp_path / "made" / "manifest.json"
     for classes, order in ((["ladybird", "bee"], ", in another order"), (["bee", "wasp"], ""), (["bee"], "")):

@@ -5,8 +5,8 @@ steps to learn to use it. So a linear layer on the deepest tap scores the patche
 starts at zero.
 
 Each tap is reassembled into a map of its own scale, and the maps are fused from coarse to fine. The finer maps have
-most of the pixels, so they use depthwise separable convolutions, and the finest has fewer channels. Norms are over groups
-of channels of one image: images of a batch do not influence each other, and a batch of one works.
+most of the pixels, so they use depthwise separable convolutions, and the finest has fewer channels. Norms are over
+groups of channels of one image: images of a batch do not influence each other, and a batch of one works.
 
 Ranftl, Bochkovskiy, Koltun: Vision Transformers for Dense Prediction, 2021. Channel attention in the fusion:
 GETAM, arXiv 2112.02841; Hu, Shen, Sun: Squeeze-and-Excitation Networks, 2018.

@@ -35,8 +35,8 @@ from wsss.training.step import Batch, TrainingStep
 from wsss.training.validation import Validation, is_due
 
 LOG_EVERY = 10
-"""Steps between two lines of metrics.jsonl. Logging, validating and saving synchronise the device; a step does only where
-bad steps are skipped or fp16 scales the loss."""
+"""Steps between two lines of metrics.jsonl. Logging, validating and saving synchronise the device; a step does so only
+where bad steps are skipped or fp16 scales the loss."""
 FEW_STEPS = 200
 """Fewer teach a network little; 390 is what a round of the smallest measured recipe takes (benchmarks/RESULTS.md)."""
 
