@@ -58,7 +58,7 @@ def read_archive(path: Path, check: Callable[[Any], None]) -> Any:
     sizes = check_archive(path)
     claimed: list[tuple[int, int]] = []
 
-    def note(storage: torch.UntypedStorage, location: str) -> torch.UntypedStorage:
+    def note(storage: Any, location: str) -> Any:
         claimed.append((storage.data_ptr(), storage.nbytes()))
         return storage
 

@@ -1,6 +1,6 @@
 """The training loop: it takes the steps, and between them logs, saves, validates and stops.
 
-What is learnt is in a step module (`wsss.training.step`); what a checkpoint holds in `wsss.training.saving`. All that
+The losses of a step are in `wsss.training.step`, the content of a checkpoint in `wsss.training.saving`. All that
 is random in a step follows from the seed and the number of the step, so a resumed run continues as if never stopped.
 """
 
@@ -56,8 +56,8 @@ class Loop:
 
     Args:
         context: the run.
-        step: what is learnt; moved to the device.
-        images: what it is learnt from.
+        step: the training step; moved to the device.
+        images: the samples it learns from.
         validation: how it is validated, if at all.
         task: plain values that the command needs to resume, written into each checkpoint.
     """
@@ -70,6 +70,7 @@ class Loop:
         validation: Validation | None,
         task: Mapping[str, Any] | None = None,
     ) -> None:
+        self.context = context
         self.run, self.config = context.run, context.config
         self.device, self.reporter = context.device, context.reporter
         self.step = step.to(context.device)
@@ -142,8 +143,8 @@ class Loop:
                 self._save_if_due()
                 self._validate_if_due(stop)
                 if not self._is_finished():
-                    stop.leave_if_asked("", "")
-        except Interrupted as error:  # also where the signal ended a loader process
+                    stop.leave_if_asked("", "")  # the message follows below
+        except Interrupted as error:  # asked to stop here, in a validation, or by the end of a loader process
             self.save()
             raise Interrupted(
                 f"stopped by {stop.asked or 'SIGTERM'} after step {self.state.step} of {self.total}; "

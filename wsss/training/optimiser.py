@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import torch
-from timm.optim import param_groups_weight_decay
+from timm.optim import param_groups_weight_decay  # type: ignore[attr-defined]  # timm exports it implicitly
 from torch import nn
 
 from wsss.config import Optimisation

@@ -107,7 +107,7 @@ def train_segmenter(
         create_run(run, config, train)
         if task["taught"]:
             loop.save()
-            _be_taught(context, loop, train)
+            _be_taught(loop, train)
         loop.train()
     return loop.shown
 
@@ -117,7 +117,7 @@ def resume_segmenter(run: Path, reporter: Reporter) -> Network:
     with _locked_run(run, reporter):
         loop, train = _resumed(run, reporter, decoder=True)
         if loop.task.get("taught") and loop.state.step == 0:
-            _be_taught(RunContext(run, loop.config, loop.device, reporter), loop, train)
+            _be_taught(loop, train)
         loop.train()
     return loop.shown
 
@@ -180,9 +180,9 @@ def _check_classes(folder: Path, train: TaggedSet) -> None:
         )
 
 
-def _be_taught(context: RunContext, loop: Loop, train: TaggedSet) -> None:
+def _be_taught(loop: Loop, train: TaggedSet) -> None:
     """Make the labels that a run of several rounds learns from; see ``learn_from_teacher``."""
-    init = loop.task["init"] and Path(loop.task["init"])
+    context, init = loop.context, loop.task["init"] and Path(loop.task["init"])
 
     def train_teacher(teacher: Path) -> Network:
         if (teacher / "last.pt").is_file():
