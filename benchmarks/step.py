@@ -5,9 +5,9 @@
 
 A step is the losses, their backward, the clipping and the optimiser. Weights, images and tags are random; an image has
 as many tags as in VOC on average. In one round, every rival gets the same batch. "end to end" makes its labels from
-maps alone, "taught" also reads the decoder of the moving average as later steps of the default recipe do; "published" is the
-published recipe (`ablation.py`) with this network. `--compile` adds the two steps without maps with their blocks
-compiled by `torch.compile`; a pass that is recorded stays uncompiled, since the tape records inside the blocks.
+maps alone, "taught" also reads the decoder of the moving average, as later steps of the default recipe do, and
+"published" is the published recipe (`ablation.py`) with this network. `--compile` adds the two steps without maps with
+their blocks compiled by `torch.compile`; a pass that is recorded stays uncompiled, since the tape records inside them.
 
 Shape suffixes: B images, K classes, H x W pixels.
 """

@@ -1,4 +1,4 @@
-"""A loss that is no number names its images, saves them and ends the run, or is passed over by choice."""
+"""A loss that is not finite: its images are named and saved, and it ends the run, or its step is skipped by choice."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_adamw_schedule_by_hand() -> None:
 
 
 def test_poly_schedule_by_hand() -> None:
-    section = ClassifySection(optimizer="sgd-poly", warmup=0.5)  # knows no warm-up
+    section = ClassifySection(optimizer="sgd-poly", warmup=0.5)  # has no warm-up
     factors = [schedule(section, step, 4) for step in range(5)]
     assert factors == pytest.approx([1.0, 0.75**0.9, 0.5**0.9, 0.25**0.9, 0.0])
 
@@ -215,8 +215,8 @@ def test_training_learns(tmp_path: Path, tiny_config: Any, tagged: TaggedSet) ->
 
 
 class Clock:
-    """A device that is given work of a second a step and does it when the host waits, and a host whose other work takes
-    longer."""
+    """A device that queues one second of work a step and does it when the host synchronises; other work of the host
+    takes longer."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -230,7 +230,7 @@ class Clock:
         return self.time
 
     def after(self, seconds: float, call: Callable[..., Any]) -> Callable[..., Any]:
-        """A call that waits for the device and takes so long."""
+        """A call that synchronises the device and takes so many seconds."""
 
         def slow(*args: Any, **options: Any) -> Any:
             self.wait()
@@ -378,6 +378,10 @@ def test_a_failed_start_leaves_no_run_behind(tmp_path: Path, tiny_config: Any) -
         train_classifier(tiny_config(model__backbone="vit_tiny"), run, Silent())
     with pytest.raises(DataError, match="no such data folder"):
         train_classifier(tiny_config(data__root=tmp_path / "none"), run, Silent())
+    with pytest.raises(UsageError, match=r"maps\.start_layer 4"):
+        train_segmenter(tiny_config(maps__start_layer=4), run, Silent())
+    with pytest.raises(UsageError, match=r"maps\.start_layer 4"):
+        train_segmenter(tiny_config(maps__start_layer=4, segment__rounds=2), run, Silent())
     with pytest.raises(UsageError, match="no split 'tran'"):
         train_classifier(tiny_config(data__train_split="tran"), run, Silent())
     if not torch.cuda.is_available():
@@ -426,20 +430,20 @@ def test_labels_of_other_classes_are_refused(tmp_path: Path, tiny_config: Any, s
     train_segmenter(tiny_config(segment__epochs=1), tmp_path / "run", Silent(), labels=tmp_path / "made")
 
 
-@pytest.mark.parametrize(("epochs", "told"), [(66, True), (67, False)])
-def test_few_steps_are_remarked_on(tmp_path: Path, tiny_config: Any, epochs: int, told: bool) -> None:
+@pytest.mark.parametrize(("epochs", "remarked"), [(66, True), (67, False)])
+def test_few_steps_are_remarked_on(tmp_path: Path, tiny_config: Any, epochs: int, remarked: bool) -> None:
     """Three steps an epoch."""
-    heard: list[str] = []
+    said: list[str] = []
 
-    class Heard(Silent):
+    class Saying(Silent):
         def say(self, message: str) -> None:
-            heard.append(message)
+            said.append(message)
 
         def begin(self, what: str, total: int, done: int = 0) -> None:
             if what == "training":
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_classifier(tiny_config(classify__epochs=epochs), tmp_path / "run", Heard())
+        train_classifier(tiny_config(classify__epochs=epochs), tmp_path / "run", Saying())
     remark = "198 steps are few to learn from; --epochs 67 makes them 201"
-    assert (remark in heard) is told
+    assert (remark in said) is remarked

@@ -1,9 +1,9 @@
-"""No step makes the host wait for the device; shown without one.
+"""No step synchronises the device; shown without one.
 
 Tensors on the meta device have a shape and no values, so whatever would bring a value to the host raises: ``item``,
 ``tolist``, ``bool``, ``nonzero``, a mask as an index. The network and the images are there, the tags on the host as in
-a real run. What meta lets pass and CUDA waits for is refused by ``NoWait``: to copy between host and device with the
-host looking on, as an index that is a list does too.
+a real run. ``NoWait`` refuses what meta allows and CUDA synchronises for: a blocking copy between host and
+device, which an index that is a list makes too.
 """
 
 from __future__ import annotations
@@ -181,12 +181,12 @@ def test_labels_from_disk(loop_of: Callable[..., Loop], layers: tuple[str, ...])
     take_step(loop_of("segment", labels_given=True), make_batch(*layers))
 
 
-@pytest.mark.parametrize("hears", [False, True])
+@pytest.mark.parametrize("decoder", [False, True])
 def test_pseudo_labels_up_to_their_way_back(
-    tmp_path: Path, small_network: Callable[..., Network], tiny_config: Any, hears: bool
+    tmp_path: Path, small_network: Callable[..., Network], tiny_config: Any, decoder: bool
 ) -> None:
     """What make-pseudo does on the device: scales, flips, the decoder's opinion, then the refinement of each group."""
-    network, config = small_network(depth=2, decoder=hears).to(META), tiny_config(maps__flip=True, **SHORT)
+    network, config = small_network(depth=2, decoder=decoder).to(META), tiny_config(maps__flip=True, **SHORT)
     records = [Record(name=f"{i}", image=tmp_path, tags=tags) for i, tags in enumerate([(0,), (0, 1), (), (1,)])]
     images = [torch.zeros(*size, 3, dtype=torch.uint8) for size in ((30, 41), (31, 40), (31, 40), (31, 40))]
     scaled = [torch.zeros(4, 3, *size, dtype=torch.uint8) for size in ((32, 40), (48, 56))]
@@ -199,4 +199,4 @@ def test_pseudo_labels_up_to_their_way_back(
         for group in equal_sizes(images, range(4), MANY_PIXELS):
             maps_BSHW, background_BHW = maker._refine(batch, group, scores_BKhw, opinions)
             assert maps_BSHW.is_meta
-            assert (background_BHW is not None) == hears
+            assert (background_BHW is not None) == decoder

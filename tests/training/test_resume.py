@@ -1,4 +1,4 @@
-"""A run stopped anywhere and resumed ends with the weights, to the bit, of one that was never stopped."""
+"""A run that was stopped anywhere and resumed ends bit for bit as one that was never stopped."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from wsss.data.masks import read_mask, write_mask
 from wsss.data.records import TaggedSet
 from wsss.errors import DataError, Interrupted, UsageError
 from wsss.inference import score
+from wsss.models import checkpoint
 from wsss.models.checkpoint import read_checkpoint
 from wsss.outputs.run import data_facts
 from wsss.reporting import Silent
@@ -297,6 +298,27 @@ def test_a_checkpoint_of_an_earlier_version_resumes(
     assert not any("decay_rule" in group for group in groups)
 
 
+@pytest.mark.parametrize("section", ["classify", "segment"])
+def test_a_resume_reads_its_checkpoint_once(
+    tmp_path: Path, tiny_config: Any, monkeypatch: pytest.MonkeyPatch, section: str
+) -> None:
+    train, resume = {
+        "classify": (train_classifier, resume_classifier),
+        "segment": (train_segmenter, resume_segmenter),
+    }[section]
+    train(tiny_config(**{f"{section}__epochs": 1}), tmp_path / "run", QUIET)
+    read: list[Path] = []
+    plain = checkpoint.read_archive
+
+    def note(path: Path, check: Any) -> Any:
+        read.append(path)
+        return plain(path, check)
+
+    monkeypatch.setattr(checkpoint, "read_archive", note)
+    resume(tmp_path / "run", QUIET)
+    assert read == [tmp_path / "run" / "last.pt"]
+
+
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path, tiny_config: Any) -> None:
     train_classifier(tiny_config(classify__epochs=1), tmp_path / "run", QUIET)
     before = (tmp_path / "run" / "last.pt").read_bytes(), (tmp_path / "run" / "metrics.jsonl").read_bytes()
@@ -444,7 +466,7 @@ def test_a_broken_run_file_is_named(begun: tuple[Path, Path], content: str) -> N
 
 @pytest.mark.parametrize("known", [True, False])
 def test_a_run_goes_on_with_the_same_data_elsewhere(begun: tuple[Path, Path], known: bool) -> None:
-    """A copy behind the same path; the broken image is left out again. A checkpoint alone goes on unchecked."""
+    """A copy behind the same path; the broken image is left out again. A run without run.json is resumed unchecked."""
     data, run = begun
     shutil.copytree(data, data.with_name("copy"))
     shutil.rmtree(data)

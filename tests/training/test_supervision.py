@@ -64,7 +64,7 @@ def test_it_goes_from_run_to_labels_to_run_to_masks_to_the_score(
     assert tuple(read_manifest(masks)["supervision"]) == expected
     assert evaluate_labels(masks, val).supervision == expected
 
-    (labels / "manifest.json").unlink()  # now nobody knows who drew them
+    (labels / "manifest.json").unlink()  # now it is unknown who drew them
     train_segmenter(config, tmp_path / "unknown", QUIET, labels=labels)
     assert supervision(tmp_path / "unknown") == ("tags", "label maps")
 

@@ -66,7 +66,7 @@ def _hash_of(classes: tuple[str, ...]) -> Any:
 
 
 def _digest(record: Record) -> str:
-    """Digest of the bytes of an image: the one that the index knows, else computed from the file."""
+    """Digest of the bytes of an image: the one in its record, else SHA-256 of the file."""
     known = getattr(record, "digest", None)
     if known is not None:
         return str(known)

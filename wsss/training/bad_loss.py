@@ -104,7 +104,7 @@ class BadSteps:
     Args:
         run: the folder.
         images: of the run.
-        batches: says which images a step has.
+        batches: the images of each step.
         section: name of the config section with ``on_bad_loss``.
         watch: finds bad steps.
     """

@@ -44,7 +44,7 @@ def learn_from_teacher(
         train_teacher: trains in the folder given, or resumes there; returns the network that is shown.
 
     Raises:
-        Interrupted, MachineError: with a remedy that names the student's run, the one that the user knows.
+        Interrupted, MachineError: with a remedy that names the run of the student, which the user started.
     """
     teacher = context.run / TEACHER
     student.to("cpu")

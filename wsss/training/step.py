@@ -2,7 +2,7 @@
 
 ``TrainingStep.forward(batch, step) -> losses`` is everything that needs the weights. DistributedDataParallel has to
 wrap all of it, so that its hooks see the whole computation. A step module holds the network and its moving average; it
-knows no files, clocks or signals. ``classify.py`` and ``segment.py`` define the two kinds.
+uses no files, clocks or signals. ``classify.py`` and ``segment.py`` define the two kinds.
 
 Shape suffixes: B images, K classes, H x W pixels.
 """
