@@ -287,7 +287,7 @@ def _colour_axis(sigma_rgb: float, device: torch.device) -> tuple[Tensor, Tensor
 def _fit_kernel(
     basis_LM: NDArray[np.float64], gaussian_LL: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The kernel for which ``basis @ kernel @ basis.T`` fits the Gaussian best; the basis, scaled to a diagonal of 1."""
+    """The kernel for which ``basis @ kernel @ basis.T`` fits the Gaussian best; the basis, scaled to diagonal 1."""
     fit_ML = np.linalg.pinv(basis_LM)
     kernel_MM = fit_ML @ gaussian_LL @ fit_ML.T
     itself_L1 = ((basis_LM @ kernel_MM) * basis_LM).sum(axis=1, keepdims=True)
