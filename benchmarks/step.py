@@ -3,11 +3,11 @@
     python benchmarks/step.py -c voc-animals-cpu
     python benchmarks/step.py -c voc-deit-s --device cuda --batch 32 --profile
 
-A step is the losses, their backward, the clipping and the optimiser. Weights, images and tags are random; the tags an
-image has are as many as in VOC. In one round, every rival sees the same batch. "end to end" makes its labels from maps
-alone, "taught" hears the moving average as later steps of the default recipe do, and "published" is the published
-recipe (`ablation.py`) with this network. `--compile` adds the two steps without maps with their blocks compiled by
-`torch.compile`: a pass that is recorded is left alone, since the tape keeps what happens inside a block.
+A step is the losses, their backward, the clipping and the optimiser. Weights, images and tags are random; an image has
+as many tags as in VOC on average. In one round, every rival gets the same batch. "end to end" makes its labels from
+maps alone, "taught" also reads the decoder of the moving average, as later steps of the default recipe do, and
+"published" is the published recipe (`ablation.py`) with this network. `--compile` adds the two steps without maps with
+their blocks compiled by `torch.compile`; a pass that is recorded stays uncompiled, since the tape records inside them.
 
 Shape suffixes: B images, K classes, H x W pixels.
 """
@@ -32,12 +32,11 @@ from wsss.config import Config, RunSection, resolve
 from wsss.data.masks import IGNORE_INDEX
 from wsss.machine import autocast, pick_device
 from wsss.models.checkpoint import build_from
-from wsss.models.network import Network
-from wsss.training.average import MovingAverage
-from wsss.training.classify import ClassifyTask
-from wsss.training.loop import Batch, Task
+from wsss.training.classify import ClassifyStep
+from wsss.training.loop import total_loss
 from wsss.training.optimiser import make_optimizer
-from wsss.training.segment import SegmentTask
+from wsss.training.segment import SegmentStep
+from wsss.training.step import Batch, TrainingStep
 
 TAG_SHARES = (0.60, 0.28, 0.09, 0.02, 0.01)
 """Share of the images with 1, 2, ... tags: 1.56 an image."""
@@ -55,32 +54,25 @@ ENERGY_TARGET = 0.15
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a task each time it is called, with one batch after the other."""
+    """One step of a training each time it is called, with one batch after the other."""
 
-    task: Task
-    network: Network
+    module: TrainingStep
     optimizer: torch.optim.Optimizer
     batches: Iterator[Batch]
     run: RunSection
     device: torch.device
-    teacher: MovingAverage | None = None
 
     def __call__(self) -> None:
         """What the training loop does with a batch."""
-        self.network.train()
+        self.module.train()
         with autocast(self.run, self.device):
-            if self.teacher is None:
-                losses = self.task.losses(self.network, next(self.batches), 0, 1)
-            else:  # past the share of steps that hear maps alone
-                losses = self.task.losses(self.network, next(self.batches), 1, 1, self.teacher.network)
-            loss = torch.stack([value.float() for value in losses.values()]).sum()
+            loss = total_loss(self.module(next(self.batches), 0))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        if self.task.section.clip_norm:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.task.section.clip_norm)
+        if self.module.section.clip_norm:
+            nn.utils.clip_grad_norm_(self.module.network.parameters(), self.module.section.clip_norm)
         self.optimizer.step()
-        if self.teacher is not None:
-            self.teacher.follow(self.network)
+        self.module.follow()
 
 
 def random_batch(batch_size: int, classes: int, side: int, device: torch.device, seed: int) -> Batch:
@@ -108,7 +100,7 @@ def blobs(kinds: Tensor, side: int, generator: torch.Generator) -> Tensor:
 
 
 def make_step(
-    task: Literal["classify", "supervised", "end to end"],
+    kind: Literal["classify", "supervised", "end to end"],
     config: Config,
     batches: list[Batch],
     device: torch.device,
@@ -116,18 +108,20 @@ def make_step(
     taught: bool = False,
     compiled: bool = False,
 ) -> Step:
-    """A task over these batches, with a fresh network and optimiser."""
+    """A training on these batches, with a new network and optimiser; ``taught`` keeps an average that labels read."""
+    share, ema = (0.0, config.segment.ema) if taught else (1.0, 0.0)
+    segment = config.segment.model_copy(update={"maps_share": share, "ema": ema})
+    config = config.model_copy(update={"segment": segment, "classify": config.classify.model_copy(update={"ema": 0.0})})
     classes = [f"class-{k}" for k in range(batches[0]["present"].shape[1])]
-    network = build_from(config, classes, decoder=task != "classify").to(device)
+    network = build_from(config, classes, decoder=kind != "classify").to(device)
     if compiled:
         for block in network.backbone.vit.blocks:
             block.compile()
-    chosen: Task = ClassifyTask(config, None, device)
-    if task != "classify":
-        chosen = SegmentTask(config, None, device, from_disk=task == "supervised", started=True)
-    teacher = MovingAverage(network, config.segment.ema) if taught else None
-    optimizer = make_optimizer(chosen.section, chosen.parameter_groups(network))
-    return Step(chosen, network, optimizer, cycle(batches), config.run, device, teacher)
+    module: TrainingStep = ClassifyStep(network, config, 1)
+    if kind != "classify":
+        module = SegmentStep(network, config, 1, labels_given=kind == "supervised", started=True)
+    optimizer = make_optimizer(module.section, network, decoder_lr_factor=module.decoder_lr_factor)
+    return Step(module, optimizer, cycle(batches), config.run, device)
 
 
 def with_energy(config: Config, weight: float) -> Config:

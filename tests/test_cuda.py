@@ -32,9 +32,10 @@ from wsss.maps.present import PresentMaps
 from wsss.models.network import Network
 from wsss.outputs.manifest import read_manifest
 from wsss.reporting import Silent
-from wsss.training.loop import Batch, Loop
-from wsss.training.segment import SegmentTask
+from wsss.training.loop import Loop
+from wsss.training.segment import SegmentStep
 from wsss.training.start import resume_segmenter, train_segmenter
+from wsss.training.step import Batch
 
 pytestmark = [
     pytest.mark.cuda,
@@ -209,9 +210,9 @@ def test_a_step_of_half_precision(tiny_config: Any, small_network: Callable[...,
     network = sharp(small_network()).cuda().train()
     torch.manual_seed(0)
     batch = {"image": torch.rand(2, 3, 32, 40).cuda(), "present": PRESENT}
-    task = SegmentTask(tiny_config(), None, torch.device("cuda"), from_disk=False, started=True)
+    step = SegmentStep(network, tiny_config(), 10, labels_given=False, started=True)
     with torch.autocast("cuda", dtype=kind):
-        losses = task.losses(network, batch, 0, 10)
+        losses = step(batch, 0)
     torch.stack([value.float() for value in losses.values()]).sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is None or parameter.grad.isfinite().all(), name

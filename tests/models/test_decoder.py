@@ -40,6 +40,14 @@ def test_scores_have_eight_times_the_grid(grid: tuple[int, int], has_class_token
         assert scores.isfinite().all()
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_few_channels_work(channels: int) -> None:
+    decoder = DPTDecoder(EMBED_DIM, 3, channels=channels, has_class_token=True).train()
+    scores = decoder(make_taps(2, 3, 2))
+    assert scores.shape == (2, 3, 24, 16)
+    scores.square().sum().backward()
+
+
 def test_an_image_does_not_know_its_neighbours() -> None:
     decoder = make_decoder().train()
     for module in decoder.modules():

@@ -12,7 +12,14 @@ from torch.nn import functional as F
 
 from wsss.config import Config
 from wsss.errors import DataError, UsageError
-from wsss.models.checkpoint import file_hash, find_checkpoint, load_network, read_checkpoint, save_checkpoint
+from wsss.models.checkpoint import (
+    build_from,
+    file_hash,
+    find_checkpoint,
+    load_network,
+    read_checkpoint,
+    save_checkpoint,
+)
 from wsss.models.network import build_network
 
 GAP = "vit_base_patch16_siglip_gap_224"
@@ -206,3 +213,26 @@ def test_checkpoints_that_do_not_fit_themselves(tmp_path: Path, tiny_config: Any
     torch.save(content, path)
     with pytest.raises(DataError, match=r"another version wrote its config \(run\.gpu_count\)"):
         load_network(tmp_path)
+
+
+@pytest.mark.parametrize("size", [(32, 40), (29, 37)])
+def test_scores_on_the_decoders_grid(small_network: Build, size: tuple[int, int]) -> None:
+    """They are what ``decode`` upsamples: 8 rows and columns for each patch of the padded image."""
+    network = small_network()
+    with torch.no_grad():
+        features = network.features(torch.rand(2, 3, *size), taps=True)
+        scores_BChw = network.decode_grid(features)
+        assert scores_BChw.shape == (2, 3, 8 * features.grid[0], 8 * features.grid[1])
+        assert torch.equal(network.to_image(scores_BChw, features.grid, size), network.decode(features, size))
+
+
+def test_a_network_is_built_in_one_way(tiny_config: Any) -> None:
+    """Fresh from the seed, or open for a checkpoint to fill."""
+    config = tiny_config(run__seed=3)
+    one, other = (build_from(config, ["a"], decoder=True).state_dict() for _ in range(2))
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+    before = torch.random.get_rng_state()
+    with torch.device("meta"):
+        sketch = build_from(config, ["a"], decoder=True, fresh=False).state_dict()
+    assert {key: value.shape for key, value in sketch.items()} == {key: value.shape for key, value in one.items()}
+    assert torch.equal(torch.random.get_rng_state(), before)

@@ -1,4 +1,4 @@
-"""Killed or asked to stop at any moment, a run goes on as if nothing had been: real processes, real signals."""
+"""A run that was killed or asked to stop at any moment resumes exactly: real processes, real signals."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def plan(tmp_path: Path, tiny_config: Any) -> Plan:
     """Writes a config for a run of a few seconds; keywords change it."""
 
     def write(name: str = "config.yaml", **changes: Any) -> Path:
-        common = {"validate_every": 2, "checkpoint_steps": 2, "epochs": 6, "ema": 0.8}
+        common = {"validate_every": 2, "checkpoint_minutes": 1e-9, "epochs": 6, "ema": 0.8}
         sections = {f"{section}__{key}": value for section in ("classify", "segment") for key, value in common.items()}
         config: Config = tiny_config(**sections | {"run__workers": 1, "model__drop_path": 0.2} | changes)
         path = tmp_path / name
@@ -167,7 +167,7 @@ def test_pseudo_labels_killed_anywhere(tmp_path: Path, plan: Plan, warm: Any) ->
 @pytest.mark.parametrize("command", ["train-cls", "train-seg"])
 def test_every_signal_saves_and_leaves_with_75(tmp_path: Path, plan: Plan, warm: Any, command: str) -> None:
     """Also if it reaches the loader processes, as those of a terminal and of a batch system do."""
-    many = {"epochs": 500, "validate_every": 500, "checkpoint_steps": 0}
+    many = {"epochs": 500, "validate_every": 500, "checkpoint_minutes": 5.0}
     section = "classify" if command == "train-cls" else "segment"
     config = plan(**{f"{section}__{key}": value for key, value in many.items()})
     run = tmp_path / "run"
@@ -212,7 +212,7 @@ def test_pseudo_labels_asked_to_stop(tmp_path: Path, plan: Plan, warm: Any) -> N
         forked.send(number, to_all=True)
         assert forked.wait() == 75, forked.error
         error, fix = forked.last_words
-        if error != "stopped: a loader process got SIGTERM":  # the quicker one tells of it
+        if error != "stopped: a loader process got SIGTERM":  # whichever process reports first
             assert error.startswith(f"stopped by {number.name} after ")
             assert error.endswith("of 24 images")
         assert fix.startswith("run the same command again")
@@ -278,11 +278,11 @@ def test_a_config_of_ones_own_is_not_taken_for_a_run(tmp_path: Path) -> None:
         check_free(tmp_path)
 
 
-def test_checkpoints_by_steps_keep_the_means_of_the_metrics(
+def test_checkpoints_between_two_lines_keep_the_means_of_the_metrics(
     tmp_path: Path, tiny_config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A checkpoint between two lines of metrics holds what the next line is the mean of."""
-    config = tiny_config(classify__epochs=4, classify__validate_every=4, classify__checkpoint_steps=2)
+    config = tiny_config(classify__epochs=4, classify__validate_every=4, classify__checkpoint_minutes=1e-9)
     train_classifier(config, tmp_path / "whole", Silent())
     step = 7
     from wsss.training.loop import Loop
@@ -299,7 +299,7 @@ def test_checkpoints_by_steps_keep_the_means_of_the_metrics(
         patch.setattr(Loop, "_step", crash)
         with pytest.raises(RuntimeError, match="power cut"):
             train_classifier(config, tmp_path / "cut", Silent())
-    assert saved == [0, 0, 2, 3, 4, 4, 6, 6]  # every second step, and where an epoch of three ends
+    assert saved == [*range(8)]
     resume_classifier(tmp_path / "cut", Silent())
     assert [row["step"] for row in metrics(tmp_path / "cut") if "split" not in row] == [10, 12]
     assert_same_runs(tmp_path / "whole", tmp_path / "cut")

@@ -1,4 +1,4 @@
-"""A loss that is no number names its images, saves them and ends the run, or is passed over by choice."""
+"""A loss that is not finite: its images are named and saved, and it ends the run, or its step is skipped by choice."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from wsss.errors import MachineError
 from wsss.models.checkpoint import build_from, read_checkpoint
 from wsss.reporting import Silent
 from wsss.training.bad_loss import MOST_IN_A_ROW, BadLoss, LossWatch
-from wsss.training.classify import ClassifyTask
-from wsss.training.loop import Loop
+from wsss.training.classify import ClassifyStep
+from wsss.training.loop import Loop, RunContext, steps_of
 
 CPU = torch.device("cpu")
 Begin = Callable[..., Loop]
@@ -28,23 +28,23 @@ Begin = Callable[..., Loop]
 @pytest.fixture
 def begin(tmp_path: Path, tiny_config: Any, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> Begin:
     """A loop of six steps whose loss is spoilt at some; ``deferred`` looks as on CUDA."""
-    plain = ClassifyTask.losses
+    plain = ClassifyStep.forward
 
     def loop(bad: tuple[int, ...], by: float, *, deferred: bool = False, reporter: Any = None, **changes: Any) -> Loop:
-        def losses(self: Any, network: Any, batch: Any, at: int, *others: Any) -> dict[str, Tensor]:
-            terms = plain(self, network, batch, at, *others)
+        def forward(self: Any, batch: Any, at: int) -> dict[str, Tensor]:
+            terms = plain(self, batch, at)
             return {name: value * by if at in bad else value for name, value in terms.items()}
 
-        monkeypatch.setattr(ClassifyTask, "losses", losses)
+        monkeypatch.setattr(ClassifyStep, "forward", forward)
         config = tiny_config(**{"classify__ema": 0.5, "model__drop_path": 0.2} | changes)
         tagged = open_data(scenes, split="train")
         run = tmp_path / "run"
         run.mkdir()
         images = TrainingImages(tagged, config.augment, seed=config.run.seed)
         network = build_from(config, tagged.classes, decoder=False)
-        task = ClassifyTask(config, None, CPU)
-        made = Loop(run, config, network, task, images, device=CPU, reporter=reporter or Silent())
-        made.watch.looks = not deferred
+        step = ClassifyStep(network, config, steps_of(images, config.classify))
+        made = Loop(RunContext(run, config, CPU, reporter or Silent()), step, images, None)
+        made.bad_steps.watch.looks = not deferred
         return made
 
     return loop
@@ -62,13 +62,13 @@ def learnt(loop: Loop) -> list[Tensor]:
     """Weights, their moving average and what the optimiser and a scaler remember."""
     memory = [value for state in loop.optimizer.state.values() for value in state.values()]
     memory += [torch.tensor(value) for value in loop.scaler.state_dict().values()]
-    return [value.detach().clone() for value in (*loop.network.parameters(), *loop.shown.parameters(), *memory)]
+    return [value.detach().clone() for value in (*loop.step.network.parameters(), *loop.shown.parameters(), *memory)]
 
 
 @pytest.mark.parametrize("deferred", [False, True])
 @pytest.mark.parametrize(("by", "said"), [(math.nan, "the loss is nan"), (math.inf, "the loss is inf")])
 def test_the_images_are_named_and_saved(begin: Begin, by: float, said: str, deferred: bool) -> None:
-    loop = begin((4,), by, deferred=deferred)
+    loop = begin((4,), by, deferred=deferred, classify__checkpoint_minutes=1e-9)
     with pytest.raises(BadLoss) as caught:
         loop.train()
     assert isinstance(caught.value, MachineError)
@@ -89,17 +89,17 @@ def test_the_images_are_named_and_saved(begin: Begin, by: float, said: str, defe
     assert "--lr" in caught.value.fix
     assert caught.value.fix.endswith("--set classify.on_bad_loss=skip")
     last = read_checkpoint(loop.run / "last.pt")
-    assert last["training"]["step"] == 3  # of the epoch before
+    assert last["training"]["step"] == 4  # of the step before
     assert all(value.isfinite().all() for value in last["network"].values())
 
 
 def test_no_checkpoint_holds_what_a_bad_step_made(begin: Begin) -> None:
-    """Nobody has looked yet when one is to be written."""
-    loop = begin((2,), math.nan, deferred=True, classify__checkpoint_steps=4, classify__epochs=4)
+    """Where steps are checked later, they are when a checkpoint is written."""
+    loop = begin((2,), math.nan, deferred=True, classify__checkpoint_minutes=1e-9, classify__epochs=4)
     with pytest.raises(BadLoss, match="at step 3 "):
         loop.train()
     assert loop.state.step == 3
-    assert read_checkpoint(loop.run / "last.pt")["training"]["step"] == 0
+    assert read_checkpoint(loop.run / "last.pt")["training"]["step"] == 2
 
 
 @pytest.mark.parametrize("clip_norm", [0.0, 1.0])
@@ -137,14 +137,14 @@ def test_a_gradient_that_is_no_number(
 ) -> None:
     """The loss is good; its gradient, of a root at 0, is not, and what it made of the weights is nowhere saved."""
     loop = begin((), 1.0, deferred=deferred, classify__clip_norm=clip_norm)
-    plain = loop.task.losses
+    plain = loop.step.forward
 
-    def losses(network: Any, batch: Any, at: int, *others: Any) -> dict[str, Tensor]:
-        terms = plain(network, batch, at, *others)
-        weight = network.readout.head.weight
+    def forward(batch: Any, at: int) -> dict[str, Tensor]:
+        terms = plain(batch, at)
+        weight: Any = loop.step.network.readout.head.weight
         return terms if at != 1 else terms | {"root": (0 * weight).abs().sum().sqrt()}
 
-    monkeypatch.setattr(loop.task, "losses", losses)
+    monkeypatch.setattr(loop.step, "forward", forward)
     said = "the loss or its gradient is" if deferred else "the gradient is"
     with pytest.raises(BadLoss, match=f": {said} not finite at step 2 "):
         loop.train()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,14 +28,13 @@ from wsss.errors import DataError, MachineError, UsageError, WsssError
 from wsss.models.checkpoint import build_from
 from wsss.outputs.run import check_free
 from wsss.reporting import Silent
-from wsss.training import loop, pace
+from wsss.training import classify, loop, pace
 from wsss.training.average import decay_after
-from wsss.training.classify import ClassifyTask
-from wsss.training.loop import Loop
+from wsss.training.classify import ClassifyStep
+from wsss.training.loop import Loop, RunContext, steps_of
 from wsss.training.optimiser import make_optimizer, schedule
 from wsss.training.pace import Pace
-from wsss.training.segment import SegmentTask
-from wsss.training.start import find_labels, resume_classifier, train_classifier
+from wsss.training.start import find_labels, resume_classifier, train_classifier, train_segmenter
 
 CPU = torch.device("cpu")
 
@@ -50,7 +50,7 @@ def test_adamw_schedule_by_hand() -> None:
 
 
 def test_poly_schedule_by_hand() -> None:
-    section = ClassifySection(optimizer="sgd-poly", warmup=0.5)  # knows no warm-up
+    section = ClassifySection(optimizer="sgd-poly", warmup=0.5)  # has no warm-up
     factors = [schedule(section, step, 4) for step in range(5)]
     assert factors == pytest.approx([1.0, 0.75**0.9, 0.5**0.9, 0.25**0.9, 0.0])
 
@@ -151,7 +151,8 @@ def loop_of(config: Config, run: Path, tagged: TaggedSet) -> Loop:
     run.mkdir()
     network = build_from(config, tagged.classes, decoder=False)
     images = TrainingImages(tagged, config.augment, seed=config.run.seed)
-    return Loop(run, config, network, ClassifyTask(config, None, CPU), images, device=CPU, reporter=Silent())
+    step = ClassifyStep(network, config, steps_of(images, config.classify))
+    return Loop(RunContext(run, config, CPU, Silent()), step, images, None)
 
 
 class Watched(Loop):
@@ -159,7 +160,7 @@ class Watched(Loop):
 
     def _step(self, batch: dict[str, Tensor]) -> None:
         super()._step(batch)
-        self.seen: list[Tensor] = [*getattr(self, "seen", []), self.network.readout.head.weight.detach().clone()]
+        self.seen: list[Tensor] = [*getattr(self, "seen", []), self.step.network.readout.head.weight.detach().clone()]
 
 
 def test_the_moving_average_by_hand(tmp_path: Path, tiny_config: Any, tagged: TaggedSet) -> None:
@@ -172,7 +173,7 @@ def test_the_moving_average_by_hand(tmp_path: Path, tiny_config: Any, tagged: Ta
     expected = 2 / 11 * expected + 9 / 11 * second
     expected = 3 / 12 * expected + 9 / 12 * third
     torch.testing.assert_close(plain.shown.readout.head.weight, expected)
-    assert not torch.equal(plain.shown.readout.head.weight, plain.network.readout.head.weight)
+    assert not torch.equal(plain.shown.readout.head.weight, plain.step.network.readout.head.weight)
 
 
 def test_the_average_remembers_longer_as_it_ages() -> None:
@@ -184,12 +185,12 @@ def test_the_average_remembers_longer_as_it_ages() -> None:
 def test_autocast_on_the_cpu(tmp_path: Path, tiny_config: Any, tagged: TaggedSet, amp: str) -> None:
     config = tiny_config(run__amp=amp, classify__epochs=1)
     runner = loop_of(config, tmp_path / "run", tagged)
-    before = runner.network.readout.head.weight.detach().clone()
+    before = runner.step.network.readout.head.weight.detach().clone()
     runner.train()
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == 3
     assert math.isfinite(rows[-1]["loss"])
-    weight = runner.network.readout.head.weight
+    weight = runner.step.network.readout.head.weight
     assert weight.dtype == torch.float32
     assert weight.isfinite().all()
     assert not torch.equal(weight, before)
@@ -199,7 +200,7 @@ def test_clipping_bounds_the_gradient(tmp_path: Path, tiny_config: Any, tagged: 
     config = tiny_config(classify__clip_norm=1e-3, classify__epochs=1)
     runner = loop_of(config, tmp_path / "run", tagged)
     runner.train()
-    norms = [parameter.grad.norm() for parameter in runner.network.parameters() if parameter.grad is not None]
+    norms = [parameter.grad.norm() for parameter in runner.step.network.parameters() if parameter.grad is not None]
     assert torch.stack(norms).norm().item() == pytest.approx(1e-3, rel=1e-3)
 
 
@@ -214,8 +215,8 @@ def test_training_learns(tmp_path: Path, tiny_config: Any, tagged: TaggedSet) ->
 
 
 class Clock:
-    """A device that is given work of a second a step and does it when the host waits, and a host whose other work takes
-    longer."""
+    """A device that queues one second of work a step and does it when the host synchronises; other work of the host
+    takes longer."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -229,7 +230,7 @@ class Clock:
         return self.time
 
     def after(self, seconds: float, call: Callable[..., Any]) -> Callable[..., Any]:
-        """A call that waits for the device and takes so long."""
+        """A call that synchronises the device and takes so many seconds."""
 
         def slow(*args: Any, **options: Any) -> Any:
             self.wait()
@@ -252,8 +253,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr(pace, "time", SimpleNamespace(perf_counter=made.now))
     monkeypatch.setattr(Pace, "_wait", made.wait)
     monkeypatch.setattr(Loop, "_step", made.step(Loop._step))
-    monkeypatch.setattr(Loop, "save", made.after(1000.0, Loop.save))
-    monkeypatch.setattr(ClassifyTask, "validate", made.after(100.0, ClassifyTask.validate))
+    monkeypatch.setattr(loop, "save_last", made.after(1000.0, loop.save_last))
+    monkeypatch.setattr(classify, "tag_scores", made.after(100.0, classify.tag_scores))
     return made
 
 
@@ -268,16 +269,18 @@ def test_the_speed_is_that_of_the_steps_alone(
     """Eight images a step of a second, whether or not a validation, a checkpoint or a new start comes between."""
     monkeypatch.setattr(loop, "LOG_EVERY", 2)
     run = tmp_path / "run"
-    losses, steps = ClassifyTask.losses, []
+    forward, steps = ClassifyStep.forward, []
 
-    def cut(self: Any, network: Any, batch: Any, at: int, *others: Any) -> dict[str, Tensor]:
+    def cut(self: Any, batch: Any, at: int) -> dict[str, Tensor]:
         steps.append(at)
         if steps == [0, 1, 2, 3, 4]:
             raise RuntimeError("power cut")
-        return losses(self, network, batch, at, *others)
+        return forward(self, batch, at)
 
-    monkeypatch.setattr(ClassifyTask, "losses", cut)
-    config = tiny_config(classify__epochs=4, classify__checkpoint_steps=5)
+    monkeypatch.setattr(ClassifyStep, "forward", cut)
+    every_third = iter([100.0 if number % 3 == 2 else 0.0 for number in range(50)])
+    monkeypatch.setattr(Loop, "_seconds_unsaved", lambda self: next(every_third))
+    config = tiny_config(classify__epochs=4, classify__checkpoint_minutes=1.0)
     with pytest.raises(RuntimeError, match="power cut"):
         train_classifier(config, run, Silent())
     assert speeds(run) == {2: 8.0, 4: 8.0}
@@ -299,38 +302,60 @@ def test_a_loss_that_is_no_number_stops_the_run(
 ) -> None:
     monkeypatch.setattr(loop, "LOG_EVERY", 1)
     runner = loop_of(tiny_config(classify__epochs=1), tmp_path / "run", tagged)
-    plain = runner.task.losses
+    plain = runner.step.forward
 
     def broken(*args: Any) -> dict[str, Tensor]:
         return {name: value * math.nan for name, value in plain(*args).items()}
 
-    monkeypatch.setattr(runner.task, "losses", broken)
+    monkeypatch.setattr(runner.step, "forward", broken)
     with pytest.raises(WsssError, match="the loss is nan at step 1 for train_") as caught:
         runner.train()
     assert "--lr" in caught.value.fix
 
 
-def test_norms_and_biases_do_not_decay_and_the_decoder_learns_faster(tiny_config: Any) -> None:
-    config = tiny_config(segment__lr=1e-2, segment__decoder_lr_factor=5.0, segment__weight_decay=0.1)
+EXEMPT = {"backbone.vit.pos_embed", "backbone.vit.cls_token", "backbone.vit.dist_token"}
+
+
+@pytest.mark.parametrize("by_dimension", [False, True])
+def test_what_decays_and_that_the_decoder_learns_faster(tiny_config: Any, by_dimension: bool) -> None:
+    """As timm has it, and, to resume older checkpoints, as earlier versions had it."""
+    config = tiny_config(segment__lr=1e-2, segment__weight_decay=0.1)
     network = build_from(config, ["a"], decoder=True)
-    task = SegmentTask(config, None, CPU, from_disk=True, started=False)
-    optimizer = make_optimizer(task.section, task.parameter_groups(network))
+    optimizer = make_optimizer(config.segment, network, decoder_lr_factor=5.0, by_dimension=by_dimension)
     group_of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(network.parameters()))
+    names = {name for name, _ in network.named_parameters()}
+    assert names >= EXEMPT
     for name, parameter in network.named_parameters():
         group = group_of[id(parameter)]
         assert group["base_lr"] == pytest.approx(5e-2 if name.startswith("decoder.") else 1e-2), name
-        assert group["weight_decay"] == (0.1 if parameter.ndim > 1 else 0.0), name
+        decays = parameter.ndim > 1 and (by_dimension or name not in EXEMPT)
+        assert group["weight_decay"] == (0.1 if decays else 0.0), name
 
 
 def test_the_optimisers(tiny_config: Any) -> None:
     config = tiny_config(classify__optimizer="sgd-poly", classify__momentum=0.8, classify__weight_decay=0.01)
-    network = build_from(config, ["a"], decoder=False)
-    task = ClassifyTask(config, None, CPU)
-    optimizer = make_optimizer(task.section, task.parameter_groups(network))
+    optimizer = make_optimizer(config.classify, build_from(config, ["a"], decoder=False))
     assert isinstance(optimizer, torch.optim.SGD)
     assert {group["momentum"] for group in optimizer.param_groups} == {0.8}
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.01, 0.0}
+
+
+def test_checkpoints_obey_the_clock(tmp_path: Path, tiny_config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One before the first step and one at the end, before and after the last validation; not one an epoch."""
+    saved: list[int] = []
+    plain = loop.save_last
+
+    def note(*given: Any) -> None:
+        saved.append(given[-1].step)
+        plain(*given)
+
+    monkeypatch.setattr(loop, "save_last", note)
+    train_classifier(tiny_config(classify__epochs=3), tmp_path / "run", Silent())
+    assert saved == [0, 9, 9]
+    saved.clear()
+    train_classifier(tiny_config(classify__epochs=1, classify__checkpoint_minutes=1e-9), tmp_path / "often", Silent())
+    assert saved == [0, 1, 2, 3, 3]
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path, tiny_config: Any) -> None:
@@ -353,6 +378,10 @@ def test_a_failed_start_leaves_no_run_behind(tmp_path: Path, tiny_config: Any) -
         train_classifier(tiny_config(model__backbone="vit_tiny"), run, Silent())
     with pytest.raises(DataError, match="no such data folder"):
         train_classifier(tiny_config(data__root=tmp_path / "none"), run, Silent())
+    with pytest.raises(UsageError, match=r"maps\.start_layer 4"):
+        train_segmenter(tiny_config(maps__start_layer=4), run, Silent())
+    with pytest.raises(UsageError, match=r"maps\.start_layer 4"):
+        train_segmenter(tiny_config(maps__start_layer=4, segment__rounds=2), run, Silent())
     with pytest.raises(UsageError, match="no split 'tran'"):
         train_classifier(tiny_config(data__train_split="tran"), run, Silent())
     if not torch.cuda.is_available():
@@ -383,20 +412,38 @@ def test_labels_are_found_in_the_folder_or_its_labels(tagged: TaggedSet, tmp_pat
         find_labels(tmp_path, tagged)
 
 
-@pytest.mark.parametrize(("epochs", "told"), [(66, True), (67, False)])
-def test_few_steps_are_remarked_on(tmp_path: Path, tiny_config: Any, epochs: int, told: bool) -> None:
-    """Three steps an epoch."""
-    heard: list[str] = []
+def test_labels_of_other_classes_are_refused(tmp_path: Path, tiny_config: Any, scenes: Path) -> None:
+    """Or of the same ones in another order, which would train wrong classes silently."""
+    shutil.copytree(scenes / "masks", tmp_path / "made" / "labels")
+    manifest = tmp_path / "made" / "manifest.json"
+    for classes, order in ((["ladybird", "bee"], ", in another order"), (["bee", "wasp"], ""), (["bee"], "")):
+        manifest.write_text(json.dumps({"classes": classes}))
+        for folder in (tmp_path / "made", tmp_path / "made" / "labels"):
+            with pytest.raises(DataError) as caught:
+                train_segmenter(tiny_config(segment__epochs=1), tmp_path / "run", Silent(), labels=folder)
+            assert caught.value.problem == (
+                f"{tmp_path / 'made'}: its label maps have the classes {', '.join(classes)}; "
+                f"{scenes} has bee, ladybird{order}"
+            )
+    assert not (tmp_path / "run").exists()
+    manifest.write_text(json.dumps({"classes": ["bee", "ladybird"]}))
+    train_segmenter(tiny_config(segment__epochs=1), tmp_path / "run", Silent(), labels=tmp_path / "made")
 
-    class Heard(Silent):
+
+@pytest.mark.parametrize(("epochs", "remarked"), [(66, True), (67, False)])
+def test_few_steps_are_remarked_on(tmp_path: Path, tiny_config: Any, epochs: int, remarked: bool) -> None:
+    """Three steps an epoch."""
+    said: list[str] = []
+
+    class Saying(Silent):
         def say(self, message: str) -> None:
-            heard.append(message)
+            said.append(message)
 
         def begin(self, what: str, total: int, done: int = 0) -> None:
             if what == "training":
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_classifier(tiny_config(classify__epochs=epochs), tmp_path / "run", Heard())
+        train_classifier(tiny_config(classify__epochs=epochs), tmp_path / "run", Saying())
     remark = "198 steps are few to learn from; --epochs 67 makes them 201"
-    assert (remark in heard) is told
+    assert (remark in said) is remarked

@@ -1,7 +1,8 @@
-"""A run stopped anywhere and resumed ends with the weights, to the bit, of one that was never stopped."""
+"""A run that was stopped anywhere and resumed ends bit for bit as one that was never stopped."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,13 +22,18 @@ from torch import Tensor
 
 from wsss.config import Config, to_yaml
 from wsss.data.dataset import open_data
+from wsss.data.images import read_image
 from wsss.data.masks import read_mask, write_mask
+from wsss.data.records import TaggedSet
 from wsss.errors import DataError, Interrupted, UsageError
+from wsss.inference import score
+from wsss.models import checkpoint
 from wsss.models.checkpoint import read_checkpoint
+from wsss.outputs.run import data_facts
 from wsss.reporting import Silent
-from wsss.training import loop
-from wsss.training.classify import ClassifyTask
-from wsss.training.segment import SegmentTask
+from wsss.training import loop, optimiser
+from wsss.training.classify import ClassifyStep
+from wsss.training.segment import SegmentStep
 from wsss.training.start import resume_classifier, resume_segmenter, train_classifier, train_segmenter
 
 QUIET = Silent()
@@ -46,18 +53,18 @@ def crash() -> None:
     raise RuntimeError("power cut")
 
 
-def stop_at(monkeypatch: pytest.MonkeyPatch, task: type, step: int, how: Stop) -> None:
+def stop_at(monkeypatch: pytest.MonkeyPatch, kind: Any, step: int, how: Stop) -> None:
     """Let something happen inside a step, once."""
-    plain, done = task.losses, []
+    plain, done = kind.forward, []
 
-    def losses(self: Any, network: Any, batch: Any, at: int, total: int, teacher: Any) -> dict[str, Tensor]:
+    def forward(self: Any, batch: Any, at: int) -> dict[str, Tensor]:
         if at == step and not done:
             done.append(True)
             how()
-        terms: dict[str, Tensor] = plain(self, network, batch, at, total, teacher)
+        terms: dict[str, Tensor] = plain(self, batch, at)
         return terms
 
-    monkeypatch.setattr(task, "losses", losses)
+    monkeypatch.setattr(kind, "forward", forward)
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
@@ -100,15 +107,12 @@ def test_a_classifier_stopped_by_a_signal(
 ) -> None:
     config = tiny_config(classify__ema=0.9, model__drop_path=0.2)
     train_classifier(config, tmp_path / "whole", QUIET)
-    stop_at(monkeypatch, ClassifyTask, step, terminate)
-    if step == 5:  # the last step: there is nothing left to interrupt
-        train_classifier(config, tmp_path / "cut", QUIET)
-    else:
-        with pytest.raises(Interrupted, match=f"stopped by SIGTERM after step {step + 1} of 6") as caught:
-            train_classifier(config, tmp_path / "cut", QUIET)
-        assert caught.value.fix == f"--resume {tmp_path / 'cut'}"
-        assert read_checkpoint(tmp_path / "cut" / "last.pt")["training"]["step"] == step + 1
-        resume_classifier(tmp_path / "cut", QUIET)
+    stop_at(monkeypatch, ClassifyStep, step, terminate)
+    with pytest.raises(Interrupted, match=f"stopped by SIGTERM after step {step + 1} of 6") as caught:
+        train_classifier(config, tmp_path / "cut", QUIET)  # after the last step its validation is left
+    assert caught.value.fix == f"--resume {tmp_path / 'cut'}"
+    assert read_checkpoint(tmp_path / "cut" / "last.pt")["training"]["step"] == step + 1
+    resume_classifier(tmp_path / "cut", QUIET)
     assert_same_checkpoints(tmp_path / "whole", tmp_path / "cut")
     assert steps(tmp_path / "cut") == [1, 2, 3, 4, 5, 6]
     assert timeless(tmp_path / "cut") == timeless(tmp_path / "whole")
@@ -118,12 +122,12 @@ def test_a_classifier_stopped_by_a_signal(
 def test_a_classifier_that_crashed_forgets_what_it_wrote_since(
     tmp_path: Path, tiny_config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tiny_config(classify__optimizer="sgd-poly", classify__epochs=3)
+    config = tiny_config(classify__optimizer="sgd-poly", classify__epochs=3, classify__checkpoint_minutes=1e-9)
     train_classifier(config, tmp_path / "whole", QUIET)
-    stop_at(monkeypatch, ClassifyTask, 8, crash)
+    stop_at(monkeypatch, ClassifyStep, 8, crash)
     with pytest.raises(RuntimeError, match="power cut"):
         train_classifier(config, tmp_path / "cut", QUIET)
-    assert read_checkpoint(tmp_path / "cut" / "last.pt")["training"]["step"] == 6
+    assert read_checkpoint(tmp_path / "cut" / "last.pt")["training"]["step"] == 8
     with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 9, "los')  # and the disk had half a line
     resume_classifier(tmp_path / "cut", QUIET)
@@ -141,7 +145,7 @@ def test_end_to_end_stopped_in_either_phase(
     )
     train_segmenter(config, tmp_path / "whole", QUIET)
     step = 1 if optimizer == "adamw" else 4
-    stop_at(monkeypatch, SegmentTask, step, terminate)
+    stop_at(monkeypatch, SegmentStep, step, terminate)
     with pytest.raises(Interrupted):
         train_segmenter(config, tmp_path / "cut", QUIET)
     resume_segmenter(tmp_path / "cut", QUIET)
@@ -161,7 +165,7 @@ def test_a_resumed_segmenter_remembers_where_it_learns_from(
         shutil.copy(mask, tmp_path / "labels")
     config = tiny_config(segment__epochs=1)
     train_segmenter(config, tmp_path / "whole", QUIET, labels=tmp_path)
-    stop_at(monkeypatch, SegmentTask, 0, terminate)
+    stop_at(monkeypatch, SegmentStep, 0, terminate)
     with pytest.raises(Interrupted):
         train_segmenter(config, tmp_path / "cut", QUIET, labels=tmp_path)
     assert read_checkpoint(tmp_path / "cut" / "last.pt")["task"] == {
@@ -179,7 +183,7 @@ def test_a_segmenter_started_from_a_classifier_never_only_classifies(
 ) -> None:
     config = tiny_config(classify__epochs=1, segment__epochs=1)
     learnt = train_classifier(config, tmp_path / "cls", QUIET)
-    stop_at(monkeypatch, SegmentTask, 1, terminate)
+    stop_at(monkeypatch, SegmentStep, 1, terminate)
     with pytest.raises(Interrupted):
         train_segmenter(config, tmp_path / "seg", QUIET, init=tmp_path / "cls")
     resumed = resume_segmenter(tmp_path / "seg", QUIET)
@@ -187,6 +191,132 @@ def test_a_segmenter_started_from_a_classifier_never_only_classifies(
     start = read_checkpoint(tmp_path / "cls" / "last.pt")["network"]["readout.head.weight"]
     assert torch.equal(start, learnt.readout.head.weight)
     assert resumed.classes == ("bee", "ladybird")
+
+
+@pytest.mark.parametrize("reaches_loader", [False, True])
+@pytest.mark.parametrize("section", ["classify", "segment"])
+def test_stopped_during_a_validation(
+    tmp_path: Path, tiny_config: Any, monkeypatch: pytest.MonkeyPatch, section: str, reaches_loader: bool
+) -> None:
+    """Nothing of the epoch is lost, the validation ends before its next batch, and the resumed run repeats it.
+
+    Batch systems send SIGTERM to the loader processes too, which ends them at once.
+    """
+    train, resume = {
+        "classify": (train_classifier, resume_classifier),
+        "segment": (train_segmenter, resume_segmenter),
+    }[section]
+    config = tiny_config(**{f"{section}__batch_size": 4, f"{section}__ema": 0.9})
+    train(config, tmp_path / "whole", QUIET)
+    batches: list[int] = []
+    plain = score.load_batches
+
+    def load(*given: Any) -> Any:
+        for batch in plain(*given):
+            if len(batches) == 1:
+                terminate()
+                if reaches_loader:
+                    raise Interrupted("stopped: a loader process got SIGTERM", "run the same command again")
+            batches.append(1)
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(score, "load_batches", load)
+        with pytest.raises(Interrupted, match="stopped by SIGTERM after step 6 of 12"):
+            train(config, tmp_path / "cut", QUIET)
+    assert len(batches) == (1 if reaches_loader else 2)
+    training = read_checkpoint(tmp_path / "cut" / "last.pt")["training"]
+    assert (training["step"], training["validated"]) == (6, 0)
+    assert steps(tmp_path / "cut") == [*range(1, 7)]
+    resume(tmp_path / "cut", QUIET)
+    assert_same_checkpoints(tmp_path / "whole", tmp_path / "cut")
+    assert timeless(tmp_path / "cut") == timeless(tmp_path / "whole")
+
+
+def test_killed_between_a_validation_and_the_last_checkpoint(
+    tmp_path: Path, tiny_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its line is removed and written again."""
+    config = tiny_config(classify__epochs=1)
+    train_classifier(config, tmp_path / "whole", QUIET)
+    plain = loop.save_last
+
+    def save(*given: Any) -> None:
+        if given[-1].validated:
+            crash()
+        plain(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_last", save)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train_classifier(config, tmp_path / "cut", QUIET)
+    assert timeless(tmp_path / "cut") == timeless(tmp_path / "whole")
+    resume_classifier(tmp_path / "cut", QUIET)
+    assert timeless(tmp_path / "cut") == timeless(tmp_path / "whole")
+    assert_same_checkpoints(tmp_path / "whole", tmp_path / "cut")
+
+
+KEYS = {
+    "best",
+    "window/sums",
+    "window/since",
+    "window/skipped",
+    "window/in_a_row",
+    "optimizer/state",
+    "optimizer/param_groups",
+    "scaler",
+    "step",
+}
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd-poly"])
+def test_a_checkpoint_of_an_earlier_version_resumes(
+    tmp_path: Path, tiny_config: Any, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """It has other optimiser groups, in which position embeddings and tokens decay, and no "validated"."""
+    config = tiny_config(segment__ema=0.9, segment__optimizer=kind, segment__weight_decay=0.1)
+    grouped = optimiser.parameter_groups
+
+    def earlier(*given: Any, by_dimension: bool = False, **how: Any) -> Any:
+        return grouped(*given, by_dimension=True, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optimiser, "parameter_groups", earlier)
+        train_segmenter(config, tmp_path / "whole", QUIET)
+        stop_at(patch, SegmentStep, 3, terminate)
+        with pytest.raises(Interrupted):
+            train_segmenter(config, tmp_path / "cut", QUIET)
+    content = read_checkpoint(tmp_path / "cut" / "last.pt")
+    training = content["training"]
+    assert training.pop("validated") == 3
+    assert training.keys() == {key.split("/")[0] for key in KEYS} | {"network", "averaged"}
+    assert {f"window/{key}" for key in training["window"]} == {key for key in KEYS if key.startswith("window")}
+    torch.save(content, tmp_path / "cut" / "last.pt")
+    resume_segmenter(tmp_path / "cut", QUIET)
+    assert_same_checkpoints(tmp_path / "whole", tmp_path / "cut")
+    groups = read_checkpoint(tmp_path / "cut" / "last.pt")["training"]["optimizer"]["param_groups"]
+    assert not any("decay_rule" in group for group in groups)
+
+
+@pytest.mark.parametrize("section", ["classify", "segment"])
+def test_a_resume_reads_its_checkpoint_once(
+    tmp_path: Path, tiny_config: Any, monkeypatch: pytest.MonkeyPatch, section: str
+) -> None:
+    train, resume = {
+        "classify": (train_classifier, resume_classifier),
+        "segment": (train_segmenter, resume_segmenter),
+    }[section]
+    train(tiny_config(**{f"{section}__epochs": 1}), tmp_path / "run", QUIET)
+    read: list[Path] = []
+    plain = checkpoint.read_archive
+
+    def note(path: Path, check: Any) -> Any:
+        read.append(path)
+        return plain(path, check)
+
+    monkeypatch.setattr(checkpoint, "read_archive", note)
+    resume(tmp_path / "run", QUIET)
+    assert read == [tmp_path / "run" / "last.pt"]
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path, tiny_config: Any) -> None:
@@ -202,7 +332,7 @@ def begun(tmp_path: Path, tiny_config: Any, scenes: Path, monkeypatch: pytest.Mo
     data, run = tmp_path / "data", tmp_path / "run"
     shutil.copytree(scenes, data)
     image_of(data, 7).write_bytes(b"broken")
-    stop_at(monkeypatch, ClassifyTask, 0, terminate)
+    stop_at(monkeypatch, ClassifyStep, 0, terminate)
     with pytest.raises(Interrupted):
         train_classifier(tiny_config(data__root=data, data__bad_limit=0.1, classify__batch_size=4), run, QUIET)
     return data, run
@@ -234,6 +364,18 @@ def retag(data: Path) -> None:
     rewrite(data, 3, ",bee", ",ladybird")
 
 
+def edit(data: Path) -> None:
+    """Other pixels in a file of the same size."""
+    path = image_of(data, 3)
+    before = read_image(path)
+    content = path.read_bytes()
+    for place in range(len(content) - 40, 0, -1):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        if (read_image(path) != before).any():
+            return
+    raise AssertionError("nothing changed")
+
+
 CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "repaired": (
         lambda data: shutil.copy(image_of(data, 8), image_of(data, 7)),
@@ -252,6 +394,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "shuffled": (shuffle, "these are other images, or in another order"),
     "tagged": (retag, "the tags have changed"),
     "replaced": (lambda data: shutil.copy(image_of(data, 8), image_of(data, 3)), "the image files have changed"),
+    "edited": (edit, "the image files have changed"),
 }
 
 
@@ -265,19 +408,51 @@ def test_a_run_does_not_go_on_with_other_data(
     with pytest.raises(DataError) as caught:
         resume_classifier(run, QUIET)
     split = "train_aug" if "split" in said else "train"
-    assert caught.value.problem == f"{run} cannot go on with split {split} of {data}: {said}"
+    assert caught.value.problem == f"{run} cannot be resumed on split {split} of {data}: {said}"
     assert caught.value.fix == f"--resume {run}  # once {data} is as it was; or train anew, with another -o"
     assert (run / "last.pt").read_bytes() == before
 
 
+def make_earlier(data: Path, run: Path, *missing: str) -> None:
+    """As a version wrote it that hashed the sizes of the files, not their bytes."""
+    facts = json.loads((run / "run.json").read_text())
+    train = open_data(data, split="train")
+    sizes = hashlib.sha256("\n".join(train.classes).encode())
+    for record in train.records:
+        if record.image != image_of(data, 7):  # the broken one
+            sizes.update(f"\n{record.name} {record.tags} {record.image.stat().st_size}".encode())
+    earlier = {key: value for key, value in facts.items() if key not in ("content_sha256", *missing)}
+    (run / "run.json").write_text(json.dumps({**earlier, "data_sha256": sizes.hexdigest()}))
+
+
 def test_a_run_of_an_earlier_version_is_checked_too(begun: tuple[Path, Path]) -> None:
     data, run = begun
-    facts = json.loads((run / "run.json").read_text())
-    earlier = {key: value for key, value in facts.items() if key not in ("names_sha256", "tags_sha256")}
-    (run / "run.json").write_text(json.dumps(earlier))
+    make_earlier(data, run, "names_sha256", "tags_sha256")
     retag(data)
     with pytest.raises(DataError, match="the images or their tags have changed"):
         resume_classifier(run, QUIET)
+
+
+def test_a_run_of_an_earlier_version_is_checked_by_the_sizes_of_its_files(begun: tuple[Path, Path]) -> None:
+    data, run = begun
+    make_earlier(data, run)
+    shutil.copy(image_of(data, 8), image_of(data, 3))
+    with pytest.raises(DataError, match="the image files have changed"):
+        resume_classifier(run, QUIET)
+
+
+def test_a_run_of_an_earlier_version_resumes(begun: tuple[Path, Path]) -> None:
+    data, run = begun
+    make_earlier(data, run)
+    resume_classifier(run, QUIET)
+    assert steps(run) == [*range(1, 11)]
+
+
+def test_a_digest_that_the_index_knows_is_not_computed(tmp_path: Path) -> None:
+    record = SimpleNamespace(name="a", tags=(0,), digest="f00d", image=tmp_path / "none.jpg")
+    tagged: Any = TaggedSet(root=tmp_path, split="train", classes=("bee",), records=(record,))  # type: ignore[arg-type]
+    expected = hashlib.sha256(b"bee\na (0,) f00d").hexdigest()
+    assert data_facts(tagged)["content_sha256"] == expected
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "\udcff"])
@@ -291,7 +466,7 @@ def test_a_broken_run_file_is_named(begun: tuple[Path, Path], content: str) -> N
 
 @pytest.mark.parametrize("known", [True, False])
 def test_a_run_goes_on_with_the_same_data_elsewhere(begun: tuple[Path, Path], known: bool) -> None:
-    """A copy behind the same path; the broken image is left out again. A checkpoint alone goes on unchecked."""
+    """A copy behind the same path; the broken image is left out again. A run without run.json is resumed unchecked."""
     data, run = begun
     shutil.copytree(data, data.with_name("copy"))
     shutil.rmtree(data)
@@ -328,7 +503,7 @@ def test_a_run_folder_says_how_it_was_made(tmp_path: Path, tiny_config: Any) -> 
     facts = json.loads((run / "run.json").read_text())
     assert facts["classes"] == ["bee", "ladybird"]
     assert (facts["split"], facts["images"]) == ("train", 24)
-    assert len(facts["data_sha256"]) == 64
+    assert len(facts["content_sha256"]) == 64
     assert {"wsss", "torch", "timm", "python"} <= facts["versions"].keys()
 
 

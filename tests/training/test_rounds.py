@@ -16,7 +16,7 @@ from wsss.files import DiskError
 from wsss.models.checkpoint import load_network
 from wsss.outputs.manifest import read_manifest
 from wsss.reporting import Silent
-from wsss.training import start
+from wsss.training import rounds
 from wsss.training.loop import Loop
 from wsss.training.start import resume_segmenter, train_classifier, train_segmenter
 
@@ -102,7 +102,7 @@ def test_a_full_disk_names_the_run_that_goes_on(
 def stop_at(stage: str, leave: Callable[..., Any]) -> tuple[Any, str, Callable[..., Any]]:
     """What to replace so that a run ends in its teacher's second step, at its labels, or in its own second step."""
     if stage == "labels":
-        return start, "make_pseudo_labels", leave
+        return rounds, "make_pseudo_labels", leave
     step = Loop._step
 
     def stopped(self: Any, batch: Any) -> None:

@@ -19,7 +19,7 @@ from wsss.inference.labelling import make_pseudo_labels
 from wsss.inference.predicting import predict_masks
 from wsss.models.checkpoint import load_network, read_checkpoint
 from wsss.outputs.manifest import read_manifest
-from wsss.outputs.provenance import joined, of_data
+from wsss.outputs.provenance import all_of, data_supervision
 from wsss.reporting import Silent
 from wsss.training.start import resume_segmenter, train_classifier, train_segmenter
 
@@ -32,11 +32,11 @@ def supervision(run: Path, which: str = "last") -> tuple[str, ...]:
 
 def test_the_words() -> None:
     saliency = Path("saliency")
-    assert of_data(DataSection(), saliency=True) == ("tags",)
-    assert of_data(DataSection(saliency=saliency), saliency=True) == ("tags", "saliency maps")
-    assert of_data(DataSection(saliency=saliency), saliency=False) == ("tags",)
-    assert of_data(DataSection(tags_from="masks"), saliency=True) == ("tags from masks",)
-    assert joined(("tags", "a"), (), ("b", "tags")) == ("tags", "a", "b")
+    assert data_supervision(DataSection(), saliency=True) == ("tags",)
+    assert data_supervision(DataSection(saliency=saliency), saliency=True) == ("tags", "saliency maps")
+    assert data_supervision(DataSection(saliency=saliency), saliency=False) == ("tags",)
+    assert data_supervision(DataSection(tags_from="masks"), saliency=True) == ("tags from masks",)
+    assert all_of(("tags", "a"), (), ("b", "tags")) == ("tags", "a", "b")
 
 
 def test_it_goes_from_run_to_labels_to_run_to_masks_to_the_score(
@@ -64,7 +64,7 @@ def test_it_goes_from_run_to_labels_to_run_to_masks_to_the_score(
     assert tuple(read_manifest(masks)["supervision"]) == expected
     assert evaluate_labels(masks, val).supervision == expected
 
-    (labels / "manifest.json").unlink()  # now nobody knows who drew them
+    (labels / "manifest.json").unlink()  # now it is unknown who drew them
     train_segmenter(config, tmp_path / "unknown", QUIET, labels=labels)
     assert supervision(tmp_path / "unknown") == ("tags", "label maps")
 

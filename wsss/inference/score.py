@@ -5,7 +5,7 @@ Shape suffixes: B, N images, C = K + 1 label channels, K classes, h x w grid of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,22 @@ from wsss.models.averaged import log_label_probabilities
 from wsss.models.network import Network
 
 
-def score_split(network: Network, tagged: TaggedSet, config: Config, device: torch.device) -> ConfusionMatrix:
-    """Confusion matrix of a network on a split with masks: one scale (`validation_side`), no flip, no CRF."""
+def score_split(
+    network: Network,
+    tagged: TaggedSet,
+    config: Config,
+    device: torch.device,
+    *,
+    between_batches: Callable[[], None] = lambda: None,
+) -> ConfusionMatrix:
+    """Confusion matrix of a network on a split with masks: one scale (`validation_side`), no flip, no CRF.
+
+    ``between_batches`` is called before each batch and may raise to end the work.
+    """
     records = [record for record in tagged.records if tagged.mask_path(record) is not None]
     matrix = ConfusionMatrix(len(tagged.classes) + 1)
     for batch in _batches(network, records, config, config.segment, device):
+        between_batches()
         with autocast(config.run, device):
             grid_BChw = log_label_probabilities(network, batch.at_scales(device))
         for record, size, grid_Chw in zip(batch.records, batch.sizes, grid_BChw, strict=True):
@@ -38,11 +49,19 @@ def score_split(network: Network, tagged: TaggedSet, config: Config, device: tor
     return matrix
 
 
-def tag_scores(network: Network, tagged: TaggedSet, config: Config, device: torch.device) -> tuple[Any, Any]:
-    """Class probabilities and tags of a set, (N, K) each, one scale, in the same order."""
+def tag_scores(
+    network: Network,
+    tagged: TaggedSet,
+    config: Config,
+    device: torch.device,
+    *,
+    between_batches: Callable[[], None] = lambda: None,
+) -> tuple[Any, Any]:
+    """Class probabilities and tags of a set, (N, K) each, one scale, in the same order; see `score_split`."""
     scores: list[Tensor] = []
     present: list[Any] = []
     for batch in _batches(network, tagged.records, config, config.classify, device):
+        between_batches()
         with torch.inference_mode(), autocast(config.run, device):
             logits_BK = network.classify(batch.at_scales(device)[0])
         scores.append(logits_BK.float().sigmoid().cpu())

@@ -1,7 +1,7 @@
-"""Plain vision transformers from timm behind one small face.
+"""Plain vision transformers from timm behind one interface.
 
 Shape suffixes: B images, C channels, N patch tokens, h x w their grid, P prefix tokens, M and L
-places of an axis after and before it is resampled.
+positions along an axis after and before resampling.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from wsss.errors import DataError, MachineError, UsageError
-from wsss.models.archive import Claim, claims_in, first_line, read_archive, read_safetensors
+from wsss.models.archive import first_line, read_archive, read_safetensors, tensors_in
 
 HEAD_PREFIXES = ("head.", "head_dist.")
-"""ImageNet classifiers that a weights file may carry; our readout takes their place."""
+"""Keys of the ImageNet classifiers in a weights file; they are skipped, since the readout classifies."""
 REEXPORT = "export it again as .safetensors or a plain state dict"
 MOST_TIMES, MOST_BESIDE = 8, 2**30
-"""A weights file may hold so many times the memory of the weights (optimisers do), and bytes beside (classifiers)."""
+"""All tensors of a weights file take at most MOST_TIMES the bytes of the weights (optimisers do) and MOST_BESIDE bytes
+(classifiers)."""
 
 
 class Features(NamedTuple):
-    """What the transformer says of a batch.
+    """Outputs of the transformer for a batch.
 
     Attributes:
         patches_BNC: final patch tokens, normalised.
         class_BC: final class token, or None where the backbone has none.
         grid: (h, w) with h * w = N.
-        taps: per block asked for, its patch tokens as (B, C, h, w) and its class token (B, C) or None.
+        taps: for each requested block its patch tokens (B, C, h, w) and its class token (B, C) or None.
     """
 
     patches_BNC: Tensor
@@ -47,10 +48,19 @@ class Features(NamedTuple):
 
 
 class Backbone(nn.Module):
-    """A timm transformer: any size that is a multiple of its stride, any number of prefix tokens."""
+    """A timm transformer for images of any multiple of its stride, with any number of prefix tokens.
+
+    Args:
+        name: of the timm model.
+        drop_path: stochastic depth, in [0, 1].
+        overrides: arguments of the model (depth, embed_dim, ...).
+
+    Raises:
+        UsageError: timm has no such model, or it is not a plain transformer with fused attention.
+    """
 
     vit: Any
-    """A timm model; its classes share these attributes, but no type."""
+    """The timm model. Its possible classes share the attributes used here, but no base class."""
 
     def __init__(self, name: str, *, drop_path: float = 0.0, overrides: Mapping[str, int] | None = None) -> None:
         super().__init__()
@@ -62,23 +72,28 @@ class Backbone(nn.Module):
         self.depth = len(self.vit.blocks)
         self.num_prefix_tokens = int(self.vit.num_prefix_tokens)
         self.has_class_token = getattr(self.vit, "cls_token", None) is not None
-        # Average-pooling transformers normalise after the pool; we normalise each token instead.
+        # Average-pooling transformers normalise after pooling; here each token is normalised instead.
         self.final_norm: nn.Module = self.vit.fc_norm if isinstance(self.vit.norm, nn.Identity) else nn.Identity()
 
     @property
     def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Per-channel normalisation the weights were trained with, for images in [0, 1]."""
+        """Per-channel mean and standard deviation of the pretraining, for images in [0, 1]."""
         cfg = self.vit.pretrained_cfg
         return tuple(cfg["mean"]), tuple(cfg["std"])
 
     @property
     def gradcam_layer(self) -> nn.Module:
-        """Its output is the last place where patch tokens still influence the class token."""
+        """The last layer whose patch tokens still influence the class token: grad-CAM reads its output."""
         layer: nn.Module = self.vit.blocks[-1].norm1
         return layer
 
     def forward(self, images_B3HW: Tensor, taps: Sequence[int] = ()) -> Features:
-        """Tokens of normalised images; ``taps`` are indices of blocks."""
+        """Tokens of normalised images.
+
+        Args:
+            images_B3HW: H and W are multiples of the stride.
+            taps: indices of the blocks whose tokens the decoder reads.
+        """
         layers = sorted({*taps, self.depth - 1})
         tokens, intermediates = self.vit.forward_intermediates(images_B3HW, indices=layers, return_prefix_tokens=True)
         tokens = self.final_norm(tokens)
@@ -95,7 +110,7 @@ class Backbone(nn.Module):
         )
 
     def load(self, weights: str) -> None:
-        """Fill the transformer from a file, strictly, or from timm's hub ("pretrained").
+        """Load the weights of a file, or of timm's hub ("pretrained"); every key but the classifier's must match.
 
         Raises:
             DataError: the file does not fit; names the first differing keys.
@@ -105,26 +120,29 @@ class Backbone(nn.Module):
             state = _download(self.name)
             self._check(weights, state)
         else:
-            state = read_weights(Path(weights), lambda claims: self._check(weights, claims))
-        state = {key: value for key, value in state.items() if not key.startswith(HEAD_PREFIXES)}
-        self.vit.load_state_dict(state)
+            state = read_weights(Path(weights), lambda state: self._check(weights, state))
+        self.vit.load_state_dict(_without_head(state))
 
-    def _check(self, weights: str, state: Mapping[str, Claim | Tensor]) -> None:
-        """Refuse a state dict that does not fit; its classifier is left out."""
-        state = {key: value for key, value in state.items() if not key.startswith(HEAD_PREFIXES)}
-        problem = difference(self.vit.state_dict(), state)
+    def _check(self, weights: str, state: Mapping[str, Tensor]) -> None:
+        """Refuse a state dict that does not fit."""
+        problem = difference(self.vit.state_dict(), _without_head(state))
         if problem:
             raise DataError(
                 f"{weights} does not fit the backbone {self.name}: {problem}",
                 "wsss train-cls --backbone NAME  # the timm model these weights belong to",
             )
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that timm exempts from weight decay: position embeddings and class tokens."""
+        names = self.vit.no_weight_decay() if hasattr(self.vit, "no_weight_decay") else ()
+        return {f"vit.{name}" for name in names}
+
 
 class PositionsByMatrix:
-    """Mixed into timm's models: position embeddings of another grid as a product of matrices.
+    """Mix-in for timm's models: resamples position embeddings to another grid by products of matrices.
 
-    Bicubic interpolation against aliasing is linear in each axis, and the gradient of a product is deterministic: torch
-    has no such algorithm for that of the interpolation on CUDA.
+    Antialiased bicubic interpolation is linear in each axis, so a matrix for each axis does the same. The gradient of a
+    matrix product is deterministic; torch has no deterministic gradient of the interpolation on CUDA.
     """
 
     def _pos_embed(self, tokens_BhwC: Tensor) -> Any:
@@ -133,7 +151,7 @@ class PositionsByMatrix:
 
 
 class _InterpolatesByMatrix(TorchFunctionMode):
-    """Sees timm's one call; a compiler that traces it keeps what timm wrote."""
+    """Replaces the ``F.interpolate`` call in timm's ``_pos_embed``; off while torch.compile or export traces."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -154,39 +172,38 @@ def resample_bicubic(maps_BChw: Tensor, size: tuple[int, int]) -> Tensor:
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def _bicubic(old: int, new: int, device: torch.device) -> Tensor:
-    """The matrix (M, L) that resamples an axis, read off the images of the unit vectors."""
+    """The matrix (M, L) that resamples an axis from ``old`` to ``new`` positions: the interpolated unit vectors."""
     identity_11LL = torch.eye(old, device="cpu")[None, None]
     matrix_ML = F.interpolate(identity_11LL, size=(new, old), mode="bicubic", antialias=True)[0, 0]
     return matrix_ML.to(device, non_blocking=True)
 
 
 def plain_transformers(pattern: str = "*") -> list[str]:
-    """Names of timm's models that class maps can be read from, matching a shell pattern."""
+    """Names of the timm models from which class maps can be read, matching a shell pattern."""
     names = timm.list_models(["vit_*", "deit*", "eva*", "beit3*"])
     odd = ("relpos", "srelpos", "deit3_xl", "vit_relpos", "eva02_enormous", "dlittle")
     return [name for name in names if fnmatch(name, pattern) and not any(part in name for part in odd)]
 
 
-def read_weights(path: Path, check: Callable[[Mapping[str, Claim]], None] | None = None) -> dict[str, Tensor]:
-    """Tensors of a .safetensors or .pth file; nothing in the file is executed.
+def read_weights(path: Path, check: Callable[[Mapping[str, Tensor]], None] | None = None) -> dict[str, Tensor]:
+    """Tensors by name of a .safetensors or .pth file; nothing in the file is executed.
 
     Args:
         path: the file.
-        check: called with the shapes before tensors are read; raises where they do not fit.
+        check: called with the tensors before their numbers are read; raises where their shapes do not fit.
 
     Raises:
-        DataError: the file is missing, broken, or holds no plain tensors by name.
+        DataError: the file is missing, broken, or holds no tensors by name.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such weights file", "wsss train-cls --weights FILE|pretrained|none")
 
-    def check_all(claims: Any) -> None:
-        state = _state_dict(claims, path)
-        total = sum(claim.nbytes for claim in claims_in(claims))
+    def check_all(content: Any) -> None:
+        state = _state_dict(content, path)
         if check is not None:
             check(state)
-        weights = sum(claim.nbytes for key, claim in state.items() if not key.startswith(HEAD_PREFIXES))
-        if total > MOST_BESIDE + MOST_TIMES * weights:
+        total = sum(tensor.nbytes for tensor in tensors_in(content))
+        if total > MOST_BESIDE + MOST_TIMES * sum(tensor.nbytes for tensor in _without_head(state).values()):
             raise DataError(f"{path}: {total} bytes of tensors, most of them no weights", REEXPORT)
 
     try:
@@ -198,15 +215,19 @@ def read_weights(path: Path, check: Callable[[Mapping[str, Claim]], None] | None
         raise DataError(f"{path}: cannot be read as weights ({first_line(error)})", REEXPORT) from error
 
 
-def _state_dict(content: Any, path: Path) -> dict[str, Any]:
-    """The tensors by name, or claims of them, in what a file holds."""
+def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    """The tensors by name in the content of a file, perhaps under "state_dict" or "model"."""
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     names = isinstance(content, dict) and all(isinstance(key, str) for key in content)
-    if not names or not all(isinstance(value, Tensor | Claim) for value in content.values()):
+    if not names or not all(isinstance(value, Tensor) for value in content.values()):
         raise DataError(f"{path}: holds no plain state dict", REEXPORT)
     return {**content}
+
+
+def _without_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if not key.startswith(HEAD_PREFIXES)}
 
 
 def _create(name: str, drop_path: float, overrides: Mapping[str, int]) -> Any:
@@ -215,7 +236,7 @@ def _create(name: str, drop_path: float, overrides: Mapping[str, int]) -> Any:
         hint = f" (did you mean {', '.join(near)}?)" if near else ""
         raise UsageError(f"--backbone {name}: timm has no such model{hint}", "wsss backbones")
     strange = sorted(overrides.keys() & inspect.signature(timm.create_model).parameters.keys())
-    if strange:  # those that fetch or open files
+    if strange:  # arguments of timm's factory, some of which fetch or open files
         raise UsageError(f"model.vit: '{strange[0]}' is no argument of a transformer", f"--set model.vit.{strange[0]}=")
     try:
         options: dict[str, Any] = {"dynamic_img_size": True, "drop_path_rate": drop_path, **overrides}
@@ -249,8 +270,8 @@ def _download(name: str) -> dict[str, Tensor]:
     return pretrained.state_dict()
 
 
-def difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Claim | Tensor], most: int = 3) -> str:
-    """The first keys in which two state dicts differ, or an empty string."""
+def difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], most: int = 3) -> str:
+    """The first keys in which two state dicts differ, by name or by shape; an empty string where none does."""
     missing = [key for key in ours if key not in theirs]
     extra = [key for key in theirs if key not in ours]
     shapes = [

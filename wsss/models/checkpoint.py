@@ -1,10 +1,15 @@
-"""Checkpoints: tensors and plain values, written whole or not at all, loaded without running code."""
+"""Checkpoint files: how they are written and checked, and networks built from them.
+
+A checkpoint holds tensors and plain values alone. It is written under a temporary name and renamed, so that a file with
+its final name is complete; it is read without running code, and its shapes are compared with its network before its
+numbers are copied (`wsss.models.archive`).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,25 +23,25 @@ from wsss.config import Config, config_from_plain
 from wsss.data.masks import IGNORE_INDEX
 from wsss.errors import DataError
 from wsss.files import whole
-from wsss.models.archive import Claim, claims_in, first_line, read_archive
+from wsss.models.archive import first_line, read_archive, tensors_in
 from wsss.models.backbone import difference
 from wsss.models.network import Network, build_network
 
 FORMAT = 1
 PARTS = ("kind", "classes", "config", "network")
-"""What every checkpoint holds."""
+"""Keys of every checkpoint."""
 Kind = Literal["classification", "segmentation"]
 FILLING = frozenset(("fill_", "zero_", "copy_", "uniform_", "normal_", "erfinv_", "mul_", "add_", "div_", "clamp_"))
-"""What initialisations do to a tensor."""
+"""Tensor methods that initialise parameters."""
 UNCHECKED = 2**30
 """Bytes of tensors up to which a checkpoint is read before its shapes are compared with its network."""
 MOST_TIMES, MOST_BESIDE = 8, 2**20
-"""A checkpoint holds at most so many times the memory of its network (Adam and a moving average make it 4), and bytes
-beside."""
+"""All tensors of a checkpoint take at most MOST_TIMES the bytes of its network (the raw weights, their average and the
+two moments of Adam make it 4) and MOST_BESIDE bytes."""
 
 
 def save_checkpoint(path: Path, network: Network, config: Config, **state: Any) -> None:
-    """Write the network, its classes, its config and any further plain state."""
+    """Write the network, its classes, its config and further plain state."""
     content = {
         "format": FORMAT,
         "kind": "segmentation" if network.decoder is not None else "classification",
@@ -51,16 +56,18 @@ def save_checkpoint(path: Path, network: Network, config: Config, **state: Any) 
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The plain content of a checkpoint, on the CPU.
+    """The content of a checkpoint file, its tensors on the CPU.
 
     Raises:
-        DataError: there is none, it is not one of ours, or it holds more than its network can need.
+        DataError: the file is missing, unreadable or no checkpoint of this program, or it is large and does not fit its
+            network.
     """
 
-    def check(claims: Any) -> None:
-        _check_parts(claims, path)
-        if sum(claim.nbytes for claim in claims_in(claims)) > UNCHECKED:
-            _sketch(claims, path)
+    def check(content: Any) -> None:
+        if not _has_parts(content):
+            raise DataError(f"{path}: is no wsss checkpoint", "wsss train-cls --data DIR -o RUN")
+        if sum(tensor.nbytes for tensor in tensors_in(content)) > UNCHECKED:
+            _sketch(content, path)
 
     try:
         content: dict[str, Any] = read_archive(path, check)
@@ -75,10 +82,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def find_checkpoint(run: Path, which: str = "last") -> Path:
-    """The checkpoint file of a run folder; a file is taken as it is.
+    """The checkpoint file of a run folder; a path of a file is returned as it is.
 
     Raises:
-        DataError: the run has none.
+        DataError: there is no such run, or it has no such checkpoint.
     """
     if run.is_file():
         return run
@@ -98,23 +105,35 @@ def find_checkpoint(run: Path, which: str = "last") -> Path:
     return path
 
 
-def part_of(content: dict[str, Any], part: Literal["training", "task"], run: Path) -> dict[str, Any]:
-    """What a training left in its checkpoint beside the network.
+def part_of(content: Mapping[str, Any], part: Literal["training", "task"], run: Path) -> dict[str, Any]:
+    """What a training wrote into its checkpoint beside the network.
 
     Raises:
-        DataError: nothing; the weights are all there is.
+        DataError: the checkpoint holds weights alone, so its training cannot be resumed.
     """
     found = content.get(part)
     if not isinstance(found, dict):
-        raise DataError(f"{run}: its checkpoint holds weights alone, no training to go on with", f"--init {run}")
+        raise DataError(f"{run}: its checkpoint holds weights alone, no training to resume", f"--init {run}")
     return found
 
 
-def network_from(content: dict[str, Any], where: Path) -> tuple[Network, Config]:
-    """Rebuild the network of a checkpoint, strictly, in ``eval`` mode.
+def load_network(run: Path, which: str = "last") -> tuple[Network, Config, Path]:
+    """The network of a run folder or checkpoint file, in ``eval`` mode, its config and the path of the file."""
+    path = find_checkpoint(run, which)
+    network, config = network_from(read_checkpoint(path), path)
+    return network, config, path
+
+
+def network_from(content: Mapping[str, Any], where: Path) -> tuple[Network, Config]:
+    """Build the network of a checkpoint in ``eval`` mode; every key and shape must match.
+
+    Args:
+        content: of the checkpoint.
+        where: its path, for messages.
 
     Raises:
-        DataError: its config is of another version, or its tensors do not fit it.
+        DataError: its config is of another version, its tensors do not fit the config, or they take far more memory
+            than its network needs.
     """
     sketch, config = _sketch(content, where)
     network = _in_memory(sketch, config)
@@ -123,20 +142,51 @@ def network_from(content: dict[str, Any], where: Path) -> tuple[Network, Config]
     return network.eval(), config
 
 
+def build_from(config: Config, classes: Sequence[str], *, decoder: bool, fresh: bool = True) -> Network:
+    """The network that a config describes.
+
+    Args:
+        config: its ``model`` section describes the network.
+        classes: foreground class names.
+        decoder: whether it segments too.
+        fresh: draw the random parts from the seed of the config and read the backbone's weights file; False leaves the
+            values of the parameters open, for a checkpoint to fill.
+    """
+    model = config.model
+    if fresh:
+        torch.manual_seed(config.run.seed)
+    return build_network(
+        model.backbone,
+        classes,
+        model.weights if fresh and model.weights != "none" else None,
+        readout=model.readout,
+        decoder=decoder,
+        decoder_channels=model.decoder_channels,
+        drop_path=model.drop_path,
+        vit=model.vit,
+    )
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 class Unfilled(TorchFunctionMode):
-    """On the meta device, where tensors have no values, giving them some takes time none the less; here it does not."""
+    """Skips the initialisation of tensors on the meta device: they have no values, yet it would take time."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Called for each operation."""
+        """Called by torch for each operation."""
         if getattr(func, "__name__", "") in FILLING and args and args[0].is_meta:
             return args[0]
         return func(*args, **(kwargs or {}))
 
 
-def _check_parts(content: Any, where: Path) -> None:
-    """Refuse what is no checkpoint; the values may be claims."""
+def _has_parts(content: Any) -> bool:
+    """Whether a value is the content of a checkpoint: its keys and the types behind them."""
     supervision = content.get("supervision", []) if isinstance(content, dict) else None
-    fits = (
+    return (
         isinstance(content, dict)
         and content.get("format") == FORMAT
         and content.keys() >= {*PARTS}
@@ -146,21 +196,18 @@ def _check_parts(content: Any, where: Path) -> None:
         and 1 <= len(content["classes"]) < IGNORE_INDEX
         and isinstance(content["network"], dict)
         and all(isinstance(key, str) for key in content["network"])
-        and all(isinstance(value, Claim | Tensor) for value in content["network"].values())
+        and all(isinstance(value, Tensor) for value in content["network"].values())
         and isinstance(supervision, list)
         and all(isinstance(source, str) for source in supervision)
     )
-    if not fits:
-        raise DataError(f"{where}: is no wsss checkpoint", "wsss train-cls --data DIR -o RUN")
 
 
-def _sketch(content: dict[str, Any], where: Path) -> tuple[Network, Config]:
-    """The network of a checkpoint, or of its claims, without memory for its tensors, and its config.
+def _sketch(content: Mapping[str, Any], where: Path) -> tuple[Network, Config]:
+    """The network of a checkpoint on the meta device, where tensors take no memory, and its config.
 
     Raises:
-        DataError: see ``network_from``; or there are far more tensors than those of the network.
+        DataError: see ``network_from``.
     """
-    _check_parts(content, where)
     try:
         config = config_from_plain(content["config"])
     except ValidationError as error:
@@ -172,12 +219,12 @@ def _sketch(content: dict[str, Any], where: Path) -> tuple[Network, Config]:
         raise DataError(f"{where}: the tensors do not fit its config (model.vit {config.model.vit})", "train it again")
     try:
         with torch.device("meta"), Unfilled():
-            sketch = _build(config, content["classes"], decoder=content["kind"] == "segmentation")
+            sketch = build_from(config, content["classes"], decoder=content["kind"] == "segmentation", fresh=False)
     except Exception as error:  # a config that is no network's fails anywhere in timm and torch
         raise DataError(f"{where}: its config describes no network ({first_line(error)})", "train it again") from error
     problem = difference(sketch.state_dict(), state)
     needed = sum(value.nbytes for value in sketch.state_dict().values())
-    if not problem and sum(claim.nbytes for claim in claims_in(content)) > MOST_BESIDE + MOST_TIMES * needed:
+    if not problem and sum(tensor.nbytes for tensor in tensors_in(content)) > MOST_BESIDE + MOST_TIMES * needed:
         problem = f"more than {MOST_TIMES} times the {needed} bytes of its network"
     if problem:
         raise DataError(f"{where}: the tensors do not fit its config ({problem[:300]})", "train it again")
@@ -188,49 +235,8 @@ def _in_memory(sketch: Network, config: Config) -> Network:
     """The network of a sketch on the CPU; its parameters have no values yet."""
     parts = [part for part in (sketch.backbone, sketch.readout, sketch.decoder) if part is not None]
     if any(name not in part.state_dict() for part in parts for name, _ in part.named_buffers()):
-        return _build(config, sketch.classes, decoder=sketch.decoder is not None)  # for what no checkpoint holds
+        # Buffers that no checkpoint holds (rotary positions) get their values when the network is built.
+        return build_from(config, sketch.classes, decoder=sketch.decoder is not None, fresh=False)
     for part in parts:
         part.to_empty(device="cpu")
     return Network(sketch.backbone, sketch.readout, sketch.decoder, sketch.classes)
-
-
-def _build(config: Config, classes: Sequence[str], *, decoder: bool) -> Network:
-    model = config.model
-    return build_network(
-        model.backbone,
-        classes,
-        readout=model.readout,
-        decoder=decoder,
-        decoder_channels=model.decoder_channels,
-        drop_path=model.drop_path,
-        vit=model.vit,
-    )
-
-
-def load_network(run: Path, which: str = "last") -> tuple[Network, Config, Path]:
-    """The network of a run folder (or checkpoint file), its config and the file it came from."""
-    path = find_checkpoint(run, which)
-    network, config = network_from(read_checkpoint(path), path)
-    return network, config, path
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def build_from(config: Config, classes: Sequence[str], *, decoder: bool) -> Network:
-    """The network a config describes, its random parts drawn from the seed."""
-    torch.manual_seed(config.run.seed)
-    model = config.model
-    return build_network(
-        model.backbone,
-        classes,
-        None if model.weights == "none" else model.weights,
-        readout=model.readout,
-        decoder=decoder,
-        decoder_channels=model.decoder_channels,
-        drop_path=model.drop_path,
-        vit=model.vit,
-    )

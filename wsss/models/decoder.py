@@ -1,13 +1,12 @@
 """DPT decoder: from four taps of a plain ViT to dense scores.
 
-The tokens of a trained backbone name their class almost linearly, but a fresh decoder needs thousands of steps to
-hear it. So a linear reading of the deepest tap scores the patches, and the DPT adds to it, starting from zero,
-what shallower and finer maps know.
+The class of a patch is almost a linear function of its token in a trained backbone, but a fresh DPT needs thousands of
+steps to learn to use it. So a linear layer on the deepest tap scores the patches, and the DPT adds a correction that
+starts at zero.
 
-Each tap is reassembled into a map of its own scale, and the maps are fused from coarse to fine. The finer
-steps have most of the pixels and little of the meaning, so they use depthwise separable convolutions, and the
-finest fewer channels. Norms are over groups of channels of one image: images stay independent and a batch of
-one is fine.
+Each tap is reassembled into a map of its own scale, and the maps are fused from coarse to fine. The finer maps have
+most of the pixels, so they use depthwise separable convolutions, and the finest has fewer channels. Norms are over
+groups of channels of one image: images of a batch do not influence each other, and a batch of one works.
 
 Ranftl, Bochkovskiy, Koltun: Vision Transformers for Dense Prediction, 2021. Channel attention in the fusion:
 GETAM, arXiv 2112.02841; Hu, Shen, Sun: Squeeze-and-Excitation Networks, 2018.
@@ -28,7 +27,7 @@ OUTPUT_SCALE = 8
 """Rows (columns) of the scores for each row (column) of the grid."""
 
 RESIDUAL_GAIN = 0.2
-"""Weight of a residual branch at the start: small, so that the taps arrive unharmed, but not dead."""
+"""Initial weight of residual branches: near the identity, yet trainable."""
 
 
 class DPTDecoder(nn.Module):
@@ -37,7 +36,7 @@ class DPTDecoder(nn.Module):
     Args:
         embed_dim: channels of the taps.
         num_outputs: classes with the background.
-        channels: channels of the fused maps; half of them at 4 times the grid, a third at 8 times.
+        channels: channels of the fused maps; half of them at 4 times the grid, a third at 8 times (at least one).
         has_class_token: whether taps bring a class token, which is then joined with each patch token.
         dropout: share of the channels of the head dropped in training.
     """
@@ -52,7 +51,7 @@ class DPTDecoder(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        fine, finest = channels // 2, channels // 3
+        fine, finest = max(channels // 2, 1), max(channels // 3, 1)
         self.readouts = nn.ModuleList(
             ProjectReadout(embed_dim) if has_class_token else IgnoreToken() for _ in range(NUM_TAPS)
         )
@@ -107,10 +106,10 @@ class DPTDecoder(nn.Module):
         return coarse + detail
 
     def _initialise(self) -> None:
-        """Keep the variance of the taps; residual branches small, gates near 1, scores and detail 0."""
+        """Convolutions keep the variance of the taps; residual branches start small, gates near 1, all scores at 0."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                is_transposed = isinstance(module, nn.ConvTranspose2d)  # its kernels tile the output
+                is_transposed = isinstance(module, nn.ConvTranspose2d)  # kernel = stride: one input a pixel
                 fan_in = module.in_channels if is_transposed else module.weight[0].numel()
                 nn.init.normal_(module.weight, std=fan_in**-0.5)
                 if module.bias is not None:
@@ -124,7 +123,7 @@ class DPTDecoder(nn.Module):
 
 
 class LinearReading(nn.Module):
-    """Scores of each patch: a linear map of its token plus one of the class token, both layer-normalised."""
+    """Scores of each patch: a linear layer on its token plus one on the class token, both layer-normalised."""
 
     def __init__(self, embed_dim: int, num_outputs: int, *, has_class_token: bool) -> None:
         super().__init__()
@@ -152,7 +151,7 @@ class ProjectReadout(nn.Module):
         self.project = nn.Linear(2 * embed_dim, embed_dim)
 
     def forward(self, patches_BChw: Tensor, token_BC: Tensor) -> Tensor:
-        """(B, C, h, w). The class token's half of the product is taken once, not once a patch."""
+        """(B, C, h, w). The product with the class token is computed once an image, not once a patch."""
         patch_weight, token_weight = self.project.weight.chunk(2, dim=1)
         patch_part_BNC = F.linear(patches_BChw.flatten(2).transpose(1, 2), patch_weight)
         token_part_BC = F.linear(token_BC, token_weight, self.project.bias)
@@ -169,7 +168,7 @@ class IgnoreToken(nn.Module):
 
 
 class Reassemble(nn.Module):
-    """Project the tokens of a tap, bring them to the scale of the tap, mix neighbours."""
+    """Project the tokens of a tap, resample them to the tap's scale, mix neighbours by a 3x3 convolution."""
 
     def __init__(self, embed_dim: int, channels: int, resample: nn.Module, separable: bool = False) -> None:
         super().__init__()
@@ -184,9 +183,9 @@ class Reassemble(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Add a tap to what came from below, weigh the channels, refine, upsample.
+    """Add a tap to the coarser fused map, weight the channels, refine, upsample.
 
-    The 1x1 convolution comes before the bilinear upsampling, with which it commutes: it is cheaper there.
+    The 1x1 convolution and the bilinear upsampling commute; convolving first is cheaper.
     """
 
     def __init__(self, channels: int, out_channels: int, *, separable: bool = False, has_skip: bool = True) -> None:

@@ -20,11 +20,12 @@ from wsss.models.readout import READOUTS, Readout
 
 
 class Network(nn.Module):
-    """A transformer that names the classes of an image and, with a decoder, where they are.
+    """A transformer that classifies images and, with a decoder, segments them.
 
     Attributes:
         classes: foreground class names.
-        supervision: what its weights have learnt from (`wsss.outputs.provenance`); empty where nobody knows.
+        supervision: the kinds of labels its weights were learnt from (`wsss.outputs.provenance`); empty where unknown.
+        taps: indices of the blocks that the decoder reads.
     """
 
     mean: Tensor
@@ -46,7 +47,12 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def features(self, images_B3HW: Tensor, *, taps: bool = False) -> Features:
-        """Tokens of images in [0, 1]; padded at the bottom and right, with the mean colour, to whole patches."""
+        """Tokens of images in [0, 1], padded with the mean colour at the bottom and right to whole patches.
+
+        Args:
+            images_B3HW: any size of at least one patch.
+            taps: whether to bring the tokens that the decoder reads.
+        """
         x = (images_B3HW - self.mean) / self.std
         rows, columns = self.backbone.stride
         pad_bottom, pad_right = -x.shape[2] % rows, -x.shape[3] % columns
@@ -56,18 +62,18 @@ class Network(nn.Module):
         return features
 
     def classify(self, images_B3HW: Tensor) -> Tensor:
-        """(B, K) logits of images in [0, 1], any size of at least one patch."""
+        """(B, K) class logits of images in [0, 1], any size of at least one patch."""
         logits_BK: Tensor = self.readout(self.features(images_B3HW))
         return logits_BK
+
+    def decode_grid(self, features: Features) -> Tensor:
+        """(B, C, 8h, 8w) label scores (logits) of the decoder before any upsampling, from features with taps."""
+        scores_BChw: Tensor = self.require_decoder()(features.taps)
+        return scores_BChw
 
     def decode(self, features: Features, size: tuple[int, int]) -> Tensor:
         """(B, C, H, W) label scores (logits) at image size, from features with taps."""
         return self.to_image(self.decode_grid(features), features.grid, size)
-
-    def decode_grid(self, features: Features) -> Tensor:
-        """(B, C, 8h, 8w) label scores (logits) on the grid of the decoder, from features with taps."""
-        scores_BChw: Tensor = self.require_decoder()(features.taps)
-        return scores_BChw
 
     def require_decoder(self) -> DPTDecoder:
         """The decoder.
@@ -83,7 +89,13 @@ class Network(nn.Module):
         return self.decoder
 
     def to_image(self, maps_BChw: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
-        """Bilinear upsampling from the padded patch grid (or a multiple of it) to image size; padding is cut."""
+        """(B, C, H, W): maps of the padded patch grid, or of a multiple of it, upsampled bilinearly; padding is cut.
+
+        Args:
+            maps_BChw: any number of channels.
+            grid: (h, w) patches of the padded images.
+            size: (H, W) of the images.
+        """
         padded = (grid[0] * self.backbone.stride[0], grid[1] * self.backbone.stride[1])
         maps = F.interpolate(maps_BChw.float(), size=padded, mode="bilinear", align_corners=False)
         return maps[:, :, : size[0], : size[1]]

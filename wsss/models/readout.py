@@ -1,6 +1,6 @@
-"""Readouts: from tokens to class logits.
+"""Readouts: heads that turn tokens into class logits.
 
-Each says which tokens feed it, because the row of the attention that explains the class follows from it.
+The attribute ``fed`` names the tokens that a head reads: class maps read the attention rows of these tokens.
 
 Shape suffixes: B images, C channels, N patch tokens, h x w their grid, K classes.
 """
@@ -21,8 +21,8 @@ class Readout(nn.Module):
     """A multi-label head.
 
     Attributes:
-        fed: "token" where the class token explains the class, "pool" where only patches reach the head,
-            "both" where each adds its own score.
+        fed: "token" where the head reads the class token, "pool" where it reads the mean of the patch tokens alone,
+            "both" where it adds a score of each.
     """
 
     fed: Fed
@@ -37,10 +37,9 @@ class Readout(nn.Module):
 
 
 class ProjectReadout(Readout):
-    """The paper's readout: each patch token joined with the class token, projected, then pooled.
+    """The paper's readout: each patch token joined with the class token, projected, then averaged over the patches.
 
-    Both kinds of token receive gradient. The class token enters every projected patch, and its row of the
-    attention is the one that GETAM reads.
+    Both kinds of token receive gradient. GETAM reads the attention row of the class token, which enters every patch.
     """
 
     fed = "token"
@@ -60,7 +59,7 @@ class ProjectReadout(Readout):
         return torch.as_tensor(self.head(self._projected(features).mean(dim=1)))
 
     def cam(self, features: Features) -> Tensor:
-        """The head before the pooling; its mean is the logit less the bias."""
+        """The head at each patch, before the mean; the mean over the patches is the logit without its bias."""
         return _on_grid(self._projected(features), self.head, features.grid)
 
 
@@ -78,7 +77,7 @@ class TokenReadout(Readout):
         return torch.as_tensor(self.head(features.class_BC))
 
     def cam(self, features: Features) -> Tensor:
-        """The class token's head on the patches."""
+        """The head of the class token applied to the patch tokens."""
         return _on_grid(features.patches_BNC, self.head, features.grid)
 
 
@@ -96,7 +95,7 @@ class PoolReadout(Readout):
         return torch.as_tensor(self.head(features.patches_BNC.mean(dim=1)))
 
     def cam(self, features: Features) -> Tensor:
-        """The head before the pooling."""
+        """The head at each patch, before the mean."""
         return _on_grid(features.patches_BNC, self.head, features.grid)
 
 
@@ -115,7 +114,7 @@ class BothReadout(Readout):
         return torch.as_tensor(self.token_head(features.class_BC) + self.pool_head(features.patches_BNC.mean(dim=1)))
 
     def cam(self, features: Features) -> Tensor:
-        """The patches' head before the pooling."""
+        """The head of the patch tokens at each patch, before the mean."""
         return _on_grid(features.patches_BNC, self.pool_head, features.grid)
 
 

@@ -47,6 +47,3 @@ def chosen_on(split: str) -> str:
 def all_of(*parts: Iterable[str]) -> Supervision:
     """The kinds of several supervisions, each once."""
     return tuple(dict.fromkeys(kind for part in parts for kind in part))
-
-
-of_data, of_labels, joined = data_supervision, labels_supervision, all_of

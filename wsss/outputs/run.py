@@ -1,8 +1,8 @@
-"""Run folders: what a training reads, where it writes, and how it is taken up again.
+"""Run folders: what a training reads, where it writes, and whether it can be resumed.
 
 A run holds ``config.yaml`` (resolved), ``run.json`` (versions, command, hashes of its data), ``metrics.jsonl``,
-``last.pt`` and, where there is a validation split, ``best.pt``. It is resumable from the first moment: ``last.pt`` is
-there before the first step, and a folder that a run was killed in earlier may be begun again.
+``last.pt`` and, where there is a validation split, ``best.pt``. It can be resumed from its first step on: ``last.pt``
+is written before that. A folder of a run that was killed earlier may be used again.
 """
 
 from __future__ import annotations
@@ -21,48 +21,72 @@ import torch
 
 import wsss
 from wsss.config import Config, to_yaml
-from wsss.data.records import TaggedSet
+from wsss.data.records import Record, TaggedSet
 from wsss.errors import DataError, UsageError
 from wsss.files import sweep, sync_folder, write_whole
 from wsss.outputs.lock import content, refuse_held
 
 FACTS, SETTINGS = "run.json", "config.yaml"
-"""What a run writes before its first checkpoint, in this order."""
-
-
+"""Files that a run writes before its first checkpoint, in this order."""
 CHANGES = {
     "split": "it began on split {was}",
     "images": "it began with {was} readable images, there are {now}",
     "names_sha256": "these are other images, or in another order",
     "tags_sha256": "the tags have changed",
+    "content_sha256": "the image files have changed",
     "data_sha256": "the image files have changed",
 }
 """What it means that one of ``data_facts`` differs while those before it do not."""
+BY_SIZES = "data_sha256"
+"""The fact that runs of earlier versions have in place of "content_sha256": names, tags and sizes of the files."""
 
 
 def data_facts(tagged: TaggedSet) -> dict[str, str | int]:
-    """What a set is known again by, wherever it lies.
+    """What identifies a data set, wherever it lies.
 
-    Each SHA-256 covers more than the one before: the names in their order, the tags too, the sizes of the files too.
+    Each SHA-256 covers the classes and more than the one before it: the names in their order, the tags too, the bytes
+    of the images too.
     """
-    names, tags, data = (hashlib.sha256("\n".join(tagged.classes).encode()) for _ in range(3))
+    names, tags, contents = (_hash_of(tagged.classes) for _ in range(3))
     for record in tagged.records:
         names.update(f"\n{record.name}".encode())
         tags.update(f"\n{record.name} {record.tags}".encode())
-        data.update(f"\n{record.name} {record.tags} {record.image.stat().st_size}".encode())
+        contents.update(f"\n{record.name} {record.tags} {_digest(record)}".encode())
     return {
         "split": tagged.split,
         "images": len(tagged),
         "names_sha256": names.hexdigest(),
         "tags_sha256": tags.hexdigest(),
-        "data_sha256": data.hexdigest(),
+        "content_sha256": contents.hexdigest(),
     }
 
 
-def check_same_data(run: Path, train: TaggedSet) -> None:
-    """Refuse to go on with a run on other data: its steps would hold other images, and perhaps be more or fewer.
+def _hash_of(classes: tuple[str, ...]) -> Any:
+    return hashlib.sha256("\n".join(classes).encode())
 
-    Images that cannot be read belong to neither set. A run without ``run.json`` is not checked.
+
+def _digest(record: Record) -> str:
+    """Digest of the bytes of an image: the one in its record, else SHA-256 of the file."""
+    known = getattr(record, "digest", None)
+    if known is not None:
+        return str(known)
+    with record.image.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _facts_by_sizes(tagged: TaggedSet) -> str:
+    """``BY_SIZES`` of a data set."""
+    sizes = _hash_of(tagged.classes)
+    for record in tagged.records:
+        sizes.update(f"\n{record.name} {record.tags} {record.image.stat().st_size}".encode())
+    return str(sizes.hexdigest())
+
+
+def check_same_data(run: Path, train: TaggedSet) -> None:
+    """Refuse to resume a run on other data: its steps would have other images, and perhaps another number.
+
+    Images that cannot be read belong to neither set. A run without ``run.json`` is not checked. Of a run of an earlier
+    version the sizes of the files are compared, not their bytes.
 
     Raises:
         DataError: the training split is not what the run began with.
@@ -70,20 +94,22 @@ def check_same_data(run: Path, train: TaggedSet) -> None:
     if not (run / FACTS).is_file():
         return
     began, now = read_facts(run), data_facts(train)
-    changed = next((key for key in CHANGES if began.get(key, now[key]) != now[key]), None)
+    if BY_SIZES in began:
+        now[BY_SIZES] = _facts_by_sizes(train)
+    changed = next((key for key in CHANGES if key in began and began[key] != now[key]), None)
     if changed is None:
         return
     what = CHANGES[changed].format(was=began[changed], now=now[changed])
-    if changed == "data_sha256" and "tags_sha256" not in began:  # an earlier version wrote it
+    if changed == BY_SIZES and "tags_sha256" not in began:
         what = "the images or their tags have changed"
     raise DataError(
-        f"{run} cannot go on with split {train.split} of {train.root}: {what}",
+        f"{run} cannot be resumed on split {train.split} of {train.root}: {what}",
         f"--resume {run}  # once {train.root} is as it was; or train anew, with another -o",
     )
 
 
 def read_facts(run: Path) -> dict[str, Any]:
-    """What a run wrote of itself.
+    """The content of ``run.json``.
 
     Raises:
         DataError: it is broken.
@@ -92,14 +118,14 @@ def read_facts(run: Path) -> dict[str, Any]:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read ({error})", f"rm {path}  # the data are not compared then") from error
+        raise DataError(f"{path}: cannot be read ({error})", f"rm {path}  # the data are then not compared") from error
     if not isinstance(facts, dict):
-        raise DataError(f"{path}: does not say how a run was made", f"rm {path}  # the data are not compared then")
+        raise DataError(f"{path}: is no JSON object", f"rm {path}  # the data are then not compared")
     return facts
 
 
 def create_run(run: Path, config: Config, train: TaggedSet) -> None:
-    """Make the folder and write what is needed to repeat the run; the caller has locked it.
+    """Make the folder and write what is needed to repeat the run; the caller holds its lock.
 
     Raises:
         UsageError: the folder is in use.
@@ -125,22 +151,22 @@ def create_run(run: Path, config: Config, train: TaggedSet) -> None:
 
 
 def check_free(run: Path) -> None:
-    """Refuse a folder that holds something already, but for a run that was killed before its first checkpoint.
+    """Refuse a folder that is not empty, unless it is a run that was killed before its first checkpoint.
 
     Raises:
-        UsageError: it does, or another process writes there.
+        UsageError: it holds other files, or another process writes there.
     """
     if run.is_dir():
         refuse_held(run)
     if run.exists() and not (run.is_dir() and (not content(run) or _is_beginning(run))):
         fix = "choose another -o"
         if (run / "last.pt").is_file():
-            fix = f"--resume {run}  # goes on with it; or choose another -o"
+            fix = f"--resume {run}  # to continue it; or choose another -o"
         raise UsageError(f"{run} is in use: a run needs a folder of its own", fix)
 
 
 def check_resumable(run: Path) -> None:
-    """Tell what can be done with a run that has no checkpoint to go on from, if that is so.
+    """Refuse what cannot be resumed, with the command that can be run instead.
 
     Raises:
         UsageError: it is a file.

@@ -1,8 +1,8 @@
-"""Losses and gradients that are no finite numbers: noticed, told with their images, stopped at or passed over.
+"""Steps whose loss or gradient is NaN or infinite: found, reported with their images, then stopped at or skipped.
 
-On the CPU, and wherever bad steps are skipped, each step is looked at before it changes the weights. On CUDA that would
-make the host wait for every step, so a run that is to stop notes on the device which step was the first bad one, and
-looks there when it logs, validates and saves: no checkpoint ever holds what a bad step made of the weights.
+On the CPU, and wherever bad steps are skipped, each step is checked before it changes the weights. On CUDA that would
+synchronise the device at every step. There a run that stops at bad steps keeps the number of the first bad step on the
+device, and reads it when it logs, validates and saves, so no checkpoint holds weights that a bad step has changed.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from wsss.data.augment import Key, StepBatches, TrainingImages
+from wsss.data.loading import collate
 from wsss.errors import MachineError
 from wsss.files import whole
 
 MOST_IN_A_ROW = 10
-"""Bad steps one after the other that are skipped; more will not be mended by another batch."""
+"""Bad steps in a row that are skipped; after more of them the run ends, since another batch would not help."""
 FILE = "bad-batch.pt"
 NAMES_SHOWN = 4
 
 
 class BadLoss(MachineError):
-    """Training left the numbers that this machine's arithmetic knows."""
+    """The loss or a gradient became NaN or infinite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class BadStep:
     Attributes:
         step: from 1.
         names: of its images.
-        terms: the loss and its terms, where they were looked at.
+        terms: the loss and its terms, where they were read.
         path: of the saved batch.
     """
 
@@ -45,7 +47,7 @@ class BadStep:
     path: Path
 
     def what(self) -> str:
-        """What is bad, at which images, and where they are."""
+        """What is not finite, for which images, and where their batch is saved."""
         loss = self.terms.get("loss")
         if loss is None:
             cause = "the loss or its gradient is not finite"
@@ -57,18 +59,16 @@ class BadStep:
         names = ", ".join(self.names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
         return f"{cause} at step {self.step} for {names}; {self.path} holds the batch"
 
-    def error(self, run: Path, section: str) -> BadLoss:
-        """For a run that ends here."""
-        fix = "start again with a lower --lr, with --amp none"
-        return BadLoss(f"{run}: {self.what()}", f"{fix}, or with --set {section}.on_bad_loss=skip")
-
 
 class LossWatch:
-    """Looks after each step, or notes the first bad one for later.
+    """Checks each step, or keeps the number of the first bad one for later.
 
     Args:
         device: of the losses.
         choice: "stop" or "skip".
+
+    Attributes:
+        looks: whether each step is checked at once.
     """
 
     def __init__(self, device: torch.device, choice: str) -> None:
@@ -77,7 +77,7 @@ class LossWatch:
         self._first = torch.full((), -1, dtype=torch.int64, device=device)
 
     def allows(self, value: Tensor, step: int) -> bool:
-        """Whether a step may change the weights; always true where nobody looks yet.
+        """Whether a step may change the weights; always true where steps are not checked at once.
 
         Args:
             value: a scalar, finite where the step is good.
@@ -89,26 +89,92 @@ class LossWatch:
         return True
 
     def first_bad(self) -> int | None:
-        """The first bad step that was allowed, from 0."""
+        """The first bad step that was allowed, from 0; synchronises the device."""
         step = -1 if self.looks else int(self._first)
         return step if step >= 0 else None
 
     def skips(self, in_a_row: int) -> bool:
-        """Whether a run goes on after so many bad steps one after the other."""
+        """Whether a run continues after so many bad steps in a row."""
         return self.choice == "skip" and in_a_row <= MOST_IN_A_ROW
+
+
+class BadSteps:
+    """Saves the batches of bad steps of a run, and ends it where it must.
+
+    Args:
+        run: the folder.
+        images: of the run.
+        batches: the images of each step.
+        section: name of the config section with ``on_bad_loss``.
+        watch: finds bad steps.
+    """
+
+    def __init__(self, run: Path, images: TrainingImages, batches: StepBatches, section: str, watch: LossWatch) -> None:
+        self.run = run
+        self.images = images
+        self.batches = batches
+        self.section = section
+        self.watch = watch
+
+    def handle(self, step: int, terms: Mapping[str, float], in_a_row: int) -> str:
+        """Save the batch of a bad step.
+
+        Args:
+            step: from 0.
+            terms: the loss and its terms.
+            in_a_row: bad steps since the last good one, this one included.
+
+        Returns:
+            what to report of a step that is skipped.
+
+        Raises:
+            BadLoss: the run ends here.
+        """
+        bad = self._save(step, terms)
+        if not self.watch.skips(in_a_row):
+            raise self._error(bad)
+        return f"skipped a step: {bad.what()}"
+
+    def stop_if_any(self) -> None:
+        """End the run if a step was bad that was not checked when it was taken.
+
+        Raises:
+            BadLoss: one was.
+        """
+        step = self.watch.first_bad()
+        if step is not None:
+            raise self._error(self._save(step, {}))
+
+    def _error(self, bad: BadStep) -> BadLoss:
+        fix = "start again with a lower --lr, with --amp none"
+        return BadLoss(f"{self.run}: {bad.what()}", f"{fix}, or with --set {self.section}.on_bad_loss=skip")
+
+    def _save(self, step: int, terms: Mapping[str, float]) -> BadStep:
+        """Read the batch of a step again, which follows from the seed and the step, and write it."""
+        keys = self._keys(step)
+        names = [self.images.tagged.records[index].name for _, index in keys]
+        batch = collate([self.images[key] for key in keys])
+        return save_batch(self.run, step + 1, names, terms, batch)
+
+    def _keys(self, step: int) -> list[Key]:
+        batches = self.batches
+        return next(iter(StepBatches(batches.length, batches.batch_size, step, step + 1, batches.seed)))
 
 
 def save_batch(
     run: Path, step: int, names: Sequence[str], terms: Mapping[str, float], batch: Mapping[str, Tensor]
 ) -> BadStep:
-    """Write a batch as its network met it, in place of an earlier one; ``torch.load(..., weights_only=True)`` reads it.
+    """Write a batch as the network got it, over an earlier one; ``torch.load(..., weights_only=True)`` reads it.
 
     Args:
         run: the folder.
         step: from 1.
         names: of the images.
         terms: losses, where they are known.
-        batch: "image" (B, 3, S, S) uint8 and what belongs to it.
+        batch: "image" (B, 3, S, S) uint8 and its labels.
+
+    Raises:
+        DiskError: it cannot be written.
     """
     path = run / FILE
     with whole(path) as file:

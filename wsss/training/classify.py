@@ -1,53 +1,45 @@
-"""`wsss train-cls`: a transformer learns which classes an image holds. Tags are all it sees.
+"""`wsss train-cls`: multi-label classification from tags alone.
 
 Shape suffixes: B, N images, K classes.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from wsss.config import ClassifySection, Config
+from wsss.config import Config
 from wsss.data.records import TaggedSet
 from wsss.evaluation.tagging import tag_f1, tag_map
 from wsss.inference.score import tag_scores
 from wsss.models.network import Network
-from wsss.training.loop import Batch
 from wsss.training.losses import classification_loss
-from wsss.training.optimiser import schedule
+from wsss.training.step import Batch, TrainingStep
+from wsss.training.validation import BetweenBatches, Validation
 
 
-class ClassifyTask:
-    """Multi-label classification with the soft margin loss."""
+class ClassifyStep(TrainingStep):
+    """A step of classification: the soft margin loss of the class logits against the tags."""
 
-    main_metric = "tag_map"
+    def __init__(self, network: Network, config: Config, total: int) -> None:
+        super().__init__(network, config.classify, total)
 
-    def __init__(self, config: Config, validation: TaggedSet | None, device: torch.device) -> None:
-        self.config = config
-        self.section: ClassifySection = config.classify
-        self.validation = validation
-        self.device = device
-
-    def parameter_groups(self, network: Network) -> list[dict[str, Any]]:
-        """One group, one rate."""
-        return [{"params": list(network.parameters()), "lr": self.section.lr}]
-
-    def lr_factor(self, step: int, total: int) -> float:
-        """Warm-up and decay over the whole run."""
-        return schedule(self.section, step, total)
-
-    def losses(
-        self, network: Network, batch: Batch, step: int, total: int, teacher: Network | None = None
-    ) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The classification loss."""
-        return {"classification": classification_loss(network.classify(batch["image"]), batch["present"])}
+        return {"classification": classification_loss(self.network.classify(batch["image"]), batch["present"])}
 
-    def validate(self, network: Network) -> dict[str, float]:
-        """Tag mAP and F1 on the validation split; needs no mask."""
-        if self.validation is None:
-            return {}
-        scores_NK, present_NK = tag_scores(network, self.validation, self.config, self.device)
-        return {"tag_map": tag_map(scores_NK, present_NK), "tag_f1": tag_f1(scores_NK, present_NK)}
+
+def tag_validation(split: TaggedSet | None, config: Config, device: torch.device) -> Validation | None:
+    """Validation by tag mAP and F1, which needs no mask; None without a validation split."""
+    if split is None:
+        return None
+    return Validation(split.split, "tag_map", partial(_tag_figures, split=split, config=config, device=device))
+
+
+def _tag_figures(
+    network: Network, between: BetweenBatches, *, split: TaggedSet, config: Config, device: torch.device
+) -> dict[str, float]:
+    scores_NK, present_NK = tag_scores(network, split, config, device, between_batches=between)
+    return {"tag_map": tag_map(scores_NK, present_NK), "tag_f1": tag_f1(scores_NK, present_NK)}

@@ -8,30 +8,30 @@ neither by the pixels nor by the pairs, so that the published weight of 1e-7 mea
 averaged over images. Tang, Perazzi, Djelouah, Ben Ayed, Schroers, Boykov: On Regularized Losses for
 Weakly-supervised CNN Segmentation, 2018.
 
-How W is applied without its N x N entries. W is a product of five Gaussians, one an axis (y, x, r, g, b), and
-each of them is replaced by ``basis @ kernel @ basis.T`` of low rank:
+W has N x N entries, which are never formed. It is a product of five Gaussians, one for each axis (y, x, r, g, b),
+and each of them is replaced by ``basis @ kernel @ basis.T`` of low rank:
 
 - y and x: the leading eigenvectors of the Gaussian over the rows and over the columns. sigma_xy is large
   against the image, so six products of them serve an image of two sigma a side. Their number grows with the
   area over sigma_xy squared.
-- r, g, b: a colour touches three nodes of an axis. Its weights there, quadratic B-splines to begin with, and
-  the kernel between the nodes are fitted to the Gaussian in turn by least squares; the weights are scaled so
-  that the affinity of a colour to itself is one. A pixel is splatted to 27 cells of a colour grid, the grid is
-  multiplied by the kernel along its three axes, and the pixel reads the same 27 cells again. To splat, the
-  touches are sorted by cell and each cell sums its own.
+- r, g, b: a colour has weights on three nodes of an axis, and a kernel connects the nodes. Both are fitted to the
+  Gaussian in turn by least squares, starting from quadratic B-splines; the weights are scaled so that the affinity
+  of a colour to itself is one. A pixel is added to 27 cells of a colour grid with these weights, the grid is
+  multiplied by the kernel along its three axes, and the pixel reads the same 27 cells with the same weights. The
+  (pixel, cell) pairs are sorted by cell, so that each cell sums a contiguous range.
 
-How many classes cost no more than a few. W 1 is shared by all of them; W S_c is worked out for the OWN_CLASSES
-of an image at most. Where there are more, those of least mass there share their mean: the energy is that of S
-with this mean in their place. It is never less than the true one, and exceeds it by at most
-sum_c sum_ij S_i^c W_ij S_j^c over these classes: next to nothing where they are not in the image, nothing where
-they are alike, 3% where blobs of eighty classes fill it.
+The cost does not grow with the number of classes. W 1 is shared by all classes; W S_c is computed for at most
+OWN_CLASSES channels of an image. Where there are more classes, those of least mass in the image are replaced by
+their mean. The energy computed in this way is never less than the true one, and exceeds it by at most
+sum_c sum_ij S_i^c W_ij S_j^c over these classes: almost 0 where they are not in the image, 0 where their maps are
+equal, 3% where blobs of eighty classes fill the image.
 
 For a given number of products the time is linear in the pixels. W stays symmetric and positive semi-definite,
 so the gradient W (1 - 2 S) is exact for the energy that is computed. Every shape follows from the image size,
-the sigmas and the number of classes: nothing waits for the device.
+the sigmas and the number of classes, so the device is never synchronised.
 
 Shape suffixes: B images, C classes with the background, H rows, W columns, N = H * W pixels, D channels
-filtered together, T the 27 cells a pixel touches, R products of spatial eigenvectors, M nodes and L levels of a
+filtered together, T the 27 cells of a pixel, R products of spatial eigenvectors, M nodes and L levels of a
 colour axis.
 """
 
@@ -78,7 +78,7 @@ def dense_energy(
     scale: float = 0.5,
     valid_BHW: Tensor | None = None,
 ) -> Tensor:
-    """Dense CRF energy of soft segmentations, without a look at each pair of pixels.
+    """Dense CRF energy of soft segmentations, in time linear in the pixels.
 
     Args:
         images_B3HW: images in [0, 1]; values outside are clamped. They receive no gradient.
@@ -134,7 +134,7 @@ def _resize(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Images in [0, 255], probabilities and validity (0 or 1), all float32 and resized by ``scale``.
 
-    A resized pixel is valid where every pixel it is mixed from is.
+    A resized pixel is valid where every pixel that it interpolates is valid.
     """
     height, width = images_B3HW.shape[-2:]
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
@@ -228,7 +228,7 @@ def apply_affinity(image_3HW: Tensor, values_DHW: Tensor, *, sigma_rgb: float, s
 
 
 def _by_cell(cells_NT: Tensor, weights_NT: Tensor, num_cells: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The touches in the order of their cells: pixels and weights (N * T,), and where each cell begins."""
+    """The (pixel, cell) pairs sorted by cell: pixels and weights (N * T,), and where each cell begins."""
     cells, order = cells_NT.flatten().sort()
     numbers = torch.arange(num_cells, dtype=cells.dtype, device=cells.device)
     begins = torch.searchsorted(cells, numbers, out_int32=True)
@@ -237,7 +237,7 @@ def _by_cell(cells_NT: Tensor, weights_NT: Tensor, num_cells: int) -> tuple[Tens
 
 
 def _splat(values_ND: Tensor, pixels: Tensor, weights: Tensor, begins: Tensor) -> Tensor:
-    """Sum in each cell the pixels that touch it: (num_cells, D)."""
+    """(num_cells, D): the weighted sum of the pixels of each cell."""
     return F.embedding_bag(pixels, values_ND, begins, mode="sum", per_sample_weights=weights)
 
 
@@ -251,7 +251,7 @@ def _multiply_axes(grid: Tensor, kernel_MM: Tensor) -> Tensor:
 
 
 def _colour_cells(colours_N3: Tensor, nodes: int, axis_L3: Tensor) -> tuple[Tensor, Tensor]:
-    """The 27 cells each colour touches (int32) and its weights there, both (N, 27)."""
+    """The 27 cells of each colour (int32) and its weights there, both (N, 27)."""
     level_N3 = (colours_N3 * ((len(axis_L3) - 1) / COLOUR_RANGE)).round().int()
     first_N3 = (level_N3 // LEVELS_PER_CELL).clamp(max=nodes - 3)
     red_N, green_N, blue_N = first_N3.unbind(dim=1)
@@ -287,7 +287,7 @@ def _colour_axis(sigma_rgb: float, device: torch.device) -> tuple[Tensor, Tensor
 def _fit_kernel(
     basis_LM: NDArray[np.float64], gaussian_LL: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The kernel that brings ``basis @ kernel @ basis.T`` nearest to the Gaussian; the basis, scaled to ones there."""
+    """The kernel for which ``basis @ kernel @ basis.T`` fits the Gaussian best; the basis, scaled to diagonal 1."""
     fit_ML = np.linalg.pinv(basis_LM)
     kernel_MM = fit_ML @ gaussian_LL @ fit_ML.T
     itself_L1 = ((basis_LM @ kernel_MM) * basis_LM).sum(axis=1, keepdims=True)
@@ -300,7 +300,7 @@ def _fit_weights(
     gaussian_LL: NDArray[np.float64],
     first_L: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """The basis whose three weights a level bring it nearest to its Gaussian while the others stay."""
+    """The basis whose three weights of each level fit its row of the Gaussian best, the other rows kept."""
     reach_ML = kernel_MM @ basis_LM.T
     fitted_LM = np.zeros_like(basis_LM)
     for first in range(len(kernel_MM) - 2):

@@ -1,7 +1,7 @@
-"""The training loop: it owns steps, files, clocks and signals, and knows nothing of what is learnt.
+"""The training loop: it takes the steps, and between them logs, saves, validates and stops.
 
-A task (``classify.py``, ``segment.py``) supplies the losses of a batch and the validation figures. Everything random
-in a step follows from the seed and the step number, so a resumed run goes on as if it had never stopped.
+The losses of a step are in `wsss.training.step`, the content of a checkpoint in `wsss.training.saving`. All that
+is random in a step follows from the seed and the number of the step, so a resumed run continues as if never stopped.
 """
 
 from __future__ import annotations
@@ -9,327 +9,276 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wsss.config import Config, Optimisation
-from wsss.data.augment import Key, StepBatches, TrainingImages, mix
-from wsss.data.loading import collate, read_ahead
-from wsss.data.records import TaggedSet
+from wsss.data.augment import StepBatches, TrainingImages, mix
+from wsss.data.loading import read_ahead
 from wsss.errors import Interrupted, MachineError
-from wsss.files import DiskError, sync_file, sync_folder
+from wsss.files import DiskError
 from wsss.machine import autocast, num_workers
-from wsss.models.checkpoint import part_of, read_checkpoint, save_checkpoint
+from wsss.models.checkpoint import part_of
 from wsss.models.network import Network
-from wsss.outputs.provenance import chosen_on, joined
 from wsss.reporting import Reporter
 from wsss.stopping import StopRequest, stop_requests
-from wsss.training.average import MovingAverage
-from wsss.training.bad_loss import BadStep, LossWatch, save_batch
-from wsss.training.metrics import METRICS, append_row, drop_rows_after
-from wsss.training.optimiser import make_optimizer
+from wsss.training.bad_loss import BadSteps, LossWatch
+from wsss.training.metrics import append_row, drop_rows_after
+from wsss.training.optimiser import make_optimizer, set_rates
 from wsss.training.pace import Pace
+from wsss.training.saving import State, restore, save_best, save_last
+from wsss.training.step import Batch, TrainingStep
+from wsss.training.validation import Validation, is_due
 
 LOG_EVERY = 10
-"""Steps between two lines of metrics.jsonl: there, and to validate and to save, the host waits for a GPU; at every step
-it does so only where bad steps are skipped or fp16 scales the loss."""
+"""Steps between two lines of metrics.jsonl. Logging, validating and saving synchronise the device; a step does so only
+where bad steps are skipped or fp16 scales the loss."""
 FEW_STEPS = 200
 """Fewer teach a network little; 390 is what a round of the smallest measured recipe takes (benchmarks/RESULTS.md)."""
 
-Batch = dict[str, Tensor]
 
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """One run: its folder, its config, where it computes and where it reports."""
 
-class Task(Protocol):
-    """What is learnt."""
-
-    main_metric: str
-    """Validation figure that chooses the best checkpoint; larger is better."""
-    validation: TaggedSet | None
-    """What is validated on, if anything."""
-
-    @property
-    def section(self) -> Optimisation:
-        """Schedule and optimiser."""
-
-    def parameter_groups(self, network: Network) -> list[dict[str, Any]]:
-        """Optimiser groups with their own ``lr``."""
-
-    def lr_factor(self, step: int, total: int) -> float:
-        """Learning rate at a step relative to the group's own."""
-
-    def losses(
-        self, network: Network, batch: Batch, step: int, total: int, teacher: Network | None = None
-    ) -> dict[str, Tensor]:
-        """Weighted loss terms; their sum is minimised. The teacher is the moving average, where one is kept."""
-
-    def validate(self, network: Network) -> dict[str, float]:
-        """Figures on the validation split; empty where there is none."""
-
-
-@dataclass(slots=True)
-class State:
-    """How far a run has come.
-
-    Attributes:
-        step: steps taken.
-        best: main figure of the best validation.
-        sums: of each loss term since the last line of metrics.
-        since: steps in them.
-        skipped: bad steps since the last line of metrics.
-        in_a_row: bad steps since the last good one.
-    """
-
-    step: int = 0
-    best: float = -math.inf
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    since: int = 0
-    skipped: int = 0
-    in_a_row: int = 0
+    run: Path
+    config: Config
+    device: torch.device
+    reporter: Reporter
 
 
 class Loop:
-    """One training run in one folder."""
+    """One training.
+
+    Args:
+        context: the run.
+        step: the training step; moved to the device.
+        images: the samples it learns from.
+        validation: how it is validated, if at all.
+        task: plain values that the command needs to resume, written into each checkpoint.
+    """
 
     def __init__(
         self,
-        run: Path,
-        config: Config,
-        network: Network,
-        task: Task,
+        context: RunContext,
+        step: TrainingStep,
         images: TrainingImages,
-        *,
-        device: torch.device,
-        reporter: Reporter,
-        extra: Mapping[str, Any] | None = None,
+        validation: Validation | None,
+        task: Mapping[str, Any] | None = None,
     ) -> None:
-        self.run = run
-        self.config = config
-        self.network = network.to(device)
-        self.task = task
+        self.context = context
+        self.run, self.config = context.run, context.config
+        self.device, self.reporter = context.device, context.reporter
+        self.step = step.to(context.device)
         self.images = images
-        self.device = device
-        self.reporter = reporter
-        self.extra = dict(extra or {})
+        self.validation = validation
+        self.task = dict(task or {})
+        section = step.section
+        self.section = section
         self.state = State()
-        self.optimizer = make_optimizer(task.section, task.parameter_groups(network))
-        self.scaler = torch.amp.GradScaler(device.type, enabled=config.run.amp == "fp16")
-        decay = task.section.ema
-        self.ema = MovingAverage(network, decay) if decay else None
-        self.batches = StepBatches(len(images), task.section.batch_size, 0, 0, config.run.seed)
-        self.total = self.batches.steps_per_epoch * task.section.epochs
-        self.watch = LossWatch(device, task.section.on_bad_loss)
+        self.optimizer = make_optimizer(section, step.network, decoder_lr_factor=step.decoder_lr_factor)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.config.run.amp == "fp16")
+        self.batches = StepBatches(len(images), section.batch_size, 0, 0, self.config.run.seed)
+        self.total = step.total
+        name = "classify" if section is self.config.classify else "segment"
+        watch = LossWatch(self.device, section.on_bad_loss)
+        self.bad_steps = BadSteps(self.run, images, self.batches, name, watch)
+        self.pace = Pace(self.device)
+        self.saved_at = time.monotonic()
 
     @property
     def shown(self) -> Network:
-        """The weights that are validated and saved for use: the moving average where there is one."""
-        return self.network if self.ema is None else self.ema.network
+        """The network that is validated and saved for use: the moving average where there is one."""
+        return self.step.shown
 
     def train(self) -> None:
-        """Run to the end from wherever the state is.
+        """Train from the current step to the last.
 
         Raises:
-            Interrupted: asked to stop by a signal; the state is saved.
-            BadLoss: the loss is no number; the batch is saved.
-            MachineError: the disk refuses; what was saved before is whole.
+            Interrupted: a signal asked to stop; the state is saved.
+            BadLoss: the loss is not finite; the batch is saved.
+            MachineError: the disk cannot be written; the last checkpoint is complete.
         """
-        self.batches.start, self.batches.stop = self.state.step, self.total
-        if self.state.step == 0 and self.total < FEW_STEPS:
-            each = self.batches.steps_per_epoch
-            epochs = math.ceil(FEW_STEPS / each)
-            self.reporter.say(f"{self.total} steps are few to learn from; --epochs {epochs} makes them {epochs * each}")
-        if self.state.step < self.total:
+        self._remark_on_few_steps()
+        if not self._is_finished():
             try:
                 with stop_requests() as stop:
-                    if self.state.step == 0:
-                        self.save()
-                    self.reporter.begin("training", self.total, self.state.step)
-                    self._steps(stop)
+                    self._train(stop)
             except DiskError as error:
                 raise MachineError(error.problem, f"{error.remedy}, then --resume {self.run}") from error
         self.reporter.say(f"trained {self.total} steps; {self.run / 'last.pt'} is the checkpoint of the last one")
 
-    def resume(self) -> None:
-        """Take up the state of ``last.pt``."""
-        content = read_checkpoint(self.run / "last.pt")
+    def resume(self, content: Mapping[str, Any]) -> None:
+        """Continue from the content of ``last.pt``.
+
+        Raises:
+            DataError: it holds weights alone.
+        """
         training = part_of(content, "training", self.run)
-        self.shown.load_state_dict(content["network"])
-        if self.ema is not None:
-            self.network.load_state_dict(training["network"])
-            self.ema.steps = training["averaged"]
-        self.optimizer.load_state_dict(training["optimizer"])
-        self.scaler.load_state_dict(training["scaler"])
-        window = training.get("window", {})
-        sums = {name: value.to(self.device) for name, value in window.get("sums", {}).items()}
-        self.state = State(**{"step": training["step"], "best": training["best"], **window, "sums": sums})
-        drop_rows_after(self.run, self.state.step)
+        self.state, self.optimizer = restore(content, training, self.step, self.scaler, self.device)
+        drop_rows_after(self.run, self.state.step, validated=not self._validation_is_due())
 
-    def save(self, name: str = "last") -> None:
-        """Write ``last.pt`` (all there is) or ``best.pt`` (weights alone); metrics up to it reach the disk first."""
-        self._stop_if_bad()
-        state = self.state
-        training: dict[str, Any] = {"step": state.step}
-        supervision = self.shown.supervision
-        if name == "best" and self.task.validation is not None:
-            supervision = joined(supervision, [chosen_on(self.task.validation.split)])
-        if name == "last":
-            window = {"sums": state.sums, "since": state.since, "skipped": state.skipped, "in_a_row": state.in_a_row}
-            training |= {
-                "best": state.best,
-                "window": window,
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
-            }
-            if self.ema is not None:
-                training |= {"network": self.network.state_dict(), "averaged": self.ema.steps}
-        sync_file(self.run / METRICS)
-        beside = {"supervision": list(supervision), "training": training, "task": self.extra}
-        save_checkpoint(self.run / f"{name}.pt", self.shown, self.config, **beside)
-        sync_folder(self.run)
+    def save(self) -> None:
+        """Write ``last.pt``."""
+        self.bad_steps.stop_if_any()
+        with self.pace.paused():
+            save_last(self.run, self.config, self.task, self.step, self.optimizer, self.scaler, self.state)
+        self.saved_at = time.monotonic()
 
-    def _steps(self, stop: StopRequest) -> None:
-        section, state = self.task.section, self.state
-        saved = time.monotonic()
-        pace = Pace(self.device)
-        for batch in self._batches(stop):
-            self._step(batch)
-            pace.steps += 1
-            if state.step % LOG_EVERY == 0 or state.step == self.total:
-                self._log(pace)
-            else:
-                self.reporter.advance()
-            epoch_ends = state.step % self.batches.steps_per_epoch == 0
-            epoch = state.step // self.batches.steps_per_epoch
-            if epoch_ends and (epoch % section.validate_every == 0 or state.step == self.total):
-                with pace.paused():
-                    self._validate(epoch)
-            by_time = time.monotonic() - saved > section.checkpoint_minutes * 60
-            asked = bool(stop.asked)  # a signal after the checkpoint waits for the next one
-            if epoch_ends or by_time or asked:
-                with pace.paused():
-                    self.save()
-                saved = time.monotonic()
-            if asked and state.step < self.total:
-                self._leave(stop.asked)
-
-    def _batches(self, stop: StopRequest) -> Iterator[Batch]:
-        try:
-            yield from self._loader()
-        except Interrupted:  # while a batch was waited for, the signal reached the process that makes it
+    def _train(self, stop: StopRequest) -> None:
+        if self.state.step == 0:
             self.save()
-            self._leave(stop.asked or "SIGTERM")
+        self.reporter.begin("training", self.total, self.state.step)
+        self.pace.restart()
+        self.saved_at = time.monotonic()
+        try:
+            self._validate_if_due(stop)  # a run that was stopped between a step and its validation
+            for batch in self._batches():
+                self._step(batch)
+                self._log()
+                self._save_if_due()
+                self._validate_if_due(stop)
+                if not self._is_finished():
+                    stop.leave_if_asked("", "")  # the message follows below
+        except Interrupted as error:  # asked to stop here, in a validation, or by the end of a loader process
+            self.save()
+            raise Interrupted(
+                f"stopped by {stop.asked or 'SIGTERM'} after step {self.state.step} of {self.total}; "
+                "the state is saved",
+                f"--resume {self.run}",
+            ) from error
 
-    def _leave(self, signal_name: str) -> NoReturn:
-        raise Interrupted(
-            f"stopped by {signal_name} after step {self.state.step} of {self.total}; the state is saved",
-            f"--resume {self.run}",
-        )
-
-    def _loader(self) -> Iterator[Batch]:
+    def _batches(self) -> Iterator[Batch]:
+        self.batches.start, self.batches.stop = self.state.step, self.total
         pin_memory = self.device.type == "cuda"
         return read_ahead(self.images, num_workers(self.config.run), batches=self.batches, pin_memory=pin_memory)
 
     def _step(self, batch: Batch) -> None:
-        state = self.state
-        torch.manual_seed(mix(self.config.run.seed, state.step, 1))
-        factor = self.task.lr_factor(state.step, self.total)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
-        batch = {  # tags stay on the host, where they decide how many passes there are
-            name: value if name == "present" else value.to(self.device, non_blocking=True)
-            for name, value in batch.items()
-        }
-        batch["image"] = batch["image"].float() / 255
-        self.network.train()
+        """Losses, backward, clipping, optimiser, moving average."""
+        number = self.state.step
+        torch.manual_seed(mix(self.config.run.seed, number, 1))
+        set_rates(self.optimizer, self.step.lr_factor(number))
+        self.step.train()
         with autocast(self.config.run, self.device):
-            teacher = None if self.ema is None else self.shown
-            losses = self.task.losses(self.network, batch, state.step, self.total, teacher)
-            loss = torch.stack([value.float() for value in losses.values()]).sum()
+            losses = self.step(to_device(batch, self.device), number)
+            loss = total_loss(losses)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         norm = self._clip()
         terms = {name: value.detach().float() for name, value in {"loss": loss, **losses}.items()}
-        watched = terms["loss"] if self.scaler.is_enabled() else terms["loss"] + norm  # a scaler skips bad gradients
-        if self.watch.allows(watched, state.step):
-            self._learn(terms)
+        # A scaler skips steps with bad gradients itself, so under fp16 the loss alone decides.
+        watched = terms["loss"] if self.scaler.is_enabled() else terms["loss"] + norm
+        if self.bad_steps.watch.allows(watched, number):
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.step.follow()
+            self._count(terms)
         else:
-            self._bad_step(terms)
-        state.step += 1
+            self._skip_or_stop(terms)
+        self.state.step += 1
 
     def _clip(self) -> Tensor:
-        """Bound the gradient where a bound is set; its norm before that, a scalar on the device."""
-        bound = self.task.section.clip_norm
-        if bound:
+        """Clip the gradient where the config bounds it; returns its norm before that, a scalar on the device."""
+        parameters = self.step.network.parameters()
+        if self.section.clip_norm:
             self.scaler.unscale_(self.optimizer)
-            return nn.utils.clip_grad_norm_(self.network.parameters(), bound)
-        gradients = (parameter.grad for parameter in self.network.parameters())
-        return nn.utils.get_total_norm([gradient for gradient in gradients if gradient is not None])
+            return nn.utils.clip_grad_norm_(parameters, self.section.clip_norm)
+        return nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
 
-    def _learn(self, terms: Mapping[str, Tensor]) -> None:
+    def _count(self, terms: Mapping[str, Tensor]) -> None:
+        """Add the terms of a good step to the sums of the next line of metrics."""
         state = self.state
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.ema is not None:
-            self.ema.follow(self.network)
         for name, value in terms.items():
             state.sums[name] = state.sums.get(name, torch.zeros((), device=self.device)) + value
         state.since += 1
         state.in_a_row = 0
 
-    def _bad_step(self, terms: Mapping[str, Tensor]) -> None:
-        """Save the batch and tell of it; then the step is passed over, or the run ends here."""
+    def _skip_or_stop(self, terms: Mapping[str, Tensor]) -> None:
+        """Leave the weights as they are; BadLoss where the run must end."""
         state = self.state
         state.skipped += 1
         state.in_a_row += 1
-        self.scaler.update(self.scaler.get_scale())  # forgets the step; a bad loss says nothing about its scale
-        bad = self._save_batch(state.step, {name: float(value) for name, value in terms.items()})
-        if not self.watch.skips(state.in_a_row):
-            raise bad.error(self.run, self._section_name())
-        self.reporter.say(f"skipped a step: {bad.what()}")
+        self.scaler.update(self.scaler.get_scale())  # a bad loss says nothing about the scale: keep it
+        figures = {name: float(value) for name, value in terms.items()}
+        self.reporter.say(self.bad_steps.handle(state.step, figures, state.in_a_row))
 
-    def _stop_if_bad(self) -> None:
-        """Stop where a step went bad that was not looked at when it was taken."""
-        step = self.watch.first_bad()
-        if step is not None:
-            raise self._save_batch(step, {}).error(self.run, self._section_name())
-
-    def _save_batch(self, step: int, terms: dict[str, float]) -> BadStep:
-        """Read the batch of a step again: it follows from the seed and the step."""
-        keys = self._keys(step)
-        names = [self.images.tagged.records[index].name for _, index in keys]
-        batch = collate([self.images[key] for key in keys])
-        return save_batch(self.run, step + 1, names, terms, batch)
-
-    def _keys(self, step: int) -> list[Key]:
-        batches = self.batches
-        return next(iter(StepBatches(batches.length, batches.batch_size, step, step + 1, batches.seed)))
-
-    def _section_name(self) -> str:
-        return "classify" if self.task.section is self.config.classify else "segment"
-
-    def _log(self, pace: Pace) -> None:
-        self._stop_if_bad()
+    def _log(self) -> None:
+        """Count the step; every LOG_EVERY steps write the means of the losses and the speed."""
         state = self.state
+        self.pace.steps += 1
+        if state.step % LOG_EVERY and state.step < self.total:
+            self.reporter.advance()
+            return
+        self.bad_steps.stop_if_any()
         row: dict[str, Any] = {"step": state.step, "lr": max(group["lr"] for group in self.optimizer.param_groups)}
         row |= {name: float(value) / state.since for name, value in state.sums.items()}
         if state.skipped:
             row["skipped"] = state.skipped
-        speed = pace.read() * self.batches.batch_size
+        speed = self.pace.read() * self.batches.batch_size
         append_row(self.run, {**row, "images_per_second": speed})
         self.reporter.advance(note=f"loss {row.get('loss', math.nan):.4f}  {speed:.1f} images/s")
         state.sums, state.since, state.skipped = {}, 0, 0
 
-    def _validate(self, epoch: int) -> None:
-        self._stop_if_bad()
-        shown, validation = self.shown.eval(), self.task.validation
-        if validation is None:
+    def _save_if_due(self) -> None:
+        """Save after the last step, and where the last checkpoint is too old."""
+        too_old = self._seconds_unsaved() > self.section.checkpoint_minutes * 60
+        if too_old or self.state.step == self.total:
+            self.save()
+
+    def _seconds_unsaved(self) -> float:
+        """Since the last checkpoint of this process."""
+        return time.monotonic() - self.saved_at
+
+    def _validate_if_due(self, stop: StopRequest) -> None:
+        """Validate at the end of an epoch; a stop request ends the validation, and the resumed run repeats it."""
+        state, validation = self.state, self.validation
+        if validation is None or not self._validation_is_due():
             return
-        figures = self.task.validate(shown)
-        append_row(self.run, {"step": self.state.step, "epoch": epoch, "split": validation.split, **figures})
-        self.reporter.say(f"epoch {epoch}: " + "  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
-        if figures[self.task.main_metric] > self.state.best:
-            self.state.best = figures[self.task.main_metric]
-            self.save("best")
+        stop.leave_if_asked("", "")
+        self.bad_steps.stop_if_any()
+        with self.pace.paused():
+            figures = validation.figures(self.shown.eval(), lambda: stop.leave_if_asked("", ""))
+            epoch = state.step // self.batches.steps_per_epoch
+            append_row(self.run, {"step": state.step, "epoch": epoch, "split": validation.split, **figures})
+            self.reporter.say(f"epoch {epoch}: " + "  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+            state.validated = state.step
+            if figures[validation.main] > state.best:
+                state.best = figures[validation.main]
+                save_best(self.run, self.config, self.task, self.step, state, validation.split)
+            if state.step == self.total:
+                self.save()
+
+    def _validation_is_due(self) -> bool:
+        state, each = self.state, self.batches.steps_per_epoch
+        due = is_due(state.step, total=self.total, steps_per_epoch=each, every=self.section.validate_every)
+        return self.validation is not None and due and state.validated < state.step
+
+    def _is_finished(self) -> bool:
+        return self.state.step >= self.total and not self._validation_is_due()
+
+    def _remark_on_few_steps(self) -> None:
+        if self.state.step == 0 and self.total < FEW_STEPS:
+            each = self.batches.steps_per_epoch
+            epochs = math.ceil(FEW_STEPS / each)
+            self.reporter.say(f"{self.total} steps are few to learn from; --epochs {epochs} makes them {epochs * each}")
+
+
+def steps_of(images: TrainingImages, section: Optimisation) -> int:
+    """Steps of a whole training."""
+    return StepBatches(len(images), section.batch_size, 0, 0, 0).steps_per_epoch * section.epochs
+
+
+def to_device(batch: Mapping[str, Tensor], device: torch.device) -> Batch:
+    """A batch of the loader as a step takes it: images in [0, 1], all but the tags on the device (see ``Batch``)."""
+    moved = {name: value if name == "present" else value.to(device, non_blocking=True) for name, value in batch.items()}
+    moved["image"] = moved["image"].float() / 255
+    return moved
+
+
+def total_loss(losses: Mapping[str, Tensor]) -> Tensor:
+    """The sum of the terms, a float32 scalar."""
+    return torch.stack([value.float() for value in losses.values()]).sum()

@@ -1,6 +1,6 @@
-"""What the classifier and the decoder are asked for: tags, pseudo labels, saliency.
+"""Losses of the classifier (tags) and of the decoder (pseudo labels, saliency).
 
-Every loss is computed in float32, under autocast too, and never waits for the device.
+Every loss is computed in float32, under autocast too, and does not synchronise the device.
 
 Shape suffixes: B images, K foreground classes, C = K + 1 outputs (background first), H rows, W columns.
 """
@@ -31,8 +31,8 @@ def classification_loss(logits_BK: Tensor, present_BK: Tensor) -> Tensor:
 def balanced_cross_entropy(scores_BCHW: Tensor, label_BHW: Tensor) -> Tensor:
     """Cross-entropy over the background pixels plus cross-entropy over the foreground pixels.
 
-    Each of the two is the mean over its own pixels in the whole batch, so that the background, which
-    covers most of an image, does not drown the objects. A side without a pixel adds exactly 0.
+    Each of the two is the mean over its own pixels in the whole batch, so that both have the same weight although
+    the background covers most of an image. A side without a pixel adds exactly 0.
 
     Args:
         scores_BCHW: decoder outputs before the softmax.
@@ -49,7 +49,7 @@ def balanced_cross_entropy(scores_BCHW: Tensor, label_BHW: Tensor) -> Tensor:
 
 
 def _masked_mean(values_BHW: Tensor, keep_BHW: Tensor) -> Tensor:
-    """Mean over the kept pixels, 0 where none is kept; without a look at the count on the host."""
+    """Mean over the kept pixels, 0 where none is kept; the count stays on the device."""
     return values_BHW.masked_fill(~keep_BHW, 0.0).sum() / keep_BHW.sum().clamp(min=1)
 
 

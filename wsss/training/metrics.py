@@ -1,4 +1,4 @@
-"""``metrics.jsonl``: the lines a run writes of itself, in the order of its steps."""
+"""``metrics.jsonl``: one JSON line for each ten steps and one for each validation, in the order of the steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ METRICS = "metrics.jsonl"
 
 
 def append_row(run: Path, row: Mapping[str, Any]) -> None:
-    """Add a line; what is no finite number becomes null.
+    """Append a line; NaN and infinity become null.
 
     Raises:
         DiskError: it cannot be written.
@@ -27,11 +27,23 @@ def append_row(run: Path, row: Mapping[str, Any]) -> None:
         file.write(json.dumps(plain) + "\n")
 
 
-def drop_rows_after(run: Path, step: int) -> None:
-    """Forget the lines that a killed run wrote after its last checkpoint."""
+def drop_rows_after(run: Path, step: int, *, validated: bool = True) -> None:
+    """Remove the lines that a killed run wrote after its last checkpoint.
+
+    Args:
+        run: the folder.
+        step: of the checkpoint; lines of later steps go.
+        validated: whether the checkpoint was written after the validation of its step; else the line of that
+            validation goes too, since it is repeated.
+    """
     path = run / METRICS
     if not path.is_file():
         return
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
-    write_whole(path, "".join(line + "\n" for line in kept))
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.endswith("}"):  # cut off in the middle
+            continue
+        row = json.loads(line)
+        if row["step"] < step or (row["step"] == step and (validated or "split" not in row)):
+            kept.append(line + "\n")
+    write_whole(path, "".join(kept))

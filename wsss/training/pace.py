@@ -1,4 +1,4 @@
-"""How fast a run trains: its steps by a clock that stands still while something else is done.
+"""How fast a run trains: a clock that pauses while something else than steps is done.
 
 Nothing of it is saved: a resumed run counts from its own first step.
 """
@@ -16,30 +16,44 @@ class Pace:
     """Steps, and the seconds they took, since the last reading.
 
     Args:
-        device: of the steps; it works behind the host's back, so the clock is read when it has done all it was given.
+        device: of the steps. CUDA runs asynchronously, so the device is synchronised before the clock is read.
+
+    Attributes:
+        steps: since the last reading; the caller counts them.
+        seconds: since the last reading, up to the last pause.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.steps = 0
         self.seconds = 0.0
+        self._pauses = 0
         self._since = self._now()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """The time inside is not counted."""
-        self.seconds += self._now() - self._since
+        """Leave the time inside out. Pauses may be nested."""
+        now = self._now()
+        if not self._pauses:
+            self.seconds += now - self._since
+        self._pauses += 1
         try:
             yield
         finally:
+            self._pauses -= 1
             self._since = self._now()
 
     def read(self) -> float:
-        """Steps a second; the next reading begins here."""
+        """Steps a second since the last reading."""
         with self.paused():
             speed = self.steps / self.seconds
             self.steps, self.seconds = 0, 0.0
         return speed
+
+    def restart(self) -> None:
+        """Forget all steps and seconds; the time from here on counts."""
+        self.steps, self.seconds = 0, 0.0
+        self._since = self._now()
 
     def _now(self) -> float:
         self._wait()

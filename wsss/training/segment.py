@@ -1,21 +1,23 @@
-"""`wsss train-seg`: a segmentation network from pseudo labels on disk or, end to end, by double backward.
+"""`wsss train-seg`: a segmentation network from label maps on disk or, end to end, by double backward.
 
 End to end (GETAM, arXiv 2112.02841, section 3.4): one forward; per present class a first backward to the recorded
 attention makes class maps, which PAMR and completion turn into a pseudo label; the second backward, through the same
-graph, trains on it. The weights do not change in between, so nothing is computed twice.
+graph, trains on it. The weights do not change in between, so one forward serves both.
 
 Shape suffixes: B images, C = K + 1 label channels, K classes, H x W pixels, h x w patch grid.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from wsss.config import Config, SegmentSection
 from wsss.data.records import TaggedSet
+from wsss.errors import UsageError
 from wsss.inference.score import score_split
 from wsss.labels.recipe import label_images
 from wsss.maps.generate import forward_with_maps
@@ -25,134 +27,152 @@ from wsss.maps.scores import normalise_scores
 from wsss.models.backbone import Features
 from wsss.models.network import Network
 from wsss.training.dense_energy import dense_energy
-from wsss.training.loop import Batch
 from wsss.training.losses import balanced_cross_entropy, classification_loss, saliency_loss
-from wsss.training.optimiser import schedule
+from wsss.training.step import Batch, TrainingStep
+from wsss.training.validation import BetweenBatches, Validation
+
+Phase = Literal["classify", "maps", "taught", "given"]
+"""What a step learns from: tags alone; pseudo labels of the class maps alone; pseudo labels that class maps and decoder
+agree on; label maps of the batch."""
 
 
-class SegmentTask:
-    """Segmentation from tags.
+class SegmentStep(TrainingStep):
+    """A step of segmentation from tags.
 
     Args:
+        network: with a decoder.
         config: the settings.
-        validation: scored with its masks, where it has any.
-        device: where it computes.
-        from_disk: whether batches bring label maps; else they are made in the step.
+        total: steps of the whole training.
+        labels_given: whether batches bring label maps; else they are made in the step.
         started: whether the backbone has learnt the tags already, so that no classification phase is needed.
+
+    Raises:
+        UsageError: class maps are to be read from a block that the backbone lacks.
     """
 
-    main_metric = "mean_iou"
-
-    def __init__(
-        self,
-        config: Config,
-        validation: TaggedSet | None,
-        device: torch.device,
-        *,
-        from_disk: bool,
-        started: bool,
-    ) -> None:
+    def __init__(self, network: Network, config: Config, total: int, *, labels_given: bool, started: bool) -> None:
+        super().__init__(network, config.segment, total)
         self.config = config
-        self.section: SegmentSection = config.segment
-        self.validation = validation if validation is not None and validation.has_masks() else None
-        self.device = device
-        self.from_disk = from_disk
-        self.cls_share = 0.0 if from_disk or started else config.segment.cls_share
+        self.segment: SegmentSection = config.segment
+        self.decoder_lr_factor = config.segment.decoder_lr_factor
+        self.labels_given = labels_given
+        self.cls_share = 0.0 if labels_given or started else config.segment.cls_share
         self.settings = MapSettings.of(config.maps)
+        if not labels_given:
+            check_start_layer(network, config.maps.start_layer)
 
-    def parameter_groups(self, network: Network) -> list[dict[str, Any]]:
-        """The fresh decoder learns faster than the backbone."""
-        assert network.decoder is not None
-        decoder = list(network.decoder.parameters())
-        known = {id(parameter) for parameter in decoder}
-        rest = [parameter for parameter in network.parameters() if id(parameter) not in known]
-        section = self.section
-        return [
-            {"params": rest, "lr": section.lr},
-            {"params": decoder, "lr": section.lr * section.decoder_lr_factor},
-        ]
+    def phase_at(self, step: int) -> Phase:
+        """The phase of a step, from 0. End to end they follow each other as in ``Phase``."""
+        if self.labels_given:
+            return "given"
+        began = round(self.cls_share * self.total)
+        if step < began:
+            return "classify"
+        return "maps" if step - began < self.segment.maps_share * (self.total - began) else "taught"
 
-    def lr_factor(self, step: int, total: int) -> float:
-        """One decay over the whole run; the segmentation phase may run at another rate."""
-        factor = schedule(self.section, step, total)
-        return factor if self._classifies(step, total) or not self.cls_share else factor * self.section.lr_seg_factor
+    def lr_factor(self, step: int) -> float:
+        """One decay over the whole run; the phases after "classify" may have another rate."""
+        factor = super().lr_factor(step)
+        after_classification = self.cls_share > 0 and self.phase_at(step) != "classify"
+        return factor * self.segment.lr_seg_factor if after_classification else factor
 
-    def losses(
-        self, network: Network, batch: Batch, step: int, total: int, teacher: Network | None = None
-    ) -> dict[str, Tensor]:
-        """Weighted loss terms of one step.
+    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Weighted loss terms by name.
 
-        The decoder that pseudo labels hear is the teacher's where there is one: an average of many steps errs less than
-        the last of them and confirms its errors less (Mean Teacher, Tarvainen and Valpola 2017).
+        Pseudo labels of phase "taught" read the decoder of the moving average where there is one: it errs less than the
+        weights of the last step, and confirms its own errors less (Mean Teacher, Tarvainen and Valpola 2017).
         """
-        if self._classifies(step, total):
-            return {"classification": classification_loss(network.classify(batch["image"]), batch["present"])}
-        if self.from_disk:
-            logits_BK, scores_BCHW = network(batch["image"])
-            return self._terms(logits_BK, scores_BCHW, batch["label"], batch)
         images_B3HW, present_BK = batch["image"], batch["present"]
+        phase = self.phase_at(step)
+        if phase == "classify":
+            return {"classification": classification_loss(self.network.classify(images_B3HW), present_BK)}
+        if phase == "given":
+            logits_BK, scores_BCHW = self.network(images_B3HW)
+            return self._terms(logits_BK, scores_BCHW, batch["label"], batch)
         features, logits_BK, maps = forward_with_maps(
-            network, images_B3HW, present_BK, self.settings, taps=True, keep_graph=True
+            self.network, images_B3HW, present_BK, self.settings, taps=True, keep_graph=True
         )
-        scores_BCHW = network.decode(features, (images_B3HW.shape[2], images_B3HW.shape[3]))
-        opinion_BCHW = None
-        if self._hears_decoder(step, total):
-            with torch.no_grad():
-                heard_BCHW = scores_BCHW if teacher is None else teacher(images_B3HW)[1]
-                opinion_BCHW = heard_BCHW.float()
-        label_BHW = self.pseudo_labels(network, features, maps, batch, opinion_BCHW)
+        scores_BCHW = self.network.decode(features, (images_B3HW.shape[2], images_B3HW.shape[3]))
+        decoder_BCHW = self._decoder_scores(images_B3HW, scores_BCHW) if phase == "taught" else None
+        label_BHW = self.pseudo_labels(features, maps, batch, decoder_BCHW)
         return self._terms(logits_BK, scores_BCHW, label_BHW, batch)
 
     @torch.no_grad()
     def pseudo_labels(
-        self,
-        network: Network,
-        features: Features,
-        maps: PresentMaps,
-        batch: Batch,
-        opinion_BCHW: Tensor | None = None,
+        self, features: Features, maps: PresentMaps, batch: Batch, decoder_BCHW: Tensor | None = None
     ) -> Tensor:
-        """Pseudo labels (B, H, W) uint8 of a batch, from its class maps and, where given, the decoder's logits."""
+        """Pseudo labels of a batch.
+
+        Args:
+            features: of the pass that was recorded.
+            maps: class maps of that pass, before normalisation.
+            batch: images, tags and perhaps saliency maps.
+            decoder_BCHW: scores (logits) of the decoder; None makes labels from the maps alone.
+
+        Returns:
+            (B, H, W) uint8 class indices, IGNORE_INDEX where no class is sure.
+        """
         size = (batch["image"].shape[2], batch["image"].shape[3])
         scores = normalise_scores(maps)
         return label_images(
             batch["image"],
-            scores.unpack(network.to_image(scores.pack(), features.grid, size)),
+            scores.unpack(self.network.to_image(scores.pack(), features.grid, size)),
             size,
             self.config.labels,
-            log_probabilities_BChw=opinion_BCHW,
+            log_probabilities_BChw=decoder_BCHW,
             order="refine-then-agree",
             saliency_BHW=batch.get("saliency"),
         )
 
-    def validate(self, network: Network) -> dict[str, float]:
-        """MIoU and pixel accuracy on the validation split, one scale, no flip."""
-        if self.validation is None:
-            return {}
-        matrix = score_split(network, self.validation, self.config, self.device)
-        return {"mean_iou": matrix.mean_iou(), "pixel_accuracy": matrix.pixel_accuracy()}
-
-    def _classifies(self, step: int, total: int) -> bool:
-        return step < round(self.cls_share * total)
-
-    def _hears_decoder(self, step: int, total: int) -> bool:
-        began = round(self.cls_share * total)
-        return step - began >= self.section.maps_share * (total - began)
+    @torch.no_grad()
+    def _decoder_scores(self, images_B3HW: Tensor, scores_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W): scores of the moving average, or those given where there is no average."""
+        if self.average is not None:
+            scores_BCHW = self.average.network(images_B3HW)[1]
+        return scores_BCHW.float()
 
     def _terms(self, logits_BK: Tensor, scores_BCHW: Tensor, label_BHW: Tensor, batch: Batch) -> dict[str, Tensor]:
-        section = self.section
+        segment = self.segment
         terms = {
             "segmentation": balanced_cross_entropy(scores_BCHW, label_BHW),
             "classification": classification_loss(logits_BK, batch["present"]),
         }
-        if section.weight_energy:
+        if segment.weight_energy:
             energy = dense_energy(
                 batch["image"],
                 scores_BCHW.float().softmax(dim=1),
-                sigma_rgb=section.sigma_rgb,
-                sigma_xy=section.sigma_xy,
+                sigma_rgb=segment.sigma_rgb,
+                sigma_xy=segment.sigma_xy,
             )
-            terms["energy"] = section.weight_energy * energy
+            terms["energy"] = segment.weight_energy * energy
         if "saliency" in batch:
             terms["saliency"] = saliency_loss(scores_BCHW, batch["saliency"].float() / 255)
         return terms
+
+
+def check_start_layer(network: Network, start_layer: int) -> None:
+    """Refuse a first block for class maps that the backbone lacks.
+
+    Raises:
+        UsageError: it does.
+    """
+    depth = network.backbone.depth
+    if start_layer >= depth:
+        raise UsageError(
+            f"maps.start_layer {start_layer}: {network.backbone.name} has {depth} blocks, from 0 to {depth - 1}",
+            f"--set maps.start_layer={depth // 2}",
+        )
+
+
+def mask_validation(split: TaggedSet | None, config: Config, device: torch.device) -> Validation | None:
+    """Validation by mIoU and pixel accuracy, one scale, no flip; None without a validation split that has masks."""
+    if split is None or not split.has_masks():
+        return None
+    return Validation(split.split, "mean_iou", partial(_mask_figures, split=split, config=config, device=device))
+
+
+def _mask_figures(
+    network: Network, between: BetweenBatches, *, split: TaggedSet, config: Config, device: torch.device
+) -> dict[str, float]:
+    matrix = score_split(network, split, config, device, between_batches=between)
+    return {"mean_iou": matrix.mean_iou(), "pixel_accuracy": matrix.pixel_accuracy()}

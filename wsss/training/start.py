@@ -1,8 +1,6 @@
-"""From a config to a running training, fresh or resumed: the two entry points behind the commands.
+"""From a config to a finished training, new or resumed: what the commands ``train-cls`` and ``train-seg`` call.
 
-An end-to-end segmentation run may be taught (`segment.rounds`): a run of its own, in ``teacher``, labels the training
-split in ``labels``, and the same start learns those. The teacher's labels are better from the first step on than what
-a run could tell itself at its beginning (self-training; Xie et al., Noisy Student, 2020).
+Each goes config -> data -> network -> step -> loop.
 """
 
 from __future__ import annotations
@@ -12,21 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from wsss.config import Config
 from wsss.data.augment import TrainingImages
 from wsss.data.layers import NO_SALIENCY, check_layers
 from wsss.data.records import TaggedSet
 from wsss.data.splits import open_training
-from wsss.errors import Interrupted, MachineError, UsageError
-from wsss.files import DiskError, sweep
-from wsss.inference.labelling import make_pseudo_labels
+from wsss.errors import DataError, UsageError
+from wsss.files import sweep
 from wsss.inference.settings import for_run
 from wsss.machine import prepare_device
 from wsss.models.checkpoint import (
     build_from,
-    file_hash,
     find_checkpoint,
     load_network,
     network_from,
@@ -35,40 +29,35 @@ from wsss.models.checkpoint import (
 )
 from wsss.models.network import Network
 from wsss.outputs.lock import locked
-from wsss.outputs.provenance import UNKNOWN, joined, of_data, of_labels
+from wsss.outputs.manifest import made_in, read_making
+from wsss.outputs.provenance import UNKNOWN, all_of, data_supervision, labels_supervision
 from wsss.outputs.run import check_free, check_resumable, check_same_data, create_run
 from wsss.reporting import Reporter
-from wsss.training.classify import ClassifyTask
-from wsss.training.loop import Loop
-from wsss.training.segment import SegmentTask
-
-TEACHER, LABELS = "teacher", "labels"
-"""Folders in a taught run: the run that teaches it and the labels this has made."""
+from wsss.training.classify import ClassifyStep, tag_validation
+from wsss.training.loop import Loop, RunContext, steps_of
+from wsss.training.rounds import LABELS, learn_from_teacher, teacher_config
+from wsss.training.segment import SegmentStep, check_start_layer, mask_validation
 
 
 def train_classifier(config: Config, run: Path, reporter: Reporter) -> Network:
-    """Train on tags alone, into a new folder."""
+    """Train on tags alone, in a new folder; returns the network that is shown."""
     check_free(run)
     config = config.anchored()
-    device = prepare_device(config.run)
+    context = RunContext(run, config, prepare_device(config.run), reporter)
     train, val = open_training(config, reporter)
     network = build_from(config, train.classes, decoder=False)
-    network.supervision = of_data(config.data, saliency=False)
+    network.supervision = data_supervision(config.data, saliency=False)
+    loop = classify_loop(context, network, train, val)
     with locked(run, reporter.say):
         create_run(run, config, train)
-        loop = _classify_loop(config, run, network, train, val, device, reporter)
         loop.train()
     return loop.shown
 
 
 def resume_classifier(run: Path, reporter: Reporter) -> Network:
-    """Go on with a run of ``train_classifier`` from its last checkpoint."""
+    """Continue a run of ``train_classifier`` from its last checkpoint."""
     with _locked_run(run, reporter):
-        network, config, device, train, val = _take_up(run, reporter)
-        if network.decoder is not None:
-            raise UsageError(f"{run} trains a segmentation network", f"wsss train-seg --resume {run}")
-        loop = _classify_loop(config, run, network, train, val, device, reporter)
-        loop.resume()
+        loop, _ = _resumed(run, reporter, decoder=False)
         loop.train()
     return loop.shown
 
@@ -76,7 +65,7 @@ def resume_classifier(run: Path, reporter: Reporter) -> Network:
 def train_segmenter(
     config: Config, run: Path, reporter: Reporter, *, labels: Path | None = None, init: Path | None = None
 ) -> Network:
-    """Train a segmentation network, from label maps on disk or end to end, into a new folder.
+    """Train a segmentation network, from label maps on disk or end to end, in a new folder.
 
     Args:
         config: the settings; the model section is the initial run's where there is one.
@@ -87,138 +76,148 @@ def train_segmenter(
     """
     check_free(run)
     config = for_run(config, config).anchored()
-    device = prepare_device(config.run)
-    classes = None
     start = None
     if init is not None:
         start, trained, _ = load_network(init)
-        config = config.model_copy(
-            update={
-                "model": trained.model.model_copy(
-                    update={"decoder_channels": config.model.decoder_channels, "weights": "none"}
-                )
-            }
-        )
-        classes = start.classes
-    train, val = open_training(config, reporter, classes)
+        own = {"decoder_channels": config.model.decoder_channels, "weights": "none"}
+        config = config.model_copy(update={"model": trained.model.model_copy(update=own)})
+    context = RunContext(run, config, prepare_device(config.run), reporter)
+    train, val = open_training(config, reporter, None if start is None else start.classes)
     if labels is not None:
         labels = find_labels(labels, train)
     elif config.data.saliency is not None:
         check_layers(config.data.saliency, train, "saliency map", NO_SALIENCY)
     network = build_from(config, train.classes, decoder=True)
-    network.supervision = joined(
+    network.supervision = all_of(
         () if start is None else start.supervision or UNKNOWN,
-        of_data(config.data, saliency=labels is None),
-        () if labels is None else of_labels(labels),
+        data_supervision(config.data, saliency=labels is None),
+        () if labels is None else labels_supervision(labels),
     )
     if start is not None:
         network.backbone.load_state_dict(start.backbone.state_dict())
         network.readout.load_state_dict(start.readout.state_dict())
+    task = {
+        "labels": None if labels is None else str(labels.absolute()),
+        "started": init is not None,
+        "taught": labels is None and config.segment.rounds > 1,
+        "init": None if init is None else str(init.absolute()),
+    }
+    loop = segment_loop(context, network, train, val, task)
     with locked(run, reporter.say):
         create_run(run, config, train)
-        extra = {
-            "labels": None if labels is None else str(labels.absolute()),
-            "started": init is not None,
-            "taught": labels is None and config.segment.rounds > 1,
-            "init": None if init is None else str(init.absolute()),
-        }
-        loop = _segment_loop(config, run, network, train, val, device, reporter, extra)
-        if extra["taught"]:
+        if task["taught"]:
             loop.save()
-            _be_taught(config, run, train, device, reporter, init)
+            _be_taught(loop, train)
         loop.train()
     return loop.shown
 
 
 def resume_segmenter(run: Path, reporter: Reporter) -> Network:
-    """Go on with a run of ``train_segmenter`` from its last checkpoint."""
+    """Continue a run of ``train_segmenter`` from its last checkpoint."""
     with _locked_run(run, reporter):
-        network, config, device, train, val = _take_up(run, reporter)
-        if network.decoder is None:
-            raise UsageError(f"{run} trains a classifier", f"wsss train-cls --resume {run}")
-        extra = part_of(read_checkpoint(find_checkpoint(run)), "task", run)
-        loop = _segment_loop(config, run, network, train, val, device, reporter, extra)
-        loop.resume()
-        if extra.get("taught") and loop.state.step == 0:
-            _be_taught(config, run, train, device, reporter, extra["init"] and Path(extra["init"]))
+        loop, train = _resumed(run, reporter, decoder=True)
+        if loop.task.get("taught") and loop.state.step == 0:
+            _be_taught(loop, train)
         loop.train()
     return loop.shown
 
 
-def _be_taught(
-    config: Config, run: Path, train: TaggedSet, device: torch.device, reporter: Reporter, init: Path | None
-) -> None:
-    """Train the teacher of a run and let it label the training split; what is there of both already is kept."""
-    teacher = run / TEACHER
-    section = config.segment.model_copy(update={"rounds": config.segment.rounds - 1})
-    try:
-        if (teacher / "last.pt").is_file():
-            network = resume_segmenter(teacher, reporter)
-        else:
-            reporter.say(f"training the teacher in {teacher}")
-            network = train_segmenter(config.model_copy(update={"segment": section}), teacher, reporter, init=init)
-        digest = file_hash(teacher / "last.pt")
-        make_pseudo_labels(network, train, run / LABELS, config, reporter, device=device, checkpoint_sha256=digest)
-    except Interrupted as error:
-        raise Interrupted(error.problem, f"--resume {run}") from error
-    except DiskError as error:
-        raise MachineError(error.problem, f"{error.remedy}, then --resume {run}") from error
-    except MachineError as error:
-        raise MachineError(error.problem, error.fix.replace(f"--resume {teacher}", f"--resume {run}")) from error
+def classify_loop(context: RunContext, network: Network, train: TaggedSet, val: TaggedSet | None) -> Loop:
+    """The training of a classifier."""
+    config = context.config
+    images = TrainingImages(train, config.augment, seed=config.run.seed)
+    step = ClassifyStep(network, config, steps_of(images, config.classify))
+    return Loop(context, step, images, tag_validation(val, config, context.device))
+
+
+def segment_loop(
+    context: RunContext, network: Network, train: TaggedSet, val: TaggedSet | None, task: Mapping[str, Any]
+) -> Loop:
+    """The training of a segmentation network.
+
+    Args:
+        context: the run.
+        network: with a decoder.
+        train: images and tags.
+        val: None validates nothing.
+        task: "labels", the folder of label maps or None; "started", whether the backbone has learnt the tags already;
+            "taught", whether a teacher makes the labels; "init", the run that the teacher starts from, or None.
+    """
+    config = context.config
+    labels = task["labels"] and Path(task["labels"])
+    if task.get("taught"):
+        check_start_layer(network, config.maps.start_layer)
+        labels = context.run / LABELS / "labels"
+    saliency = config.data.saliency if task.get("taught") or labels is None else None
+    images = TrainingImages(train, config.augment, seed=config.run.seed, labels=labels, saliency=saliency)
+    total = steps_of(images, config.segment)
+    step = SegmentStep(network, config, total, labels_given=labels is not None, started=task["started"])
+    return Loop(context, step, images, mask_validation(val, config, context.device), task)
 
 
 def find_labels(folder: Path, train: TaggedSet) -> Path:
-    """Where the label maps of a folder lie: in it, or in its ``labels``; every image must have one."""
+    """Where the label maps of a folder lie: in it, or in its ``labels``.
+
+    Raises:
+        DataError: some image has none, or one of another size; or they were made for other classes.
+    """
     inner = folder / "labels" if (folder / "labels").is_dir() else folder
     fix = f"wsss make-pseudo RUN --data {train.root} --split {train.split} -o {folder}"
     check_layers(inner, train, "label map", fix)
+    _check_classes(made_in(inner), train)
     return inner
+
+
+def _check_classes(folder: Path, train: TaggedSet) -> None:
+    """Compare the classes in the manifest of a folder, if it has one, with those of the data set."""
+    classes = read_making(folder).classes
+    if classes is not None and classes != train.classes:
+        same = sorted(classes) == sorted(train.classes)
+        raise DataError(
+            f"{folder}: its label maps have the classes {', '.join(classes)}; {train.root} has "
+            f"{', '.join(train.classes)}{', in another order' if same else ''}",
+            f"wsss make-pseudo RUN --data {train.root} --split {train.split} -o LABELS  # from a run on these classes",
+        )
+
+
+def _be_taught(loop: Loop, train: TaggedSet) -> None:
+    """Make the labels that a run of several rounds learns from; see ``learn_from_teacher``."""
+    context, init = loop.context, loop.task["init"] and Path(loop.task["init"])
+
+    def train_teacher(teacher: Path) -> Network:
+        if (teacher / "last.pt").is_file():
+            return resume_segmenter(teacher, context.reporter)
+        context.reporter.say(f"training the teacher in {teacher}")
+        return train_segmenter(teacher_config(context.config), teacher, context.reporter, init=init)
+
+    learn_from_teacher(context, loop.step, train, train_teacher)
+
+
+def _resumed(run: Path, reporter: Reporter, *, decoder: bool) -> tuple[Loop, TaggedSet]:
+    """The loop of a run in the state of its last checkpoint, and its training split."""
+    path = find_checkpoint(run)
+    content = read_checkpoint(path)
+    network, config = network_from(content, path)
+    if decoder and network.decoder is None:
+        raise UsageError(f"{run} trains a classifier", f"wsss train-cls --resume {run}")
+    if not decoder and network.decoder is not None:
+        raise UsageError(f"{run} trains a segmentation network", f"wsss train-seg --resume {run}")
+    context = RunContext(run, config, prepare_device(config.run), reporter)
+    train, val = open_training(config, reporter, network.classes)
+    check_same_data(run, train)
+    if decoder:
+        loop = segment_loop(context, network, train, val, part_of(content, "task", run))
+    else:
+        loop = classify_loop(context, network, train, val)
+    loop.resume(content)
+    return loop, train
 
 
 @contextmanager
 def _locked_run(run: Path, reporter: Reporter) -> Iterator[None]:
-    """A run that has a checkpoint to go on from, without what a killed process was writing."""
+    """Hold a run that has a checkpoint to resume from; temporary files of a killed process are removed."""
     check_resumable(run)
     find_checkpoint(run)
     with locked(run, reporter.say):
         sweep(run)
         yield
-
-
-def _take_up(run: Path, reporter: Reporter) -> tuple[Network, Config, torch.device, TaggedSet, TaggedSet | None]:
-    path = find_checkpoint(run)
-    network, config = network_from(read_checkpoint(path), path)
-    train, val = open_training(config, reporter, network.classes)
-    check_same_data(run, train)
-    return network, config, prepare_device(config.run), train, val
-
-
-def _classify_loop(
-    config: Config,
-    run: Path,
-    network: Network,
-    train: TaggedSet,
-    val: TaggedSet | None,
-    device: torch.device,
-    reporter: Reporter,
-) -> Loop:
-    images = TrainingImages(train, config.augment, seed=config.run.seed)
-    return Loop(run, config, network, ClassifyTask(config, val, device), images, device=device, reporter=reporter)
-
-
-def _segment_loop(
-    config: Config,
-    run: Path,
-    network: Network,
-    train: TaggedSet,
-    val: TaggedSet | None,
-    device: torch.device,
-    reporter: Reporter,
-    extra: Mapping[str, Any],
-) -> Loop:
-    taught = extra.get("taught", False)
-    labels = run / LABELS / "labels" if taught else extra["labels"] and Path(extra["labels"])
-    saliency = config.data.saliency if taught or labels is None else None
-    images = TrainingImages(train, config.augment, seed=config.run.seed, labels=labels, saliency=saliency)
-    task = SegmentTask(config, val, device, from_disk=labels is not None, started=extra["started"])
-    return Loop(run, config, network, task, images, device=device, reporter=reporter, extra=extra)

@@ -1,0 +1,70 @@
+"""One training step up to its losses, as a module.
+
+``TrainingStep.forward(batch, step) -> losses`` is everything that needs the weights. DistributedDataParallel has to
+wrap all of it, so that its hooks see the whole computation. A step module holds the network and its moving average; it
+uses no files, clocks or signals. ``classify.py`` and ``segment.py`` define the two kinds.
+
+Shape suffixes: B images, K classes, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from wsss.config import Optimisation
+from wsss.models.network import Network
+from wsss.training.average import MovingAverage
+from wsss.training.optimiser import schedule
+
+Batch = dict[str, Tensor]
+"""``image`` (B, 3, H, W) float32 in [0, 1] on the device; ``present`` (B, K) bool on the host, where it decides how
+many passes there are. Perhaps also ``label`` (B, H, W) uint8 class indices and ``saliency`` (B, H, W) uint8, on the
+device."""
+
+
+class TrainingStep(nn.Module):
+    """Base of the two kinds of training.
+
+    Args:
+        network: is trained.
+        section: optimiser, schedule and the decay of the moving average.
+        total: steps of the whole training.
+
+    Attributes:
+        average: the moving average of the network; None where the section keeps none.
+        decoder_lr_factor: learning rate of the decoder relative to that of the other parts.
+    """
+
+    network: Network
+    average: MovingAverage | None
+    decoder_lr_factor = 1.0
+
+    def __init__(self, network: Network, section: Optimisation, total: int) -> None:
+        super().__init__()
+        self.network = network
+        self.average = MovingAverage(network, section.ema) if section.ema else None
+        self.section = section
+        self.total = total
+
+    @property
+    def shown(self) -> Network:
+        """The network that is validated and saved for use: the moving average where there is one."""
+        return self.network if self.average is None else self.average.network
+
+    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Weighted loss terms by name; their sum is minimised.
+
+        Args:
+            batch: see ``Batch``.
+            step: number of the step, from 0.
+        """
+        raise NotImplementedError
+
+    def lr_factor(self, step: int) -> float:
+        """Learning rate of a step relative to the base rate, in [0, 1]."""
+        return schedule(self.section, step, self.total)
+
+    def follow(self) -> None:
+        """Let the moving average follow the network; called after each optimiser step."""
+        if self.average is not None:
+            self.average.follow(self.network)
