@@ -10,7 +10,7 @@ import pytest
 
 from wsss.data.dataset import list_splits, open_data
 from wsss.data.images import image_size, read_image
-from wsss.data.readable import keep_readable
+from wsss.data.index import keep_readable
 
 pytestmark = [
     pytest.mark.real,

@@ -22,8 +22,8 @@ import numpy as np
 
 from wsss import __version__
 from wsss.config import Config, to_yaml
+from wsss.data.findings import first_few
 from wsss.data.masks import IGNORE_INDEX, read_mask
-from wsss.data.readers.folder import first_few
 from wsss.data.records import Record
 from wsss.errors import DataError, UsageError
 from wsss.files import sweep, sync_folder, write_whole
