@@ -9,36 +9,47 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK = 2**16
-"""Texts that are gathered or hashed at once, so that temporary arrays stay small."""
+BLOCK = 2**12
+"""Texts that are gathered or hashed at once, so that temporary arrays stay in the cache of the processor."""
 FACTOR = 0x100000001B3
-"""Multiplier of the hash of a text: odd, so that its powers never become 0."""
+"""Multiplier of the hash of a text; it is odd, so that it has an inverse modulo 2**64."""
+INVERSE = pow(FACTOR, -1, 2**64)
+
+Positions = NDArray[np.uint32] | NDArray[np.int64]
+"""Positions in an array; 4 bytes each where its length allows."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Texts(Sequence[str]):
-    """Texts in one block of UTF-8 bytes.
+    """Texts in one block of UTF-8 bytes. They are not empty; two columns may share the block.
 
     Attributes:
-        blob: uint8, the bytes of every text, a zero byte after each.
-        ends_N: int64, where each text ends: the position of its zero byte.
+        blob: uint8, the bytes of the texts.
+        starts_N: where each text begins.
+        ends_N: one after its last byte.
     """
 
     blob: NDArray[np.uint8]
-    ends_N: NDArray[np.int64]
+    starts_N: Positions
+    ends_N: Positions
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Texts:
-        """Texts without zero characters; file names in another encoding keep their bytes."""
+        """The column of some texts; file names that are no UTF-8 keep their bytes."""
         parts = [text.encode("utf-8", "surrogatepass") for text in texts]
-        lengths_N = np.fromiter((len(part) + 1 for part in parts), np.int64, len(parts))
-        blob = np.frombuffer(b"".join(part + b"\0" for part in parts), np.uint8)
-        return cls(blob, np.cumsum(lengths_N) - 1)
+        lengths_N = np.fromiter(map(len, parts), np.int64, len(parts))
+        return cls._one_after_another(np.frombuffer(b"".join(parts), np.uint8), lengths_N)
+
+    @classmethod
+    def _one_after_another(cls, blob: NDArray[np.uint8], lengths_N: NDArray[np.int64]) -> Texts:
+        ends_N = np.cumsum(lengths_N)
+        return cls(blob, short(ends_N - lengths_N), short(ends_N))
 
     def __len__(self) -> int:
         return len(self.ends_N)
@@ -53,52 +64,51 @@ class Texts(Sequence[str]):
         if isinstance(index, slice):
             return self.take(np.arange(len(self))[index])
         index = range(len(self))[index]
-        start = int(self.ends_N[index - 1]) + 1 if index else 0
-        return self.blob[start : int(self.ends_N[index])].tobytes().decode("utf-8", "surrogatepass")
+        return self._decoded(int(self.starts_N[index]), int(self.ends_N[index]))
 
     def __iter__(self) -> Iterator[str]:
-        start = 0
-        for end in self.ends_N.tolist():
-            yield self.blob[start:end].tobytes().decode("utf-8", "surrogatepass")
-            start = end + 1
+        return map(self._decoded, self.starts_N.tolist(), self.ends_N.tolist())
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Texts)
-            and np.array_equal(self.ends_N, other.ends_N)
-            and np.array_equal(self.blob, other.blob)
-        )
+        if not isinstance(other, Texts) or len(self) != len(other):
+            return False
+        first, second = self.take(np.arange(len(self))), other.take(np.arange(len(other)))
+        return np.array_equal(first.ends_N, second.ends_N) and np.array_equal(first.blob, second.blob)
 
     __hash__ = None  # type: ignore[assignment]  # holds arrays
 
     def take(self, index_M: NDArray[np.int64]) -> Texts:
-        """The texts at these positions, each from 0 to N - 1."""
-        ends_M, lengths_M = self.ends_N[index_M], self._lengths()[index_M]
+        """The texts at these positions, each from 0 to N - 1, in a block of their own."""
+        starts_M = self.starts_N[index_M].astype(np.int64)
+        lengths_M = self.ends_N[index_M] - starts_M
         blob = np.empty(int(lengths_M.sum()), np.uint8)
         first = 0
         for block in _blocks(len(index_M)):
-            position, _ = _positions(ends_M[block] + 1 - lengths_M[block], lengths_M[block])
+            position = _positions(starts_M[block], lengths_M[block])
             blob[first : first + len(position)] = self.blob[position]
             first += len(position)
-        return Texts(blob, np.cumsum(lengths_M) - 1)
+        return self._one_after_another(blob, lengths_M)
+
+    def inside(self, start: int, lengths_N: NDArray[np.int64]) -> Texts:
+        """Parts of these texts, in the same block: from byte ``start`` of each, so many bytes long."""
+        starts_N = self.starts_N.astype(np.int64) + start
+        return Texts(self.blob, short(starts_N), short(starts_N + lengths_N))
 
     def hashes(self) -> NDArray[np.uint64]:
-        """(N,) a 64-bit hash of each text: equal for equal texts, on every machine."""
-        lengths_N = self._lengths()
-        powers = np.full(int(lengths_N.max(initial=1)), FACTOR, np.uint64)
-        powers[0] = 1
-        np.cumprod(powers, out=powers)
+        """(N,) a 64-bit hash of each text: equal for equal texts, on every machine.
+
+        A text of bytes b_0, b_1, ... has the hash of sum(FACTOR**j * (b_j + 1)) modulo 2**64.
+        """
         hash_N = np.empty(len(self), np.uint64)
         for block in _blocks(len(self)):
-            length_n = lengths_N[block]
-            position, offset = _positions(self.ends_N[block] + 1 - length_n, length_n)
-            terms = (self.blob[position].astype(np.uint64) + 1) * powers[offset]
-            hash_N[block] = _mixed(np.add.reduceat(terms, np.cumsum(length_n) - length_n))
-        return hash_N
+            texts = self.take(np.arange(block.start, block.stop))
+            powers, inverses = _powers(FACTOR, len(texts.blob)), _powers(INVERSE, len(texts.blob))
+            sums = np.add.reduceat((texts.blob.astype(np.uint64) + 1) * powers, texts.starts_N.astype(np.int64))
+            hash_N[block] = sums * inverses[texts.starts_N]  # FACTOR**(position in its text)
+        return _mixed(hash_N)
 
-    def _lengths(self) -> NDArray[np.int64]:
-        """(N,) bytes of each text with its zero byte."""
-        return np.diff(self.ends_N, prepend=np.int64(-1))
+    def _decoded(self, start: int, end: int) -> str:
+        return self.blob[start:end].tobytes().decode("utf-8", "surrogatepass")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,11 +117,11 @@ class Lists:
 
     Attributes:
         values: int16, the lists one after the other.
-        ends_N: int64, where each ends: one after its last value.
+        ends_N: where each ends: one after its last value.
     """
 
     values: NDArray[np.int16]
-    ends_N: NDArray[np.int64]
+    ends_N: Positions
 
     @classmethod
     def of(cls, lists: Iterable[Sequence[int]]) -> Lists:
@@ -121,7 +131,7 @@ class Lists:
         for one in lists:
             values += one
             ends.append(len(values))
-        return cls(np.array(values, np.int16), np.array(ends, np.int64))
+        return cls(np.array(values, np.int16), short(np.array(ends, np.int64)))
 
     def __len__(self) -> int:
         return len(self.ends_N)
@@ -141,13 +151,18 @@ class Lists:
 
     def lengths(self) -> NDArray[np.int64]:
         """(N,) values in each list."""
-        return np.diff(self.ends_N, prepend=np.int64(0))
+        return np.diff(self.ends_N.astype(np.int64), prepend=0)
 
     def take(self, index_M: NDArray[np.int64]) -> Lists:
         """The lists at these positions, each from 0 to N - 1."""
         lengths_M = self.lengths()[index_M]
-        position, _ = _positions(self.ends_N[index_M] - lengths_M, lengths_M)
-        return Lists(self.values[position], np.cumsum(lengths_M))
+        position = _positions(self.ends_N[index_M] - lengths_M, lengths_M)
+        return Lists(self.values[position], short(np.cumsum(lengths_M)))
+
+
+def short(positions_N: NDArray[np.int64]) -> Positions:
+    """The same positions, ascending, in 4 bytes each where that is possible."""
+    return positions_N.astype(np.uint32) if not len(positions_N) or positions_N[-1] < 2**32 else positions_N
 
 
 def _blocks(length: int) -> Iterator[slice]:
@@ -155,13 +170,22 @@ def _blocks(length: int) -> Iterator[slice]:
         yield slice(first, min(first + BLOCK, length))
 
 
-def _positions(
-    starts_M: NDArray[np.int64], lengths_M: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each element of M runs that begin at ``starts_M``: its position, and its offset within its run."""
+def _positions(starts_M: NDArray[np.int64], lengths_M: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The positions of M runs of elements, one run after the other."""
     begun_M = np.cumsum(lengths_M) - lengths_M
-    offset = np.arange(int(lengths_M.sum())) - np.repeat(begun_M, lengths_M)
-    return np.repeat(starts_M, lengths_M) + offset, offset
+    return np.repeat(starts_M - begun_M, lengths_M) + np.arange(int(lengths_M.sum()))
+
+
+@lru_cache(maxsize=2)
+def _power_table(base: int, length: int) -> NDArray[np.uint64]:
+    powers = np.full(length, base, np.uint64)
+    powers[0] = 1
+    return np.cumprod(powers)
+
+
+def _powers(base: int, length: int) -> NDArray[np.uint64]:
+    """The powers of a number modulo 2**64: base**0 to base**(length - 1)."""
+    return _power_table(base, 1 << (length - 1).bit_length())[:length]
 
 
 def _mixed(hash_N: NDArray[np.uint64]) -> NDArray[np.uint64]:

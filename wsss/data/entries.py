@@ -80,11 +80,14 @@ class Entries:
         """(N,) the position of the valid entry of each file, -1 where there is none; the rows are sorted by path."""
         if not len(self):
             return np.full(len(path_N), -1, np.int64)
-        at_N = np.minimum(np.searchsorted(np.ascontiguousarray(self.rows_N["path"]), path_N), len(self) - 1)
-        valid_N = self.rows_N["path"][at_N] == path_N
+        order_N = np.argsort(path_N)  # so that memory is read in its order
+        path_N = path_N[order_N]
+        position_N = np.minimum(np.searchsorted(self.rows_N["path"], path_N), len(self) - 1)
+        valid_N = self.rows_N["path"][position_N] == path_N
         for column, field in enumerate(Stamp._fields):
-            valid_N &= self.rows_N[field][at_N] == stamp_N3[:, column]
-        at_N[~valid_N] = -1
+            valid_N &= self.rows_N[field][position_N] == stamp_N3[order_N, column]
+        at_N = np.empty(len(path_N), np.int64)
+        at_N[order_N] = np.where(valid_N, position_N, -1)
         return at_N
 
     def joined(self, other: Entries) -> Entries:

@@ -56,7 +56,7 @@ PNG_SIGNATURE = 8
 """Bytes before the first chunk of a PNG."""
 
 COLOUR_RGB: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)
-"""OpenCV's flag that decodes to RGB; older versions decode to BGR only."""
+"""OpenCV's flag to decode to RGB, without a second copy; None in older versions, which decode to BGR only."""
 
 MANIFEST = "manifest.json"
 """File that this program writes into a folder of label maps (``wsss.outputs.folder``)."""

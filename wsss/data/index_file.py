@@ -41,7 +41,7 @@ def index_path(folder: Path) -> Path:
 def load_index(folder: Path) -> Entries:
     """The entries of a folder, sorted by path; none where they are not kept or cannot be read."""
     try:
-        with np.load(index_path(folder), allow_pickle=False) as file:
+        with index_path(folder).open("rb") as content, np.load(content, allow_pickle=False) as file:
             if bytes(file["about"]) != _about(folder):
                 return Entries.empty()
             faults = tuple(Fault(str(kind), str(reason)) for kind, reason in json.loads(bytes(file["faults"])))

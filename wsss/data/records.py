@@ -93,10 +93,11 @@ class Records(Sequence[Record]):
         if folder is None or not all(path.startswith(start) for path in paths):
             start = _common_start(paths)
             folder = Path(start)
+        below = Texts.of(path[len(start) :] for path in paths)
         return cls(
             folder=folder,
-            names=Texts.of(record.name for record in listed),
-            paths=Texts.of(path[len(start) :] for path in paths),
+            names=_names([record.name for record in listed], below),
+            paths=below,
             tags=Lists.of(record.tags for record in listed),
             size_N2=np.array([record.size or (0, 0) for record in listed], np.int32).reshape(-1, 2),
             digest_ND=_digest_column(record.digest for record in listed),
@@ -255,6 +256,19 @@ def _common_start(paths: Sequence[str]) -> str:
         return ""
     start = os.path.commonprefix([min(paths), max(paths)])  # noqa: RUF071 (cut at a separator below)
     return start[: start.rfind(os.sep) + 1]
+
+
+def _names(names: Sequence[str], paths: Texts) -> Texts:
+    """The column of names; parts of the paths where all names are, from the same byte on."""
+    own = Texts.of(names)
+    if not names or names[0] not in paths[0]:
+        return own
+    begin = len(paths[0][: paths[0].index(names[0])].encode("utf-8", "surrogatepass"))
+    lengths_N = own.ends_N.astype(np.int64) - own.starts_N
+    if (paths.starts_N + begin + lengths_N > paths.ends_N).any():
+        return own
+    parts = paths.inside(begin, lengths_N)
+    return parts if parts == own else own
 
 
 def _digest_column(digests: Iterable[str | None]) -> NDArray[np.uint8]:
