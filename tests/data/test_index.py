@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -464,3 +465,40 @@ def test_large_images_are_not_decoded_side_by_side(tmp_path: Path) -> None:
 
 def test_the_stamp_of_no_file() -> None:
     assert file_stamp("/nowhere/at/all") == (-1, -1, -1)
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+from wsss.data import index
+from wsss.data.dataset import open_unlabelled
+from wsss.reporting import Silent
+
+class Loud(Silent):
+    def advance(self, count=1, note=""):
+        print("one", flush=True)
+
+quick = index.examine_image
+index.examine_image = lambda content, where: (time.sleep(0.05), quick(content, where))[1]
+index.SAVE_SECONDS = 0
+index.scan_images(open_unlabelled(Path(sys.argv[1])), Loud())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_scan_soon_and_what_it_found_is_kept(cache: Path, tmp_path: Path, number: int) -> None:
+    tagged = photo_set(tmp_path / "photos", 300)  # 300 * 0.05 s in at most 8 threads: 2 s or more
+    time.sleep(0.1)
+    command = [sys.executable, "-c", SLOW, str(tmp_path / "photos")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        for _ in range(10):
+            assert process.stdout.readline() == b"one\n"
+        process.send_signal(number)
+        began = time.monotonic()
+        rest, _ = process.communicate(timeout=20)
+        assert time.monotonic() - began < 1.5
+        assert process.returncode == -number
+    assert 10 + len(rest.split()) < 300
+    assert 0 < len(load_index(tmp_path / "photos")) < 300
+    assert examined(tagged)[0] <= 292

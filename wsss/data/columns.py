@@ -151,7 +151,9 @@ class Lists:
 
     def lengths(self) -> NDArray[np.int64]:
         """(N,) values in each list."""
-        return np.diff(self.ends_N.astype(np.int64), prepend=0)
+        starts_N = np.zeros(len(self), np.int64)
+        starts_N[1:] = self.ends_N[:-1]
+        return self.ends_N - starts_N
 
     def take(self, index_M: NDArray[np.int64]) -> Lists:
         """The lists at these positions, each from 0 to N - 1."""
