@@ -39,7 +39,7 @@ PARTS = {
     "import wsss": """
 from pathlib import Path
 from wsss.config import Config, resolve
-from wsss.data.readable import keep_readable_records
+from wsss.data.index import keep_readable_records
 from wsss.data.dataset import open_unlabelled
 from wsss.data.scaled import ScaledImages, load_batches
 from wsss.machine import num_workers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +40,8 @@ def predict(
     settings = given.resolve()
     with heavy_imports():
         from wsss.data.dataset import open_data, open_unlabelled
-        from wsss.data.readable import keep_readable_records
+        from wsss.data.index import keep_readable_records
+        from wsss.data.records import Record
         from wsss.errors import DataError
         from wsss.inference.predicting import predict_masks
         from wsss.inference.settings import for_run
@@ -52,12 +54,13 @@ def predict(
     chosen = prepare_device(settings.run)
     network, trained, path = load_network(run, checkpoint)
     settings = for_run(settings, trained)
+    listed: Sequence[Record]
     if split is None:
-        records = open_unlabelled(images)
+        listed = open_unlabelled(images)
     else:
-        records = open_data(images, split=split, tags=tags, need_tags=False).records
+        listed = open_data(images, split=split, tags=tags, need_tags=False).records
     with Terminal() as terminal:
-        records, bad = keep_readable_records(records)
+        records, bad = keep_readable_records(listed, reporter=terminal)
         for message in bad:
             terminal.say(f"skipped {message}")
         if not records:

@@ -23,8 +23,8 @@ from wsss.config import AugmentSection, DataSection
 from wsss.data.augment import TrainingImages
 from wsss.data.check import inspect_data, write_list
 from wsss.data.findings import KINDS, Finding, Place
+from wsss.data.images import MAX_BYTES
 from wsss.data.masks import write_mask
-from wsss.data.readable import MAX_BYTES
 from wsss.data.records import TaggedSet
 from wsss.data.splits import open_split
 from wsss.errors import DataError, UsageError

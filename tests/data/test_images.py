@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +12,9 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
+from wsss.data import images
 from wsss.data.images import MANIFEST, UnreadableImage, image_size, list_images, read_image
 from wsss.errors import DataError
 from wsss.outputs.manifest import write_manifest
@@ -178,3 +182,97 @@ def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
     with pytest.raises(DataError, match=r"a\.jpg and a\.png"):
         list_images(tmp_path)
+
+
+def noise(height: int, width: int, *channels: int, dtype: Any = np.uint8) -> NDArray[Any]:
+    return np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, (height, width, *channels), dtype=dtype)
+
+
+def stored(image: Image.Image, form: str, **options: Any) -> bytes:
+    encoded = io.BytesIO()
+    image.save(encoded, form, **options)
+    return encoded.getvalue()
+
+
+def turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+PHOTO = Image.fromarray(noise(40, 60, 3))
+CONTENTS = {
+    **{form: stored(PHOTO, form) for form in ("JPEG", "PNG", "BMP", "TIFF", "WEBP")},
+    **{f"{form}-grey": stored(PHOTO.convert("L"), form) for form in ("JPEG", "PNG", "BMP", "TIFF", "WEBP")},
+    **{f"{form}-turned": stored(PHOTO, form, exif=turned()) for form in ("JPEG", "PNG", "TIFF", "WEBP")},
+    **{f"{form}-alpha": stored(Image.fromarray(noise(40, 60, 4)), form) for form in ("PNG", "WEBP", "TIFF")},
+    **{f"{form}-palette": stored(PHOTO.quantize(9), form) for form in ("PNG", "BMP", "TIFF")},
+    **{f"JPEG-{mode}": stored(PHOTO.convert(mode), "JPEG") for mode in ("CMYK", "YCbCr")},
+    "JPEG-progressive": stored(PHOTO, "JPEG", progressive=True),
+    "PNG-grey-alpha": stored(PHOTO.convert("LA"), "PNG"),
+    "PNG-1": stored(PHOTO.convert("1"), "PNG"),
+    "PNG-16": cv2.imencode(".png", noise(40, 60, 3, dtype=np.uint16))[1].tobytes(),
+    "PNG-16-grey": cv2.imencode(".png", noise(40, 60, dtype=np.uint16))[1].tobytes(),
+    "PNG-16-alpha": cv2.imencode(".png", noise(40, 60, 4, dtype=np.uint16))[1].tobytes(),
+    "TIFF-16": cv2.imencode(".tif", noise(40, 60, 3, dtype=np.uint16))[1].tobytes(),
+}
+
+
+@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS.keys())
+def test_decoding_to_rgb_gives_the_same_bits(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    image_HW3 = images.decode_image(content, Path("photo"))
+    bgr_HW3 = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(image_HW3, bgr_HW3[..., ::-1])
+    monkeypatch.setattr(images, "COLOUR_RGB", None)  # as in older versions of OpenCV
+    np.testing.assert_array_equal(images.decode_image(content, Path("photo")), image_HW3)
+
+
+@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS.keys())
+def test_the_size_of_every_kind_is_read_from_its_header(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "photo").write_bytes(content)
+    assert image_size(tmp_path / "photo") == read_image(tmp_path / "photo").shape[:2]
+
+
+def chunk_moved(content: bytes, kind: bytes, before: bytes) -> bytes:
+    """A PNG with a chunk elsewhere."""
+    start = content.index(kind) - 4
+    end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+    rest = content[:start] + content[end:]
+    place = rest.index(before) - 4
+    return rest[:place] + content[start:end] + rest[place:]
+
+
+@pytest.mark.parametrize("before", [b"IDAT", b"IEND"])
+def test_the_size_of_a_png_decodes_nothing(tmp_path: Path, before: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its orientation may stand behind the pixels, where Pillow finds it only by decoding them."""
+    content = stored(PHOTO, "PNG", exif=turned())
+    (tmp_path / "a.png").write_bytes(chunk_moved(content, b"eXIf", before))
+    assert read_image(tmp_path / "a.png").shape == (60, 40, 3)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self: pytest.fail("decoded"))
+    assert image_size(tmp_path / "a.png") == (60, 40)
+
+
+def test_the_size_of_a_large_png_takes_milliseconds(tmp_path: Path) -> None:
+    Image.fromarray(noise(3000, 4000, 3)).save(tmp_path / "a.png", compress_level=0)
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        assert image_size(tmp_path / "a.png") == (3000, 4000)
+        seconds.append(time.perf_counter() - began)
+    assert min(seconds) < 0.02
+
+
+def test_a_large_photo_is_held_once(tmp_path: Path) -> None:
+    """OpenCV copies its result once inside ``imdecode``; nothing is copied after that."""
+    if images.COLOUR_RGB is None or not Path("/proc/self/status").is_file():
+        pytest.skip("needs OpenCV's RGB decoding and Linux")
+    Image.fromarray(np.zeros((4000, 6000, 3), np.uint8)).save(tmp_path / "a.jpg")
+    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / "b.jpg")
+    code = (
+        "import sys; from pathlib import Path; from wsss.data.images import read_image\n"
+        "size = lambda: next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('VmRSS'))\n"
+        "read_image(Path(sys.argv[2])); before = size(); image = read_image(Path(sys.argv[1])); print(size() - before)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a.jpg"), str(tmp_path / "b.jpg")]
+    kibibytes = int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+    assert kibibytes * 1024 < 1.3 * 4000 * 6000 * 3

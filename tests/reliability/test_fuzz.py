@@ -28,10 +28,10 @@ from safetensors.torch import save as safetensors
 from wsss.config import Config, resolve, to_yaml
 from wsss.data.check import inspect_data
 from wsss.data.dataset import list_splits, open_data
+from wsss.data.facts import examine_image
 from wsss.data.findings import BadData
-from wsss.data.images import image_size, read_image
+from wsss.data.images import image_size, read_content, read_image
 from wsss.data.masks import PALETTE, read_mask
-from wsss.data.readable import examine_image
 from wsss.data.readers.voc import xml_labels
 from wsss.errors import WsssError
 from wsss.models.backbone import Backbone
@@ -90,7 +90,7 @@ def open_voc(path: Path) -> None:
 
 def look_at(path: Path) -> None:
     """An image that passes the check is read, and has the size of its header."""
-    facts = examine_image(path)
+    facts = examine_image(read_content(path), path)
     assert read_image(path).shape == (*facts.size, 3)
     assert image_size(path) == facts.size
 

@@ -1,4 +1,4 @@
-"""Training samples: one image, cropped, flipped and jittered, its label map and saliency with it.
+"""Training samples: one image, its label map and its saliency map, cropped and flipped together; colours jittered.
 
 The randomness of a sample depends on the seed, the epoch and the image alone, so that runs repeat for any number
 of loader workers and resume in the middle of an epoch.
@@ -19,7 +19,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from wsss.config import AugmentSection
-from wsss.data.images import read_image
+from wsss.data.images import decode_image
 from wsss.data.layers import read_layer
 from wsss.data.loading import reading
 from wsss.data.masks import IGNORE_INDEX
@@ -71,7 +71,7 @@ class TrainingImages(Dataset[dict[str, Tensor]]):
         epoch, index = key
         record = self.tagged.records[index]
         reading(record.name)
-        image = tv_tensors.Image(torch.from_numpy(read_image(record.image)).permute(2, 0, 1))
+        image = tv_tensors.Image(torch.from_numpy(decode_image(record.read(), record.image)).permute(2, 0, 1))
         layers = {"image": image}
         for name, folder in (("label", self.labels), ("saliency", self.saliency)):
             if folder is not None:
@@ -88,11 +88,11 @@ class TrainingImages(Dataset[dict[str, Tensor]]):
 
 
 class StepBatches(Sampler[list[Key]]):
-    """The keys of each batch from one step to another; epoch e is the permutation of seed and e.
+    """The keys of each batch from one step to another; epoch e is a permutation drawn from the seed and e.
 
     Args:
         length: records in the set.
-        batch_size: images a step; the rest of an epoch that fills no batch is left for another epoch.
+        batch_size: images a step; images at the end of an epoch that fill no batch are left out of it.
         start: first step.
         stop: one after the last.
         seed: of the run.

@@ -1,4 +1,4 @@
-"""`wsss data check`: everything that is wrong or odd in a data set, by the rules of the readers themselves."""
+"""`wsss data check`: everything that is wrong or odd in a data set, found by the readers and the scan that runs use."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from pathlib import Path
 from typing import Any
 
 from wsss.data.class_names import alike_names, odd_labels
-from wsss.data.dataset import CLASS_FILE, Layout, TagsFrom, find_layout, list_splits, open_data
-from wsss.data.findings import KINDS, BadData, Finding, Place, Severity
-from wsss.data.images import UnreadableImage, list_images
+from wsss.data.dataset import CLASS_FILE, Layout, list_splits, open_data
+from wsss.data.facts import ImageFacts
+from wsss.data.findings import KINDS, BadData, Finding, Place, Severity, first_few
+from wsss.data.images import UnreadableImage
+from wsss.data.index import Scan, scan_images
 from wsss.data.masks import read_mask, unknown_indices
-from wsss.data.readable import ImageFacts, examine_image, in_threads
-from wsss.data.readers.folder import NOT_IMAGES, first_few, folder_images, image_folder
+from wsss.data.readers.reader import Photographs, TagsFrom
+from wsss.data.readers.registry import find_reader
 from wsss.data.readers.tag_table import find_tag_file, read_tag_file
-from wsss.data.readers.voc import IMAGES
-from wsss.data.records import Record, TaggedSet
+from wsss.data.records import Record, Records, TaggedSet
+from wsss.data.threads import in_threads
 from wsss.files import write_whole
 from wsss.reporting import Reporter
 
 PATCH = 16
 """Side, in pixels, of the patches of most backbones."""
 NARROW = 8
-"""Times that one side of an image is longer than the other, from which on crops show little of it."""
+"""Images whose one side is more than this many times the other are reported: crops show little of them."""
 LONG_SUFFIX = {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
-"""Formats that are not called after their suffix."""
+"""Formats whose name is not their suffix."""
 OTHER_IMAGES = (".avif", ".dng", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".pgm", ".ppm", ".svg", ".tga")
-"""Endings of pictures that no reader looks at."""
+"""Endings of pictures that no reader reads."""
 COLUMNS = ("severity", "kind", "where", "what")
 
 
@@ -41,11 +43,11 @@ class Inspection:
 
     Attributes:
         root: the folder.
-        splits: images that can be opened, by split.
-        classes: of these, those that have each class; one of several splits counts once.
-        classes_by_split: the same within each split.
-        images: files examined.
-        findings: errors first, those of a kind together.
+        splits: how many images each split lists.
+        classes: how many of these images have each class; an image in several splits is counted once.
+        classes_by_split: the same for each split.
+        images: how many image files were examined.
+        findings: errors first, findings of a kind together.
     """
 
     root: Path
@@ -60,7 +62,7 @@ class Inspection:
         return dict(Counter(finding.kind for finding in self.findings))
 
     def count(self, severity: Severity) -> int:
-        """How many findings are so bad."""
+        """How many findings are errors, or warnings."""
         return sum(finding.severity == severity for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:
@@ -77,11 +79,11 @@ class Inspection:
         }
 
 
-class Collected(list[Finding]):
-    """A ``Note`` that keeps what it is told."""
+class _Collected(list[Finding]):
+    """A ``Note`` that keeps the findings, so that the reader continues."""
 
     def __call__(self, error: BadData) -> None:
-        """Keep it; the reader goes on."""
+        """Keep the findings of an error."""
         self.extend(error.findings)
 
 
@@ -96,12 +98,12 @@ def inspect_data(
     saliency: Path | None = None,
     masks: bool = True,
 ) -> Inspection:
-    """Find all that a training or an evaluation would refuse, skip or read in a way that surprises.
+    """Find all that training or evaluation would refuse, skip or read in an unexpected way.
 
     Args:
         root: the data folder.
-        reporter: progress.
-        split: this one alone; None takes all.
+        reporter: gets the progress.
+        split: the only one to check; None checks all.
         layout: see ``open_data``, as for ``tags`` and ``tags_from``.
         tags: see there.
         tags_from: see there.
@@ -112,23 +114,27 @@ def inspect_data(
         UsageError: see ``open_data``.
         DataError: there is no data set.
     """
-    root, found = Path(root), Collected()
-    kind = find_layout(root, layout, tags)
-    sets = open_splits(root, split, layout, tags, tags_from, found)
+    root, found = Path(root), _Collected()
+    reader = find_reader(root, layout, tags)
+    sets = _open_splits(root, split, layout, tags, tags_from, found)
     listed = list({record.name: record for tagged in sets for record in tagged.records}.values())
     if sets:
-        found += table_names(root, tags, tags_from)
-    base = root / IMAGES if kind == "voc" else image_folder(root)
-    found += ignored_files(base, skip=NOT_IMAGES if base == root else ())
+        found += _table_names(root, tags, tags_from)
+    photographs = reader.photographs(root, found)
+    found += _ignored_files(photographs.folder, skip=reader.not_images if photographs.folder == root else ())
     for tagged in sets:
-        found += odd_classes(tagged)
-        found += missing_masks(tagged) if masks else ()
-    others = unlisted(root, kind, listed, found) if split is None and (kind == "folder" or not listed) else []
-    layers = {record.name: tagged for tagged in sets if masks for record in tagged.records}
-    reporter.begin("checking images", len(listed) + len(others))
-    jobs = [Job(record=record, tagged=layers.get(record.name), saliency=saliency) for record in listed]
-    jobs += [Job(record=record, tagged=None, saliency=None) for record in others]
-    found += inspect_images(jobs, reporter)
+        found += _odd_classes(tagged)
+        found += _missing_masks(tagged) if masks else ()
+    others = _unlisted(photographs, listed) if split is None and (reader.lists_all or not listed) else []
+    records = Records.of([*listed, *others], root)
+    scan = scan_images(records, reporter)
+    found += _inspect_images(scan)
+    scored = {record.name: tagged for tagged in sets if masks for record in tagged.records}
+    jobs = [
+        _Job(record=record, size=size, tagged=scored.get(record.name), saliency=saliency)
+        for record, size in zip(listed, scan.sizes(), strict=False)
+    ]
+    found += _inspect_layers(jobs, reporter)
     order = {name: position for position, name in enumerate(KINDS)}
     unique = sorted(dict.fromkeys(found), key=lambda one: (one.severity, order[one.kind]))
     return Inspection(
@@ -136,15 +142,15 @@ def inspect_data(
         splits={tagged.split: len(tagged) for tagged in sets},
         classes=replace(sets[0], records=tuple(listed)).images_by_class() if sets else {},
         classes_by_split={tagged.split: tagged.images_by_class() for tagged in sets},
-        images=len(jobs),
+        images=len(records),
         findings=tuple(unique),
     )
 
 
-def open_splits(
-    root: Path, split: str | None, layout: Layout, tags: Path | None, tags_from: TagsFrom, note: Collected
+def _open_splits(
+    root: Path, split: str | None, layout: Layout, tags: Path | None, tags_from: TagsFrom, note: _Collected
 ) -> list[TaggedSet]:
-    """The splits that can be opened; why the others cannot is noted."""
+    """The splits that can be opened; ``note`` collects why the others cannot."""
     sets = []
     try:
         names = list_splits(root, layout, tags, note=note)
@@ -159,16 +165,18 @@ def open_splits(
     return sets
 
 
-def unlisted(root: Path, kind: str, listed: Sequence[Record], note: Collected) -> list[Record]:
+def _unlisted(photographs: Photographs, listed: Sequence[Record]) -> list[Record]:
     """Images on disk that no split lists."""
-    base = root / IMAGES if kind == "voc" else image_folder(root)
-    files = list_images(base, note=note) if kind == "voc" else folder_images(root, note=note)
     known = {record.name for record in listed}
-    return [Record(name=name, image=base / file, tags=()) for name, file in files.items() if name not in known]
+    return [
+        Record(name=name, image=photographs.folder / file, tags=())
+        for name, file in photographs.files.items()
+        if name not in known
+    ]
 
 
-def ignored_files(folder: Path, skip: Sequence[str]) -> Iterator[Finding]:
-    """Pictures whose ending no reader looks for."""
+def _ignored_files(folder: Path, skip: Sequence[str]) -> Iterator[Finding]:
+    """Findings for pictures whose ending no reader reads."""
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name[0] != "." and (place != str(folder) or name not in skip)]
         for file in sorted(files):
@@ -177,8 +185,8 @@ def ignored_files(folder: Path, skip: Sequence[str]) -> Iterator[Finding]:
                 yield Finding("file-ignored", Place(path), f"files ending in {path.suffix} are not read")
 
 
-def odd_classes(tagged: TaggedSet) -> Iterator[Finding]:
-    """Classes that no image of a split holds, and pairs that may be one class."""
+def _odd_classes(tagged: TaggedSet) -> Iterator[Finding]:
+    """Findings for classes that no image of a split has, and for pairs that may be one class."""
     path = tagged.root / CLASS_FILE
     place = Place(path if path.is_file() else tagged.root)
     seen = {tag for record in tagged.records for tag in record.tags}
@@ -188,14 +196,14 @@ def odd_classes(tagged: TaggedSet) -> Iterator[Finding]:
     yield from alike_names(tagged.classes, place)
 
 
-def table_names(root: Path, tags: Path | None, tags_from: TagsFrom) -> Iterator[Finding]:
-    """What is odd about the class names where nothing but the labels of a table, read before, tells them."""
+def _table_names(root: Path, tags: Path | None, tags_from: TagsFrom) -> Iterator[Finding]:
+    """Findings for the class names where they come from the labels of a table alone."""
     path = tags or find_tag_file(root)
     if path is not None and tags_from in ("auto", "file") and not (root / CLASS_FILE).is_file():
-        yield from odd_labels(read_tag_file(path, note=Collected()))
+        yield from odd_labels(read_tag_file(path, note=_Collected()))
 
 
-def missing_masks(tagged: TaggedSet) -> Iterator[Finding]:
+def _missing_masks(tagged: TaggedSet) -> Iterator[Finding]:
     """One finding for all images of a split that cannot be scored, where there is a mask folder."""
     if tagged.mask_folder is None:
         return
@@ -205,47 +213,59 @@ def missing_masks(tagged: TaggedSet) -> Iterator[Finding]:
         yield Finding("mask-missing", Place(tagged.mask_folder), what)
 
 
+def _inspect_images(scan: Scan) -> Iterator[Finding]:
+    """All that is found in the images, and copies among them."""
+    first: dict[str, str] = {}
+    for index, record in enumerate(scan.records):
+        try:
+            facts = scan.facts(index)
+        except UnreadableImage as error:
+            yield from error.findings
+            continue
+        yield from _remarks(record.image, facts)
+        original = first.setdefault(facts.digest, record.name)
+        if original != record.name:
+            yield Finding("image-copy", Place(record.image), f"the same bytes as {original}")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """An image to examine, with the set whose mask is examined too and the folder of its saliency map."""
+class _Job:
+    """An image and what lies over it.
+
+    Attributes:
+        record: of the image.
+        size: (H, W) of the image, None where it cannot be read.
+        tagged: the set whose mask is examined, or None.
+        saliency: the folder whose saliency map is examined, or None.
+    """
 
     record: Record
+    size: tuple[int, int] | None
     tagged: TaggedSet | None
     saliency: Path | None
 
 
-def inspect_images(jobs: Sequence[Job], reporter: Reporter) -> Iterator[Finding]:
-    """All that is found in the images, their masks and saliency maps, and copies among the images."""
-    first: dict[bytes, str] = {}
-    for job, (facts, findings) in zip(jobs, in_threads(inspect_image, jobs), strict=True):
+def _inspect_layers(jobs: Sequence[_Job], reporter: Reporter) -> Iterator[Finding]:
+    """All that is found in the masks and saliency maps."""
+    reporter.begin("checking masks", len(jobs))
+    for findings in in_threads(_inspect_job, jobs):
         reporter.advance()
         yield from findings
-        if facts is not None:
-            original = first.setdefault(facts.digest, job.record.name)
-            if original != job.record.name:
-                yield Finding("image-copy", Place(job.record.image), f"the same bytes as {original}")
 
 
-def inspect_image(job: Job) -> tuple[ImageFacts | None, list[Finding]]:
-    """What is found in one image, its mask and its saliency map; facts where it can be read."""
-    facts: ImageFacts | None = None
+def _inspect_job(job: _Job) -> list[Finding]:
+    """What is found in the mask and the saliency map of one image."""
     findings: list[Finding] = []
-    try:
-        facts = examine_image(job.record.image)
-        findings += remarks(job.record.image, facts)
-    except UnreadableImage as error:
-        findings += error.findings
-    size = None if facts is None else facts.size
     mask = None if job.tagged is None else job.tagged.mask_path(job.record)
     if mask is not None and job.tagged is not None:
-        findings += inspect_layer("mask", mask, size, len(job.tagged.classes))
+        findings += _inspect_layer("mask", mask, job.size, len(job.tagged.classes))
     if job.saliency is not None:
-        findings += inspect_layer("saliency", job.saliency / f"{job.record.name}.png", size)
-    return facts, findings
+        findings += _inspect_layer("saliency", job.saliency / f"{job.record.name}.png", job.size)
+    return findings
 
 
-def remarks(path: Path, facts: ImageFacts) -> Iterator[Finding]:
-    """What is odd about an image that can be read, and what the readers make of it."""
+def _remarks(path: Path, facts: ImageFacts) -> Iterator[Finding]:
+    """Warnings about an image that can be read."""
     place, (height, width) = Place(path), facts.size
     suffix, shape = path.suffix.lower(), f"{width}x{height} (width x height)"
     if facts.format != LONG_SUFFIX.get(suffix, suffix[1:].upper()):
@@ -265,7 +285,7 @@ def remarks(path: Path, facts: ImageFacts) -> Iterator[Finding]:
         yield Finding("image-narrow", place, f"{shape}: one side is {ratio:.0f} times the other; crops show little")
 
 
-def inspect_layer(
+def _inspect_layer(
     what: str, path: Path, size: tuple[int, int] | None, num_classes: int | None = None
 ) -> Iterator[Finding]:
     """What is wrong with a mask or saliency map.
@@ -274,7 +294,7 @@ def inspect_layer(
         what: "mask" or "saliency".
         path: of the PNG.
         size: (H, W) of its image, None where that is unknown.
-        num_classes: of a mask; None judges no pixel values.
+        num_classes: of a mask; None: pixel values are not checked.
     """
     if not path.is_file():
         yield Finding(f"{what}-missing", Place(path), "no such file")
@@ -297,7 +317,7 @@ def inspect_layer(
 
 
 def write_list(path: Path, findings: Iterable[Finding]) -> None:
-    """Write findings as CSV; the file appears whole or not at all."""
+    """Write findings as CSV, atomically."""
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS)
     table.writeheader()

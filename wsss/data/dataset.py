@@ -7,31 +7,22 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
-from wsss.data.findings import BadData, Finding, Note, refuse
+from wsss.data.findings import BadData, Finding, Note, first_few, refuse
 from wsss.data.images import IMAGE_SUFFIXES, list_images, split_suffix
 from wsss.data.masks import IGNORE_INDEX
-from wsss.data.readers.folder import (
-    ListedImage,
-    Listing,
-    first_few,
-    folder_images,
-    image_folder,
-    open_tag_file,
-    read_folder,
-)
-from wsss.data.readers.tag_table import TAG_FILES, TagFile, find_tag_file, read_text
-from wsss.data.readers.voc import IMAGES, is_voc, read_voc, voc_splits
-from wsss.data.records import Record, TaggedSet
+from wsss.data.readers.listing import ListedImage, Listing
+from wsss.data.readers.reader import Options, Photographs, TagsFrom
+from wsss.data.readers.registry import READERS, find_reader, recognise
+from wsss.data.readers.tag_table import read_text
+from wsss.data.records import Record, Records, TaggedSet
 from wsss.errors import DataError, UsageError
 
 Layout = Literal["auto", "voc", "folder"]
-TagsFrom = Literal["auto", "file", "xml", "masks"]
+"""The name of a reader, or "auto" for the one that recognises the folder."""
 
 CLASS_FILE = "classes.txt"
 MAX_CLASSES = IGNORE_INDEX - 1
-"""Label maps hold 8 bits, of which 0 is the background and 255 is ignored."""
-USUAL_PLACES = ("VOC2012", "VOCdevkit/VOC2012")
-"""Where the data folder often lies when its parent was given."""
+"""Label maps hold 8 bits: 0 is the background and 255 is ignored."""
 
 
 def open_data(
@@ -50,38 +41,36 @@ def open_data(
     Args:
         root: the data folder.
         split: its name; may be left out where there is only one.
-        layout: "auto" takes "voc" where there are JPEGImages and ImageSets, else "folder".
+        layout: the name of a reader; "auto" takes the one that recognises the folder.
         tags: tags.csv or tags.json elsewhere than at the root.
         tags_from: "auto" takes the table, else the XML annotations; "masks" must be asked for.
-        classes: names a checkpoint knows; tags get their indices from these.
-        need_tags: else images of the VOC layout may have none, as those of a test split.
-        note: told of faults; where it goes on, what is at fault is left out.
+        classes: class names of a checkpoint; tags get their indices from these.
+        need_tags: otherwise images of the VOC layout may have none, as those of a test split.
+        note: called with each fault; if it returns, what is at fault is left out.
 
     Raises:
         UsageError: the split is unknown, or the arguments contradict each other.
-        DataError: the folder does not fit; the message says where and why.
+        DataError: the folder is at fault; the message says where and why.
     """
     root = Path(root)
     if tags is not None and tags_from in ("xml", "masks"):
         raise UsageError(f"tags from {tags} and from {tags_from} at once", "leave out one of the two")
-    kind = find_layout(root, layout, tags)
-    own, given = read_classes(root / CLASS_FILE, note), tuple(classes or ()) or None
-    names = own if tags_from == "masks" else own or given  # a mask's indices never follow a checkpoint
-    if kind == "voc":
-        name = choose_split(root, split, tuple(voc_splits(root)))
-        listing = read_voc(root, name, source=tags_from, table=tags, names=names, need_tags=need_tags, note=note)
-    else:
-        table = folder_table(root, tags, tags_from, names, note)
-        listing = read_folder(root, table, choose_split(root, split, table.splits()), names, note=note)
+    reader = find_reader(root, layout, tags)
+    own, given = _read_classes(root / CLASS_FILE, note), tuple(classes or ()) or None
+    names = own if tags_from == "masks" else own or given  # the indices of masks follow the data set alone
+    options = Options(tags=tags, tags_from=tags_from, classes=names, need_tags=need_tags, note=note)
+    source = reader.open(root, options)
+    listing = source.listing(_choose_split(root, split, source.splits()))
     if own and given and listing.mask_folder and own != given[: len(own)]:
-        raise order_differs(root, own, given)
+        raise _order_differs(root, own, given)
     known = checked_classes(given or listing.classes, listing.source, note)
     return TaggedSet(
         root=root,
         split=listing.split,
         classes=known,
-        records=index_tags(listing, known, root / CLASS_FILE, note),
+        records=_index_tags(listing, known, root, note),
         mask_folder=listing.mask_folder,
+        annotations=listing.annotations,
     )
 
 
@@ -91,18 +80,16 @@ def list_splits(
     """Names of the splits of a data folder.
 
     Raises:
-        DataError: the folder does not fit.
+        DataError: the folder is at fault.
     """
     root = Path(root)
-    if find_layout(root, layout, tags) == "voc":
-        return tuple(voc_splits(root))
-    return folder_table(root, tags, note=note).splits()
+    return find_reader(root, layout, tags).open(root, Options(tags=tags, note=note)).splits()
 
 
-def open_unlabelled(path: Path) -> tuple[Record, ...]:
+def open_unlabelled(path: Path) -> Records:
     """Records without tags: of one image, or of every image below a folder, sorted by name.
 
-    Of a data folder those are its images, called as in its splits; masks and saliency maps are none.
+    Of a data folder these are its images, named as in its splits, without masks and saliency maps.
 
     Raises:
         DataError: there is no such path, it is no image, or the folder holds none.
@@ -110,69 +97,28 @@ def open_unlabelled(path: Path) -> tuple[Record, ...]:
     path = Path(path)
     endings = " ".join(IMAGE_SUFFIXES)
     if path.is_dir():
-        base, files = photographs(path)
-        if not files:
+        found = _photographs(path)
+        if not found.files:
             raise DataError(f"{path}: no image in it (files ending in {endings})", f"ls -R {path}")
-        return tuple(Record(name=name, image=base / file, tags=()) for name, file in files.items())
+        records = (Record(name=name, image=found.folder / file, tags=()) for name, file in found.files.items())
+        return Records.of(records, path)
     if not path.exists():
         raise DataError(f"{path}: no such image or folder", f"ls {path.parent}")
     name, suffix = split_suffix(path.name)
     if not suffix:
         raise DataError(f"{path}: not an image (files ending in {endings})", "convert it to PNG or JPEG")
-    return (Record(name=name, image=path, tags=()),)
+    return Records.of([Record(name=name, image=path, tags=())], path.parent)
 
 
-def photographs(folder: Path) -> tuple[Path, dict[str, str]]:
-    """Where the images of a folder lie, and their paths below that by name; a data folder has others that are none."""
-    if is_voc(folder):
-        return folder / IMAGES, list_images(folder / IMAGES)
-    if find_tag_file(folder) is not None:
-        return image_folder(folder), folder_images(folder)
-    return folder, list_images(folder)
+def _photographs(folder: Path) -> Photographs:
+    """The images of a data folder by its reader, or of a plain folder."""
+    name = next(iter(recognise(folder)), None)
+    if name is None:
+        return Photographs(folder=folder, files=list_images(folder))
+    return READERS[name].photographs(folder, refuse)
 
 
-def find_layout(root: Path, layout: Layout, tags: Path | None) -> Literal["voc", "folder"]:
-    """The layout of a data folder.
-
-    Raises:
-        DataError: it is missing, or has not the layout asked for, or none.
-    """
-    if not root.is_dir():
-        raise DataError(f"{root}: no such data folder", f"ls {root.parent}")
-    voc, table = is_voc(root), tags is not None or find_tag_file(root) is not None
-    if layout in ("auto", "voc") and voc:
-        return "voc"
-    if layout in ("auto", "folder") and table:
-        return "folder"
-    nested = next((place for place in USUAL_PLACES if is_voc(root / place)), None)
-    sought = {"voc": "JPEGImages with ImageSets", "folder": " or ".join(TAG_FILES)}
-    wanted = sought.values() if layout == "auto" else [sought[layout]]
-    raise DataError(
-        f"{root}: no data set there; looked for {', and for '.join(wanted)}",
-        f"give {root / nested} instead"
-        if nested
-        else f"write {root / 'tags.csv'}: header image,labels and a line for each image (see data/README.md)",
-    )
-
-
-def folder_table(
-    root: Path,
-    tags: Path | None,
-    tags_from: TagsFrom = "auto",
-    names: Sequence[str] | None = None,
-    note: Note = refuse,
-) -> TagFile:
-    """The table of a folder data set."""
-    if tags_from in ("xml", "masks"):
-        raise UsageError(
-            f"{root}: tags from {tags_from} need the layout of PASCAL VOC; a folder has its table of tags",
-            "take the tags from the file",
-        )
-    path = tags or find_tag_file(root) or root / TAG_FILES[0]
-    return open_tag_file(root, path, known=names or (), note=note)
-
-
-def choose_split(root: Path, split: str | None, splits: tuple[str, ...]) -> str:
+def _choose_split(root: Path, split: str | None, splits: tuple[str, ...]) -> str:
     """The split asked for, or the only one."""
     if split in splits:
         return split
@@ -186,7 +132,7 @@ def choose_split(root: Path, split: str | None, splits: tuple[str, ...]) -> str:
     )
 
 
-def read_classes(path: Path, note: Note = refuse) -> tuple[str, ...] | None:
+def _read_classes(path: Path, note: Note) -> tuple[str, ...] | None:
     """Class names, one a line; None where there is no such file."""
     if not path.is_file():
         return None
@@ -198,7 +144,7 @@ def checked_classes(names: tuple[str, ...], source: Path, note: Note = refuse) -
     """The class names, if label maps can hold them.
 
     Raises:
-        DataError: there are none or too many; or, unless ``note`` goes on, one is there twice, or the background is.
+        DataError: there are none or too many; or ``note`` raises for a name that is listed twice, or the background.
     """
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -213,17 +159,17 @@ def checked_classes(names: tuple[str, ...], source: Path, note: Note = refuse) -
     return names
 
 
-def index_tags(listing: Listing, classes: tuple[str, ...], class_file: Path, note: Note = refuse) -> tuple[Record, ...]:
-    """Records with class indices for labels; without their unknown labels where ``note`` goes on.
+def _index_tags(listing: Listing, classes: tuple[str, ...], root: Path, note: Note) -> Records:
+    """Records with class indices for labels; unknown labels are left out where ``note`` returns.
 
     Raises:
         DataError: labels that are no class; each is named, with the nearest class.
     """
     index = {name: k for k, name in enumerate(classes)}
-    strange = [(label, image) for image in listing.images for label in image.labels if label not in index]
-    if strange:
-        note(unknown_tags(strange, classes, listing.source, class_file))
-    return tuple(
+    unknown = [(label, image) for image in listing.images for label in image.labels if label not in index]
+    if unknown:
+        note(_unknown_tags(unknown, classes, listing.source, root / CLASS_FILE))
+    records = (
         Record(
             name=image.name,
             image=image.image,
@@ -231,34 +177,32 @@ def index_tags(listing: Listing, classes: tuple[str, ...], class_file: Path, not
         )
         for image in listing.images
     )
+    return Records.of(records, root)
 
 
-def unknown_tags(
-    strange: list[tuple[str, ListedImage]], classes: tuple[str, ...], source: Path, class_file: Path
+def _unknown_tags(
+    found: list[tuple[str, ListedImage]], classes: tuple[str, ...], source: Path, class_file: Path
 ) -> BadData:
-    """Labels that are no class, each with an image that has it."""
-    unknown = dict(strange)
-    meant = {label: f"'{label}'{nearest(label, classes)}" for label in unknown}
+    """The error for labels that are no class, each with an image that has it."""
+    unknown = dict(found)
+    meant = {label: f"'{label}'{_nearest(label, classes)}" for label in unknown}
     named = [f"{meant[label]} of {unknown[label].name}" for label in sorted(unknown)]
     return BadData(
         f"{source}: unknown tags: {first_few(named, 5)}; the classes are {first_few([*classes], 20)}",
         f"correct the tags, or list every class in {class_file} (a model keeps those it was trained on)",
-        [
-            Finding("tag-unknown", image.place, f"unknown tag {meant[label]} of {image.name}")
-            for label, image in strange
-        ],
+        [Finding("tag-unknown", image.place, f"unknown tag {meant[label]} of {image.name}") for label, image in found],
     )
 
 
-def nearest(label: str, classes: Sequence[str]) -> str:
-    """The class that was probably meant, in brackets, or nothing."""
+def _nearest(label: str, classes: Sequence[str]) -> str:
+    """A question that names the class of nearest spelling, in brackets; empty where none is near."""
     lower = {name.lower(): name for name in classes}
     near = get_close_matches(label.lower(), lower, n=1)
     return f" (did you mean '{lower[near[0]]}'?)" if near else ""
 
 
-def order_differs(root: Path, own: tuple[str, ...], given: tuple[str, ...]) -> DataError:
-    """Masks count their classes in one order and the model in another: every score would be wrong."""
+def _order_differs(root: Path, own: tuple[str, ...], given: tuple[str, ...]) -> DataError:
+    """The error for masks and a model whose classes have different indices: every score would be wrong."""
     return DataError(
         f"{root / CLASS_FILE}: the masks' classes are {first_few([*own], 20)}, the model's are"
         f" {first_few([*given], 20)}",

@@ -1,12 +1,12 @@
-"""What can be wrong with a data set, and errors that carry it.
+"""Faults of a data set, and errors that list them.
 
-The readers hand every fault to a ``Note``. Training takes ``refuse``, which raises the first; ``wsss data check`` takes
-one that collects, so that both find the same.
+The readers call a ``Note`` with every fault. Training passes ``refuse``, which raises the first one;
+``wsss data check`` passes a function that collects them, so that both find the same faults.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -72,7 +72,7 @@ KINDS: dict[str, Severity] = {
     "saliency-format": "error",
     "saliency-size": "error",
 }
-"""How bad each kind is: a training refuses or skips an error and takes a warning as it is."""
+"""How bad each kind is: training refuses or skips an error, and reads the image in spite of a warning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class Finding:
 
     @property
     def severity(self) -> Severity:
-        """Whether training refuses or skips it, or takes it."""
+        """Error or warning; see ``KINDS``."""
         return KINDS[self.kind]
 
     @property
@@ -119,7 +119,7 @@ class Finding:
 
 
 class BadData(DataError):
-    """An error that knows each of the faults it sums up.
+    """An error with the list of faults that it sums up.
 
     Args:
         problem: see ``WsssError``.
@@ -139,9 +139,14 @@ class BadData(DataError):
 
 
 Note = Callable[[BadData], None]
-"""Told of a fault; where it returns, the reader leaves out what is wrong and goes on."""
+"""Called with a fault. If it returns, the reader leaves out what is at fault and continues."""
 
 
 def refuse(error: BadData) -> None:
-    """The ``Note`` that goes on with nothing."""
+    """The ``Note`` that raises every fault."""
     raise error
+
+
+def first_few(names: Sequence[str], limit: int = 3) -> str:
+    """The first names of a long list, separated by commas."""
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

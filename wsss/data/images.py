@@ -5,8 +5,10 @@ Shape suffixes: H rows, W columns, 3 red, green, blue.
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import stat
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -21,15 +23,17 @@ from PIL import Image, UnidentifiedImageError
 from wsss.data.findings import BadData, Finding, Note, Place, refuse
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-"""Endings of the files that count as images, in any case."""
+"""Endings of the files that count as images, in upper or lower case."""
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
-"""What these files may hold, whatever their ending; Pillow's names. OpenCV reads others in some builds alone."""
+"""Formats that are read, whatever the ending; Pillow's names. OpenCV reads other formats in some builds only."""
 MAX_PIXELS = 178_956_970
-"""Larger images are refused: most are made to fill the memory. It is where Pillow stops, too."""
+"""Larger images are refused, as Pillow does: most such files are made to fill the memory."""
+MAX_BYTES = 2**31
+"""Larger files are refused unread; this many bytes hold any image of ``MAX_PIXELS``."""
 
 SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 """First bytes of ``FORMATS``; those of WebP are RIFF and, from the ninth on, WEBP."""
-STRANGERS = {
+OTHER_SIGNATURES = {
     b"GIF8": "a GIF",
     b"\0\0\0\x0cjP": "JPEG 2000",
     b"8BPS": "a Photoshop file",
@@ -39,19 +43,27 @@ STRANGERS = {
     b"version https://git-lfs": "a pointer of Git LFS: git lfs pull",
     b"<": "HTML, SVG or XML",
 }
-"""First bytes of what is often called .jpg and is no photograph we read."""
+"""First bytes of other files that are often called .jpg, and what they are."""
 SNIFFED = 32
+"""Bytes that are read to tell the format of a file."""
 
 ORIENTATION_TAG, WIDTH_TAG, HEIGHT_TAG = 0x0112, 0x0100, 0x0101
 ON_ITS_SIDE = (5, 6, 7, 8)
 """EXIF orientations that exchange rows and columns."""
+ONLY_PILLOW = ("xmp", "XML:com.adobe.xmp", "Raw profile type exif")
+"""Metadata in which Pillow looks for an orientation and OpenCV does not."""
+PNG_SIGNATURE = 8
+"""Bytes before the first chunk of a PNG."""
+
+COLOUR_RGB: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)
+"""OpenCV's flag to decode to RGB, without a second copy; None in older versions, which decode to BGR only."""
 
 MANIFEST = "manifest.json"
-"""What this program leaves in a folder of label maps that it makes (``wsss.outputs.folder``)."""
+"""File that this program writes into a folder of label maps (``wsss.outputs.folder``)."""
 MADE = ("labels", "scores", "overlays")
-"""Folders beside a manifest; what lies there was made of photographs and is none."""
+"""Folders beside a manifest; their files are made from photographs and are not photographs."""
 
-for category in (UserWarning, Image.DecompressionBombWarning):  # damaged metadata; MAX_PIXELS judges sizes
+for category in (UserWarning, Image.DecompressionBombWarning):  # damaged metadata; MAX_PIXELS limits sizes
     warnings.filterwarnings("ignore", category=category, module="PIL")
 
 
@@ -65,35 +77,72 @@ class UnreadableImage(BadData):
     """
 
     def __init__(self, path: Path, reason: object, kind: str = "image-broken") -> None:
-        self.reason = str(reason)
+        self.reason, self.kind = str(reason), kind
         finding = Finding(kind, Place(path), f"unreadable image ({self.reason})")
         super().__init__(f"{path}: {finding.what}", f"replace or delete {path}", [finding])
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Decode an image as (H, W, 3) uint8 RGB, turned upright as its EXIF orientation asks.
+    """Read and decode an image file; see ``decode_image``.
+
+    Raises:
+        UnreadableImage: the file is missing, too large or no image.
+    """
+    return decode_image(read_content(path), path)
+
+
+def read_content(path: Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        UnreadableImage: it is missing, empty, no regular file, or has more than ``MAX_BYTES``.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would block
+            raise UnreadableImage(path, "no regular file", "image-irregular")
+        if status.st_size > MAX_BYTES:
+            raise UnreadableImage(path, f"{status.st_size} bytes; at most {MAX_BYTES} are read", "image-huge")
+        content = path.read_bytes()
+    except OSError as error:
+        raise explained(path, error) from error
+    if not content:
+        raise _empty(path)
+    return content
+
+
+def decode_image(content: bytes, where: Path) -> NDArray[np.uint8]:
+    """Decode the bytes of an image as (H, W, 3) uint8 RGB, turned upright as its EXIF orientation asks.
 
     Grey becomes three equal channels, 16 bit keeps its upper 8, CMYK becomes RGB, and alpha is dropped:
     a transparent pixel shows the colour stored under it.
 
+    Args:
+        content: of the file, in one of ``FORMATS``.
+        where: its path, for the message of an error.
+
     Raises:
-        UnreadableImage: the file is missing or no image. A JPEG cut short may pass, its end grey, and so may huge
-            images: ``wsss.data.readable`` finds those.
+        UnreadableImage: it is no image. A JPEG that is cut short may pass, its end grey, and so may huge
+            images: ``wsss.data.facts.examine_image`` finds those.
     """
+    encoded = np.frombuffer(content, dtype=np.uint8)
     try:
-        content = np.fromfile(path, dtype=np.uint8)  # imread fails on some paths and on rotated TIFFs
-        image_HW3 = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
-    except (OSError, cv2.error) as error:
-        raise explained(path, error) from error
-    if not content.size:
-        raise empty(path)
+        if COLOUR_RGB is not None:
+            image_HW3 = cv2.imdecode(encoded, COLOUR_RGB) if content else None
+        else:  # a second copy of the image
+            bgr_HW3 = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if content else None
+            image_HW3 = None if bgr_HW3 is None else cv2.cvtColor(bgr_HW3, cv2.COLOR_BGR2RGB)
+    except cv2.error as error:
+        raise explained(where, error, io.BytesIO(content)) from error
+    if not content:
+        raise _empty(where)
     if image_HW3 is None:
-        raise UnreadableImage(path, "OpenCV cannot decode it", "image-undecodable")
-    return np.asarray(cv2.cvtColor(image_HW3, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+        raise UnreadableImage(where, "OpenCV cannot decode it", "image-undecodable")
+    return np.asarray(image_HW3, dtype=np.uint8)
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(H, W) of the array that ``read_image`` gives, from the header alone.
+    """(H, W) of the array that ``read_image`` gives; reads the header and decodes no pixel.
 
     Raises:
         UnreadableImage: the file is missing or no image, or has more than ``MAX_PIXELS``.
@@ -104,7 +153,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 @contextmanager
 def opened(path: Path, source: Path | BinaryIO) -> Iterator[Image.Image]:
-    """An image of which the header alone is read, from its path or its content.
+    """An image of which only the header is read, from its path or its content.
 
     Raises:
         UnreadableImage: it is none of ``FORMATS`` or too large, or what is read in the context is damaged.
@@ -114,23 +163,58 @@ def opened(path: Path, source: Path | BinaryIO) -> Iterator[Image.Image]:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"Image size ({image.width * image.height} pixels)")
             yield image
-    except Exception as error:  # Pillow's readers trip over damaged files in every way there is
-        raise explained(path, error) from error
+    except Exception as error:  # Pillow's decoders raise many types of errors on damaged files
+        raise explained(path, error, source) from error
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """(H, W) of an opened image, turned as its EXIF orientation asks."""
+    """(H, W) of an opened image, turned as its EXIF orientation asks; decodes no pixel."""
+    exif = _exif(image)
     width, height = image.size
-    for key in ("xmp", "XML:com.adobe.xmp"):  # Pillow obeys an orientation there, OpenCV does not
-        image.info.pop(key, None)
-    exif = image.getexif()
-    if image.format == "TIFF":  # whose size Pillow has turned already, in some versions
+    if image.format == "TIFF":  # some versions of Pillow give the size of a TIFF after turning it
         width, height = exif.get(WIDTH_TAG, width), exif.get(HEIGHT_TAG, height)
     return (width, height) if exif.get(ORIENTATION_TAG) in ON_ITS_SIDE else (height, width)
 
 
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation of an opened image, 1 (upright) to 8; 1 where it has none."""
+    turn = _exif(image).get(ORIENTATION_TAG, 1)
+    return turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
+
+
+def _exif(image: Image.Image) -> Image.Exif:
+    """The EXIF data that OpenCV obeys as well."""
+    for key in ONLY_PILLOW:
+        image.info.pop(key, None)
+    if image.format != "PNG":
+        return image.getexif()
+    if "exif" not in image.info:
+        content = _png_exif(image)
+        if content is not None:
+            image.info["exif"] = content
+    return Image.Image.getexif(image)  # PngImageFile.getexif decodes the whole image
+
+
+def _png_exif(image: Image.Image) -> bytes | None:
+    """The content of a PNG's eXIf chunk, wherever it stands; skips the other chunks."""
+    file = getattr(image, "fp", None)
+    if file is None:  # decoded already: Pillow has read all chunks
+        return None
+    position = file.tell()
+    try:
+        file.seek(PNG_SIGNATURE)
+        while len(head := file.read(8)) == 8:
+            length = int.from_bytes(head[:4], "big")
+            if head[4:] == b"eXIf":
+                return bytes(file.read(length))
+            file.seek(length + 4, io.SEEK_CUR)  # 4 bytes of checksum
+        return None
+    finally:
+        file.seek(position)
+
+
 def stored_mode(image: Image.Image) -> str:
-    """How an opened image stores its samples, in Pillow's raw modes: "RGB;16B" or "L;4"; the first tile tells."""
+    """How the first tile of an opened image stores its samples, in Pillow's raw modes: "RGB;16B" or "L;4"."""
     tiles = getattr(image, "tile", ())
     if not tiles:
         return image.mode
@@ -138,89 +222,97 @@ def stored_mode(image: Image.Image) -> str:
     return str(how if isinstance(how, str) or not how else how[0])
 
 
-def explained(path: Path, error: Exception) -> UnreadableImage:
-    """What the decoder's error means."""
+def explained(path: Path, error: Exception, source: Path | BinaryIO | None = None) -> UnreadableImage:
+    """The error of a decoder or of the disk as an ``UnreadableImage``.
+
+    Args:
+        path: of the image, for the message.
+        error: what was raised.
+        source: where the bytes of the image are; None: at the path.
+    """
     if isinstance(error, UnreadableImage):
         return error
     if isinstance(error, FileNotFoundError):
         return UnreadableImage(path, "no such file", "image-missing")
-    if isinstance(error, UnidentifiedImageError):
-        return unidentified(path)
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return UnreadableImage(path, f"{error}; at most {MAX_PIXELS} are read", "image-huge")
     if isinstance(error, OSError) and error.strerror:
         return UnreadableImage(path, error.strerror)
+    start, length = _first_bytes(path if source is None else source)
+    if isinstance(error, UnidentifiedImageError):
+        return _unidentified(path, start)
     reason = str(error) or type(error).__name__
-    if webp_is_cut(path):  # of which the decoder says nothing useful
+    if start[8:12] == b"WEBP" and length < 8 + int.from_bytes(start[4:8], "little"):  # the decoder does not say it
         reason = "image file is truncated"
     return UnreadableImage(path, reason, "image-truncated" if "truncated" in reason.lower() else "image-broken")
 
 
-def webp_is_cut(path: Path) -> bool:
-    """Whether a WebP has fewer bytes than its first ones promise."""
-    with path.open("rb") as file:
-        start = file.read(12)
-    return start[8:] == b"WEBP" and path.stat().st_size < 8 + int.from_bytes(start[4:8], "little")
+def _first_bytes(source: Path | BinaryIO) -> tuple[bytes, int]:
+    """The first ``SNIFFED`` bytes of an image, and how many bytes it has."""
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            return _first_bytes(file)
+    length = source.seek(0, io.SEEK_END)
+    source.seek(0)
+    return source.read(SNIFFED), length
 
 
-def unidentified(path: Path) -> UnreadableImage:
-    """What a file is instead of an image, by its first bytes."""
-    with path.open("rb") as file:
-        start = file.read(SNIFFED)
+def _unidentified(path: Path, start: bytes) -> UnreadableImage:
+    """The error for a file that is no image of ``FORMATS``: says what its first bytes tell."""
     if not start:
-        return empty(path)
+        return _empty(path)
     own = next((name for signature, name in SIGNATURES.items() if start.startswith(signature)), None)
     if own is not None or start[8:12] == b"WEBP":
         return UnreadableImage(path, f"the header of this {own or 'WebP'} is damaged or cut short")
-    guess = next((name for signature, name in STRANGERS.items() if start.startswith(signature)), None)
+    guess = next((name for signature, name in OTHER_SIGNATURES.items() if start.startswith(signature)), None)
     if start[4:8] == b"ftyp":
         guess = f"{start[8:12].decode('ascii', 'replace').strip()}, a kind of HEIF"
     return UnreadableImage(path, f"neither {', '.join(FORMATS)}{f', but {guess}' if guess else ''}", "image-unknown")
 
 
-def empty(path: Path) -> UnreadableImage:
-    """A file of no bytes."""
+def _empty(path: Path) -> UnreadableImage:
+    """The error for a file of no bytes."""
     return UnreadableImage(path, "it is empty", "image-empty")
 
 
 def list_images(folder: Path, skip: Collection[str] = (), *, note: Note = refuse) -> dict[str, str]:
-    """Every image below a folder, from its directory listings alone, without the label maps that this program made.
+    """Every image below a folder, without the label maps that this program wrote; no file is opened.
 
     Args:
         folder: where to look; links to other folders are followed.
         skip: names of folders directly in it that are left out. Hidden files and folders always are.
-        note: told of two files that share a name; the first of them counts.
+        note: called for two files that share a name; if it returns, the first file is kept.
 
     Returns:
         Path below the folder by name, which is that path without its suffix; sorted, "/"-separated.
 
     Raises:
-        DataError: two files share a name, unless ``note`` goes on.
+        DataError: two files share a name and ``note`` raises.
     """
     found: dict[str, str] = {}
     visited = set()
     for place, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
-        if real in visited:  # a link that leads back
+        if real in visited:  # a link to a folder that was listed before
             folders.clear()
             continue
         visited.add(real)
         below = "" if place == str(folder) else f"{Path(place).relative_to(folder).as_posix()}/"
-        left_out = {*(() if below else skip), *(MADE if MANIFEST in files and is_ours(Path(place) / MANIFEST) else ())}
+        left_out = {*(() if below else skip), *(MADE if MANIFEST in files and _is_ours(Path(place) / MANIFEST) else ())}
         folders[:] = sorted(name for name in folders if name[0] != "." and name not in left_out)
         for file in files:
             name, suffix = split_suffix(file)
             if not suffix or file.startswith("."):
                 continue
             if below + name in found:
-                note(same_name(folder, *sorted((found[below + name], below + file))))
+                note(_same_name(folder, *sorted((found[below + name], below + file))))
                 continue
             found[below + name] = below + file
     return dict(sorted(found.items()))
 
 
-def is_ours(manifest: Path) -> bool:
-    """Whether this program wrote a manifest; other programs have files of that name."""
+def _is_ours(manifest: Path) -> bool:
+    """Whether this program wrote a manifest; other programs use the same file name."""
     try:
         content = json.loads(manifest.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -234,8 +326,8 @@ def split_suffix(file: str) -> tuple[str, str]:
     return (name, suffix) if suffix.lower() in IMAGE_SUFFIXES else (file, "")
 
 
-def same_name(folder: Path, first: str, second: str) -> BadData:
-    """Two images whose outputs would overwrite each other."""
+def _same_name(folder: Path, first: str, second: str) -> BadData:
+    """The error for two images whose outputs would overwrite each other."""
     what = f"{first} and {second} differ only in their suffix, and outputs are named without it"
     fix = f"rename or move one of them (masks belong in a folder called masks): {folder / second}"
     return BadData(f"{folder}: {what}", fix, [Finding("name-twice", Place(folder / second), what)])

@@ -1,4 +1,4 @@
-"""Folders that lie over a data set: one PNG for each image, of its size (label maps, saliency maps)."""
+"""Layers of a data set: folders with one PNG for each image, of its size (label maps, saliency maps)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsss.data.findings import first_few
 from wsss.data.images import image_size
 from wsss.data.masks import read_mask
 from wsss.data.records import Record, TaggedSet
@@ -16,28 +17,31 @@ NO_SALIENCY = "leave --saliency out, or choose a split that has maps"
 
 
 def check_layers(folder: Path, tagged: TaggedSet, what: str, fix: str) -> None:
-    """Refuse a folder of PNGs before long work, by their headers alone.
+    """Refuse a folder of PNGs that does not fit a set, before long work starts; reads headers, decodes nothing.
 
     Raises:
-        DataError: some image of the set has none, or one of another size.
+        DataError: for some image there is no PNG, or one of another size.
     """
     missing, other_size = [], []
     for record in tagged.records:
         path = folder / f"{record.name}.png"
         if not path.is_file():
             missing.append(record.name)
-        elif image_size(path) != image_size(record.image):
+        elif image_size(path) != (record.size or image_size(record.image)):
             other_size.append(record.name)
     for names, problem in ((missing, f"no {what}"), (other_size, f"a {what} of another size")):
         if names:
-            shown = f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
-            raise DataError(
-                f"{folder}: {len(names)} of {len(tagged)} images of {tagged.split} have {problem} ({shown})", fix
-            )
+            count = f"{len(names)} of {len(tagged)} images of {tagged.split}"
+            raise DataError(f"{folder}: {count} have {problem} ({first_few(names)})", fix)
 
 
 def read_layer(folder: Path, record: Record, size: tuple[int, ...]) -> NDArray[np.uint8]:
-    """The layer of an image of this size, (H, W) uint8.
+    """Read the PNG of one image: (H, W) uint8.
+
+    Args:
+        folder: of the layer.
+        record: of the image.
+        size: (H, W) of the image.
 
     Raises:
         DataError: it is missing, unreadable or of another size.

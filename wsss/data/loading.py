@@ -1,8 +1,8 @@
-"""Read ahead in worker processes without losing the words of an error, or which image killed a worker.
+"""Read batches ahead in worker processes, with the messages of errors and the image at which a worker died.
 
-Torch makes a bare RuntimeError of an exception that leaves a worker and takes more than a message. Errors in the data
-therefore travel as values and are raised again where the batches are used. A worker that dies says nothing; it has left
-the name of the image it began in memory that it shares with its parent.
+Torch re-raises an exception of a worker as RuntimeError if its constructor takes several arguments. A ``DataError`` is
+therefore returned as a value, and raised again where the batches are used. Before a worker reads an image, it writes
+the name to memory that it shares with its parent, so that the parent can name the image if the worker dies.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from wsss.errors import DataError, Interrupted, MachineError, WsssError
 from wsss.stopping import SIGNALS
 
 NAME_BYTES = 1024
-"""Of a name so many bytes are shared; longer ones are cut."""
+"""Bytes of a name that are shared; longer names are cut."""
 
-MOMENT = 0.5
-"""Seconds that a dying worker is waited for."""
+EXIT_SECONDS = 0.5
+"""How long to wait for a dying worker to end."""
 
 _begun: Tensor | None = None
-"""In a worker: (NAME_BYTES,) uint8 that its parent sees."""
+"""In a worker: (NAME_BYTES,) uint8, shared with its parent."""
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """A DataError on its way out of a worker."""
+class _Failure:
+    """A DataError as a value, returned by a worker."""
 
     problem: str
     fix: str
 
 
-class Guarded(Dataset[Any]):
-    """A data set whose broken items are values."""
+class _Guarded(Dataset[Any]):
+    """A data set that returns a ``_Failure`` instead of raising DataError."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
@@ -50,11 +50,11 @@ class Guarded(Dataset[Any]):
         return len(self.dataset)  # type: ignore[arg-type]  # torch leaves __len__ to the subclasses
 
     def __getitem__(self, key: Any) -> Any:
-        """The item, or the failure to make it."""
+        """The item, or why it cannot be made."""
         try:
             return self.dataset[key]
         except DataError as error:
-            return Failure(error.problem, error.fix)
+            return _Failure(error.problem, error.fix)
 
 
 def read_ahead(
@@ -64,12 +64,12 @@ def read_ahead(
     batches: Sampler[list[Any]] | None = None,
     pin_memory: bool = False,
 ) -> Iterator[Any]:
-    """The items of a data set in order, or batches of them where a sampler says which.
+    """The items of a data set in order, or batches of them where a sampler is given.
 
     Raises:
         DataError: an item could not be read.
         MachineError: a worker died.
-        Interrupted: it was terminated, as a batch system does with all processes of a job.
+        Interrupted: a worker got SIGTERM, which a batch system sends to all processes of a job.
     """
     options: dict[str, Any] = {"batch_size": None}
     if batches is not None:
@@ -77,7 +77,7 @@ def read_ahead(
     begun = torch.zeros(max(1, workers), NAME_BYTES, dtype=torch.uint8)
     begun.share_memory_()  # type: ignore[no-untyped-call]
     loader: DataLoader[Any] = DataLoader(
-        Guarded(dataset),
+        _Guarded(dataset),
         num_workers=workers,
         pin_memory=pin_memory,
         worker_init_fn=partial(_begin, begun) if workers else None,
@@ -87,15 +87,15 @@ def read_ahead(
         batches_read = iter(loader)
     try:
         for batch in _named_death(batches_read, begun):
-            if isinstance(batch, Failure):
+            if isinstance(batch, _Failure):
                 raise DataError(batch.problem, batch.fix)
             yield batch
-    finally:  # at once: a traceback may hold the iterator until the program ends
+    finally:  # now: a traceback may keep the iterator alive until the program ends
         getattr(batches_read, "_shutdown_workers", lambda: None)()
 
 
 def reading(name: str) -> None:
-    """Called by a data set before it reads an image: the name to tell if that is the end of its process."""
+    """To be called by a data set before it reads an image: its name is reported if the process dies."""
     if _begun is not None:
         content = name.encode(errors="replace")[:NAME_BYTES].ljust(NAME_BYTES, b"\0")
         _begun.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
@@ -103,22 +103,25 @@ def reading(name: str) -> None:
 
 def collate(samples: Sequence[Any]) -> Any:
     """One batch, or the first failure among its samples."""
-    failure = next((sample for sample in samples if isinstance(sample, Failure)), None)
+    failure = next((sample for sample in samples if isinstance(sample, _Failure)), None)
     return default_collate(list(samples)) if failure is None else failure
 
 
 def _begin(begun: Tensor, worker: int) -> None:
-    """In a worker; the signals of a terminal reach it too, but it is its parent who stops."""
+    """Start of a worker. It ignores the signals that a terminal sends to all processes: its parent handles them."""
     global _begun
     for number in SIGNALS:
-        if number != signal.SIGTERM:  # with which their owner ends them
+        if number != signal.SIGTERM:  # its parent ends it with SIGTERM
             signal.signal(number, signal.SIG_IGN)
     _begun = begun[worker]
 
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keep torch's SIGCHLD handler away: it raises wherever the main thread is; `next` finds out within seconds."""
+    """Restore the SIGCHLD handler that torch replaces: torch's raises at any place of the main thread.
+
+    Without it, the next batch raises within seconds of a worker's death.
+    """
     if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -126,18 +129,18 @@ def _own_signals() -> Iterator[None]:
     try:
         yield
     finally:
-        if before is not None:  # None: not Python's
+        if before is not None:  # None: a handler that was not set by Python
             signal.signal(signal.SIGCHLD, before)
 
 
 def _named_death(batches_read: Iterator[Any], begun: Tensor) -> Iterator[Any]:
-    """The same batches; what torch says of a dead worker becomes what we say."""
+    """The same batches; an error of torch about a dead worker is replaced by ours."""
     while True:
         try:
             batch = next(batches_read)
         except StopIteration:
             return
-        except (RuntimeError, OSError, EOFError) as error:  # the latter two where it died while it handed over
+        except (RuntimeError, OSError, EOFError) as error:  # OSError and EOFError: it died while it sent a batch
             death = _death(batches_read, begun)
             if death is None:
                 raise
@@ -146,10 +149,10 @@ def _named_death(batches_read: Iterator[Any], begun: Tensor) -> Iterator[Any]:
 
 
 def _death(batches_read: Any, begun: Tensor) -> WsssError | None:
-    """The error that tells of the first dead worker of torch's iterator; None where all live."""
+    """The error that names the first dead worker of torch's iterator; None if all are alive."""
     workers = getattr(batches_read, "_workers", ())
     for process in workers:
-        process.join(MOMENT)  # its pipe closes before it has ended
+        process.join(EXIT_SECONDS)  # its pipe closes before it has ended
     worker, process = next(((i, process) for i, process in enumerate(workers) if not process.is_alive()), (0, None))
     if process is None:
         return None

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
 
-from wsss.data.images import image_size, read_image
+from wsss.data.images import decode_image, image_size
 from wsss.data.loading import read_ahead, reading
 from wsss.data.records import Record
 
@@ -114,7 +114,7 @@ def scaled_batch(
 
 def _read(record: Record) -> Tensor:
     reading(record.name)
-    return torch.from_numpy(read_image(record.image))
+    return torch.from_numpy(decode_image(record.read(), record.image))
 
 
 def load_batches(dataset: ScaledImages, workers: int, device: torch.device | None = None) -> Iterator[ScaledBatch]:
@@ -178,7 +178,7 @@ def _batches(
     By number of tags, so that few backward passes are wasted, then by size, so that many images are refined together.
     """
     buckets: dict[tuple[tuple[int, int], ...], list[tuple[int, Record]]] = defaultdict(list)
-    sized = [(len(record.tags), image_size(record.image), record) for record in records]
+    sized = [(len(record.tags), record.size or image_size(record.image), record) for record in records]
     for _, (height, width), record in sorted(sized, key=lambda entry: entry[:2]):
         shapes = tuple(scaled_size(height, width, side, stride) for side in scales)
         buckets[shapes].append((min(height * width, LARGEST_SIDE**2), record))

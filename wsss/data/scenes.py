@@ -1,7 +1,7 @@
 """Sets of painted scenes for ``wsss demo`` and the tests: photo-like images whose exact masks are known.
 
-A class map finds the textured cap that tells the class of an animal, and refinement has to spread it over the body
-(``wsss.data.painting``). Stones belong to no class. Scene ``index`` of ``seed`` is always the same, however many are
+A class map finds the textured cap that shows the class of an animal, and refinement has to spread it over the body
+(``wsss.data.painting``). Stones belong to no class. Scene ``index`` of ``seed`` does not depend on how many scenes are
 made.
 
 Shape suffixes: H rows, W columns, 3 RGB.
@@ -26,10 +26,10 @@ from wsss.files import write_whole
 CLASS_NAME = re.compile(r"[\w-]+")
 SMALLEST_SIDE = 32
 VAL_OFFSET = 1_000_000
-"""Index of the first validation scene, so that more training scenes never become validation scenes."""
+"""Index of the first validation scene; training scenes have smaller indices."""
 PLACEMENT_TRIES = 12
 MORE_CHANCE = 0.35
-"""Chance of each class that a scene may hold beyond the fewest."""
+"""Probability of each class beyond ``min_classes`` that a scene may hold."""
 JPEG_QUALITY = 95
 
 
@@ -81,12 +81,12 @@ class SceneSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scene:
-    """One image and all that is known of it.
+    """One image with its mask and tags.
 
     Attributes:
         image_HW3: uint8 RGB.
         mask_HW: uint8 class indices, 0 background (stones too), 1..K; never 255.
-        telling_HW: bool, the visible pixels of telling texture.
+        telling_HW: bool, the visible pixels of the textures of classes.
         tags: sorted classes from 0, exactly those of the mask.
     """
 
@@ -96,7 +96,7 @@ class Scene:
     tags: tuple[int, ...]
 
 
-def cast(rng: Generator, settings: SceneSettings) -> list[int]:
+def _cast(rng: Generator, settings: SceneSettings) -> list[int]:
     """Class indices to place, stones (0) among them, in painting order."""
     highest = min(settings.max_classes, len(settings.classes))
     fewest = min(settings.min_classes, highest)
@@ -112,7 +112,7 @@ def make_scene(index: int, seed: int, settings: SceneSettings) -> Scene:
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(index,))))
     height, width = settings.sizes[rng.integers(len(settings.sizes))]
     canvas = Canvas(background(rng, height, width))
-    for label in cast(rng, settings):
+    for label in _cast(rng, settings):
         tries = (place(rng, label, height, width) for _ in range(PLACEMENT_TRIES))
         body = next((body for body in tries if canvas.accepts(body)), None)
         if body is not None:
@@ -135,28 +135,28 @@ def write_scenes(root: Path, *, train: int, val: int, seed: int, settings: Scene
         settings: what is painted.
     """
     (root / "images").mkdir(parents=True, exist_ok=True)
-    remove_scenes(root)
+    _remove_scenes(root)
     rows = ["image,labels,split"]
     for split, count, first in (("train", train, 0), ("val", val, VAL_OFFSET)):
         for k in range(count):
             scene = make_scene(first + k, seed, settings)
             name = f"{split}_{k:05d}"
-            write_whole(root / "images" / f"{name}.jpg", jpeg(scene.image_HW3))
+            write_whole(root / "images" / f"{name}.jpg", _jpeg(scene.image_HW3))
             write_mask(root / "masks" / f"{name}.png", scene.mask_HW)
             rows.append(f"{name}.jpg,{' '.join(settings.classes[tag] for tag in scene.tags)},{split}")
     write_whole(root / "classes.txt", "".join(f"{name}\n" for name in settings.classes))
     write_whole(root / "tags.csv", "\n".join(rows) + "\n")
 
 
-def remove_scenes(root: Path) -> None:
-    """Remove an earlier set, its table first: what lies there while a set is written is no data set."""
+def _remove_scenes(root: Path) -> None:
+    """Remove an earlier set, its table first, so that a half-written set is not taken for a data set."""
     (root / "tags.csv").unlink(missing_ok=True)
     for split in ("train", "val"):
         for path in (*root.glob(f"images/{split}_*.jpg"), *root.glob(f"masks/{split}_*.png")):
             path.unlink()
 
 
-def jpeg(image_HW3: NDArray[np.uint8]) -> bytes:
+def _jpeg(image_HW3: NDArray[np.uint8]) -> bytes:
     """Encode an RGB image."""
     encoded = cv2.imencode(".jpg", image_HW3[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
     return encoded.tobytes()

@@ -1,4 +1,4 @@
-"""Which splits a command reads: for training, for validation, for labelling; without their unreadable images."""
+"""The splits that a command reads, for training, validation or labelling, without their unreadable images."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 
 from wsss.config import Config, DataSection
 from wsss.data.dataset import list_splits, open_data
-from wsss.data.readable import keep_readable
+from wsss.data.index import keep_readable
 from wsss.data.records import TaggedSet
 from wsss.errors import UsageError
 from wsss.reporting import Reporter
 
 TRAIN_SPLITS = ("train_aug", "trainaug", "train")
-"""Splits taken for training where none is named, in this order."""
+"""Splits that training takes where none is named; the first that exists."""
 
 
 def open_split(
     data: DataSection, split: str | None, reporter: Reporter, classes: Sequence[str] | None = None
 ) -> TaggedSet:
-    """One split without its unreadable images, which are named.
+    """Open one split and leave out its unreadable images; the reporter is given the reason for each.
 
     Raises:
         UsageError, DataError: see ``open_data`` and ``keep_readable``.
@@ -29,8 +29,7 @@ def open_split(
     tagged = open_data(
         data.root, split=split, layout=data.layout, tags=data.tags, tags_from=data.tags_from, classes=classes
     )
-    reporter.begin(f"checking {tagged.split}", len(tagged))
-    tagged, bad = keep_readable(tagged, limit=data.bad_limit, on_progress=lambda done: reporter.advance())
+    tagged, bad = keep_readable(tagged, limit=data.bad_limit, reporter=reporter)
     for message in bad:
         reporter.say(f"skipped {message}")
     if bad:

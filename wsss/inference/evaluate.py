@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.data.images import image_size
-from wsss.data.masks import IGNORE_INDEX, read_mask
+from wsss.data.masks import IGNORE_INDEX, read_mask, unknown_indices
 from wsss.data.records import Record, TaggedSet
 from wsss.errors import DataError
 from wsss.evaluation.confusion import ConfusionMatrix, ThresholdSweep
@@ -70,7 +70,7 @@ def evaluate_labels(
     counts = ErrorCounts(matrix.num_classes) if errors else None
 
     def read(pair: _Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        truth_HW = _read_truth(pair.mask, tagged)
+        truth_HW = _read_truth(pair, tagged)
         label_HW = np.full_like(truth_HW, IGNORE_INDEX) if pair.missing else read_mask(pair.prediction)
         _check_size(label_HW.shape, truth_HW.shape, pair)
         return label_HW, truth_HW
@@ -119,7 +119,7 @@ def evaluate_scores(
     fixed = ThresholdSweep(num_classes, [fixed_threshold])
 
     def read(pair: _Pair) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8]]:
-        truth_HW = _read_truth(pair.mask, tagged)
+        truth_HW = _read_truth(pair, tagged)
         scores_Chw, classes_C, size = _read_scores(pair.prediction, len(tagged.classes))
         _check_size(size, truth_HW.shape, pair)  # before so much memory is taken
         return *strongest_class(scores_Chw, classes_C, size), truth_HW
@@ -162,9 +162,11 @@ def strongest_class(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Pair:
-    name: str
+    """A prediction and the record whose truth it is compared with; ``where`` names that truth in messages."""
+
+    record: Record
     prediction: Path
-    mask: Path
+    where: Path | str
     missing: bool
 
 
@@ -179,7 +181,7 @@ class _Work:
 
 def _pair(tagged: TaggedSet, folder: Path, suffix: str, *, missing_as_wrong: bool = False) -> _Work:
     """Match predictions with masks; refuse where there is nothing to score or, unless told, one is missing."""
-    masks = [(record, mask) for record in tagged.records if (mask := tagged.mask_path(record)) is not None]
+    masks = [record for record in tagged.records if tagged.has_truth(record)]
     if not masks:
         where = tagged.root if tagged.mask_folder is None else tagged.mask_folder
         raise DataError(
@@ -187,9 +189,10 @@ def _pair(tagged: TaggedSet, folder: Path, suffix: str, *, missing_as_wrong: boo
             f"put masks there as palette PNGs (NAME.png): ls {where}",
         )
     pairs, missing = [], []
-    for record, mask in masks:
+    for record in masks:
         prediction = folder / f"{record.name}{suffix}"
-        pairs.append(_Pair(name=record.name, prediction=prediction, mask=mask, missing=not prediction.is_file()))
+        where = tagged.mask_path(record) or f"the mask of {record.name}"
+        pairs.append(_Pair(record=record, prediction=prediction, where=where, missing=not prediction.is_file()))
         if pairs[-1].missing:
             missing.append(record)
     if missing and not (missing_as_wrong and len(missing) < len(pairs)):
@@ -216,21 +219,22 @@ def _read_ahead(read: Callable[[_Pair], _Result], pairs: Sequence[_Pair], bytes_
 
     def jobs() -> Iterator[Job[_Result]]:
         for pair in pairs:
-            height, width = image_size(pair.mask)
-            yield Job(pair.name, partial(read, pair), bytes_a_pixel * height * width)
+            height, width = image_size(pair.where) if isinstance(pair.where, Path) else pair.record.size or (0, 0)
+            yield Job(pair.record.name, partial(read, pair), bytes_a_pixel * height * width)
 
     with Pool(READERS - WRITERS) as pool:
         yield from pool.run(jobs())
 
 
-def _read_truth(path: Path, tagged: TaggedSet) -> NDArray[np.uint8]:
-    truth_HW = read_mask(path)
-    wrong_HW = (truth_HW > len(tagged.classes)) & (truth_HW != IGNORE_INDEX)
-    if wrong_HW.any():
+def _read_truth(pair: _Pair, tagged: TaggedSet) -> NDArray[np.uint8]:
+    truth_HW = tagged.truth(pair.record)
+    assert truth_HW is not None
+    unknown = unknown_indices(truth_HW, len(tagged.classes))
+    if unknown:
         raise DataError(
-            f"{path}: holds class index {truth_HW[wrong_HW][0]}, expected 0..{len(tagged.classes)}"
+            f"{pair.where}: holds class index {unknown[0]}, expected 0..{len(tagged.classes)}"
             f" ({', '.join(tagged.classes)}) or {IGNORE_INDEX}",
-            f"give {path} the class indices of this data set",
+            f"give {pair.where} the class indices of this data set",
         )
     return truth_HW
 
@@ -255,7 +259,7 @@ def _read_scores(path: Path, num_foreground: int) -> tuple[NDArray[np.float32], 
 def _check_size(prediction: tuple[int, ...], truth: tuple[int, ...], pair: _Pair) -> None:
     if prediction != truth:
         raise DataError(
-            f"{pair.prediction} is {prediction[0]} x {prediction[1]} (rows x columns), its mask {pair.mask}"
+            f"{pair.prediction} is {prediction[0]} x {prediction[1]} (rows x columns), its mask {pair.where}"
             f" is {truth[0]} x {truth[1]}",
             "make the prediction again at the size of its image",
         )

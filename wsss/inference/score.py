@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from wsss.config import Config, Optimisation
-from wsss.data.masks import read_mask
 from wsss.data.records import Record, TaggedSet
 from wsss.data.scaled import ScaledBatch, ScaledImages, load_batches
 from wsss.evaluation.confusion import ConfusionMatrix
@@ -36,16 +35,16 @@ def score_split(
 
     ``between_batches`` is called before each batch and may raise to end the work.
     """
-    records = [record for record in tagged.records if tagged.mask_path(record) is not None]
+    records = [record for record in tagged.records if tagged.has_truth(record)]
     matrix = ConfusionMatrix(len(tagged.classes) + 1)
     for batch in _batches(network, records, config, config.segment, device):
         between_batches()
         with autocast(config.run, device):
             grid_BChw = log_label_probabilities(network, batch.at_scales(device))
         for record, size, grid_Chw in zip(batch.records, batch.sizes, grid_BChw, strict=True):
-            path = tagged.mask_path(record)
-            assert path is not None
-            matrix.update(labels_from_grid(grid_Chw, size).cpu().numpy(), read_mask(path))
+            truth_HW = tagged.truth(record)
+            assert truth_HW is not None
+            matrix.update(labels_from_grid(grid_Chw, size).cpu().numpy(), truth_HW)
     return matrix
 
 

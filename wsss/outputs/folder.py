@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.config import Config, to_yaml
+from wsss.data.facts import image_digest
 from wsss.data.images import MANIFEST
 from wsss.data.masks import IGNORE_INDEX, count_indices, encode_mask
 from wsss.data.records import Record
@@ -46,19 +47,10 @@ class Source:
     @classmethod
     def of(cls, record: Record, *layers: Path | None) -> Source:
         """Of a record and of its files NAME.png in other folders that are read (saliency maps)."""
-        parts = [digest_of(record)]
-        parts += [_digest((folder / f"{record.name}.png").read_bytes()) for folder in layers if folder is not None]
+        files = [folder / f"{record.name}.png" for folder in layers if folder is not None]
+        parts = [record.digest or image_digest(record.read()), *(image_digest(file.read_bytes()) for file in files)]
         origin = str(record.image.absolute())
         return cls(name=record.name, origin=origin, digest="+".join(parts), tags=record.tags)
-
-
-def digest_of(record: Record) -> str:
-    """Digest of the bytes of an image, hexadecimal: that of the data index, or made here."""
-    return _digest(record.image.read_bytes())
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 class LabelFolder:

@@ -1,59 +1,42 @@
-"""The folder layout: any tree of images and one table of their tags.
-
-Labels stay words in this module; ``wsss.data.dataset`` gives them their indices.
-"""
+"""The folder layout: any tree of images and one table of their tags."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsss.data.findings import BadData, Finding, Note, Place, refuse
+from wsss.data.findings import Note, refuse
 from wsss.data.images import list_images
-from wsss.data.readers.tag_table import TagFile, TagLine, read_tag_file
+from wsss.data.readers.listing import ListedImage, Listing, missing_images, untagged_images
+from wsss.data.readers.reader import Options, Photographs, Reader
+from wsss.data.readers.tag_table import TAG_FILES, TagFile, TagLine, find_tag_file, read_tag_file
+from wsss.errors import UsageError
 
 NOT_IMAGES = ("masks", "Saliency")
 """Folders of PNG files that are no photographs."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ListedImage:
-    """One image of a split, its labels still words; ``place`` is where they come from."""
+@dataclass(frozen=True, slots=True)
+class FolderSource:
+    """A folder with a table of tags, which is read once."""
 
-    name: str
-    image: Path
-    labels: tuple[str, ...]
-    place: Place
+    root: Path
+    table: TagFile
+    options: Options
 
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits of the table, in order of appearance."""
+        return self.table.splits()
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Listing:
-    """One split as its files list it.
-
-    Attributes:
-        split: its name.
-        images: in the order of the list.
-        classes: the class names, told, or taken from where the labels come from.
-        source: the file or folder the labels come from, for messages.
-        mask_folder: where masks lie, or None.
-    """
-
-    split: str
-    images: tuple[ListedImage, ...]
-    classes: tuple[str, ...]
-    source: Path
-    mask_folder: Path | None
-
-
-def image_folder(root: Path) -> Path:
-    """Where the images of a folder data set lie: ``root/images`` where there is one, else ``root``."""
-    return root / "images" if (root / "images").is_dir() else root
+    def listing(self, split: str) -> Listing:
+        """One split; see ``read_folder``."""
+        return read_folder(self.root, self.table, split, self.options.classes, note=self.options.note)
 
 
 def open_tag_file(root: Path, path: Path, known: Collection[str] = (), *, note: Note = refuse) -> TagFile:
     """Read the table of a folder data set; image paths may start with ``images/`` or below it."""
-    return read_tag_file(path, prefix="images" if image_folder(root) != root else "", known=known, note=note)
+    return read_tag_file(path, prefix="images" if _image_folder(root) != root else "", known=known, note=note)
 
 
 def read_folder(
@@ -65,19 +48,19 @@ def read_folder(
         root: the data folder.
         table: its tags.
         split: one of ``table.splits()``.
-        names: class names, where they are told; else all labels of the table, sorted.
-        note: told of faults; where it goes on, missing images are left out.
+        names: class names, where they are given; otherwise all labels of the table, sorted.
+        note: called with each fault; if it returns, missing images are left out.
 
     Raises:
-        DataError: images on disk without a line, or listed images that are missing.
+        DataError: images on disk have no line, or listed images are missing.
     """
-    base = image_folder(root)
-    files = folder_images(root, note=note)
+    photographs = _photographs(root, note)
+    base, files = photographs.folder, photographs.files
     untagged = [name for name in files if name not in table.lines]
     if untagged:
         note(untagged_images(untagged, table.path))
     lines = [line for line in table.lines.values() if line.split == split]
-    missing = {line.name + line.suffix: line.place for line in lines if not matches(line, files.get(line.name))}
+    missing = {line.name + line.suffix: line.place for line in lines if not _matches(line, files.get(line.name))}
     if missing:
         note(missing_images(missing, table.path, base))
     return Listing(
@@ -93,35 +76,48 @@ def read_folder(
     )
 
 
-def folder_images(root: Path, *, note: Note = refuse) -> dict[str, str]:
-    """Every image of a folder data set, as ``list_images`` gives them below ``image_folder(root)``."""
-    base = image_folder(root)
-    return list_images(base, skip=NOT_IMAGES if base == root else (), note=note)
+def _sniff(root: Path, tags: Path | None) -> str | None:
+    table = tags or find_tag_file(root)
+    return None if table is None else f"a table of tags, {table.name}"
 
 
-def matches(line: TagLine, file: str | None) -> bool:
+def _open(root: Path, options: Options) -> FolderSource:
+    """The folder with its table read.
+
+    Raises:
+        UsageError: tags are asked from where this layout has none.
+        DataError: the table is missing or at fault.
+    """
+    if options.tags_from in ("xml", "masks"):
+        raise UsageError(
+            f"{root}: tags from {options.tags_from} need the layout of PASCAL VOC; a folder has its table of tags",
+            "take the tags from the file",
+        )
+    path = options.tags or find_tag_file(root) or root / TAG_FILES[0]
+    return FolderSource(root, open_tag_file(root, path, options.classes or (), note=options.note), options)
+
+
+def _photographs(root: Path, note: Note = refuse) -> Photographs:
+    base = _image_folder(root)
+    return Photographs(folder=base, files=list_images(base, skip=NOT_IMAGES if base == root else (), note=note))
+
+
+def _image_folder(root: Path) -> Path:
+    """Where the images of a folder data set lie: ``root/images`` where there is one, else ``root``."""
+    return root / "images" if (root / "images").is_dir() else root
+
+
+def _matches(line: TagLine, file: str | None) -> bool:
     """Whether a line means this file: the suffix may be left out, or written in another case."""
     return file is not None and file.lower().endswith(line.suffix.lower())
 
 
-def untagged_images(names: list[str], source: Path) -> BadData:
-    """Images whose classes nobody has told."""
-    return BadData(
-        f"{source}: no tags for {len(names)} images ({first_few(names)})",
-        "give each of them a line (an empty label field means none of the classes), or move them away",
-        [Finding("image-untagged", Place(source), f"no tags for {name}") for name in names],
-    )
-
-
-def missing_images(names: Mapping[str, Place], source: Path, folder: Path) -> BadData:
-    """Images that a list names, each at its place, and the disk lacks."""
-    return BadData(
-        f"{source}: {len(names)} listed images are not in {folder} ({first_few(list(names))})",
-        f"put them there, or take their lines out of {source}",
-        [Finding("image-missing", place, f"{name} is not in {folder}") for name, place in names.items()],
-    )
-
-
-def first_few(names: list[str], limit: int = 3) -> str:
-    """The first names of a long list."""
-    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
+FOLDER = Reader(
+    name="folder",
+    looks_for=" or ".join(TAG_FILES),
+    sniff=_sniff,
+    open=_open,
+    photographs=_photographs,
+    lists_all=True,
+    not_images=NOT_IMAGES,
+)

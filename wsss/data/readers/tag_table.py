@@ -24,7 +24,7 @@ DELIMITERS = (",", ";", "\t")
 LABEL_SEPARATORS = ";|,"
 """Any of these, anywhere in the labels of a file, separates labels; otherwise white space does."""
 MAX_TEXT = 2**30
-"""Bytes of a text; so many list ten million images."""
+"""Bytes of a text, at most; this many list ten million images."""
 ONLY_SPLIT = "all"
 """The split of a table without a split column."""
 
@@ -65,7 +65,7 @@ class TagFile:
     Attributes:
         path: of the file.
         lines: by image name, in their order.
-        separator: what keeps white space from separating labels; None where that does.
+        separator: what separates labels; None where white space does.
     """
 
     path: Path
@@ -80,7 +80,7 @@ class TagFile:
         """All labels, sorted.
 
         Raises:
-            DataError: there is none; or, unless ``note`` goes on, one looks like several that were not separated.
+            DataError: there is none; or ``note`` raises for one that looks like several that were not separated.
         """
         names = {label for line in self.lines.values() for label in line.labels}
         if not names:
@@ -95,7 +95,7 @@ class TagFile:
         return tuple(sorted(names))
 
     def why_joined(self) -> str:
-        """Why words of one label may have been meant as several; nothing where no separator is to blame."""
+        """The separator that keeps several words one label, for messages; empty where there is none."""
         if self.separator is None:
             return ""
         character, line = self.separator.character, self.separator.place.line
@@ -113,19 +113,19 @@ def read_tag_file(path: Path, *, prefix: str = "", known: Collection[str] = (), 
     Args:
         path: CSV with a header ``image,labels`` and perhaps ``split``, or JSON: image to list of labels.
         prefix: folder that image paths may start with; taken off.
-        known: class names; labels that are exactly one of them are never taken apart.
-        note: told of faulty lines; where it goes on, they are left out.
+        known: class names; a field that is exactly one of them is never split.
+        note: called with each faulty line; if it returns, the line is left out.
 
     Raises:
         DataError: it is missing, not UTF-8, not such a table, or lists an image twice or outside the folder.
     """
-    rows = read_json(path, note) if path.suffix.lower() == ".json" else read_csv(path, note)
-    separator = find_separator(rows)
+    rows = _read_json(path, note) if path.suffix.lower() == ".json" else _read_csv(path, note)
+    separator = _find_separator(rows)
     separate = label_separator((row.labels for row in rows if isinstance(row.labels, str)), known)
     lines: dict[str, TagLine] = {}
     for row in rows:
         try:
-            line = read_row(row, prefix, separate)
+            line = _read_row(row, prefix, separate)
         except BadData as error:
             note(error)
             continue
@@ -140,8 +140,8 @@ def read_tag_file(path: Path, *, prefix: str = "", known: Collection[str] = (), 
     return TagFile(path=path, lines=lines, separator=separator)
 
 
-def read_row(row: Row, prefix: str, separate: Callable[[str], list[str]]) -> TagLine:
-    """A row with its image's name and its labels taken apart, each once.
+def _read_row(row: Row, prefix: str, separate: Callable[[str], list[str]]) -> TagLine:
+    """A row with the name of its image and its labels, separated, each once.
 
     Raises:
         DataError: the path of the image leaves the folder.
@@ -152,7 +152,7 @@ def read_row(row: Row, prefix: str, separate: Callable[[str], list[str]]) -> Tag
     return TagLine(name=name, suffix=suffix, labels=kept, split=row.split, place=row.place)
 
 
-def find_separator(rows: Iterable[Row]) -> Separator | None:
+def _find_separator(rows: Iterable[Row]) -> Separator | None:
     """The first separator of labels in a table; lists need none."""
     for row in rows:
         for character in row.labels if isinstance(row.labels, str) else "":
@@ -162,7 +162,7 @@ def find_separator(rows: Iterable[Row]) -> Separator | None:
 
 
 def label_separator(fields: Iterable[str], known: Collection[str]) -> Callable[[str], list[str]]:
-    """How the labels of a file are taken apart; one way for the whole file, so that names may hold spaces."""
+    """The function that splits a label field; the same for the whole file, so that names may hold spaces."""
     listed = any(character in field for field in fields for character in LABEL_SEPARATORS)
     pattern = re.compile(f"[{LABEL_SEPARATORS}]" if listed else r"\s+")
 
@@ -202,32 +202,32 @@ def read_text(path: Path) -> str:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         place = f"byte 0x{error.object[error.start]:02x} at position {error.start}"
-        raise other_encoding(path, content, place) from error
+        raise _other_encoding(path, content, place) from error
     except OSError as error:
         raise BadData.at("text-unreadable", path, f"cannot be read ({error.strerror})", f"ls -l {path}") from error
     if "\0" in text:  # UTF-16 of plain letters would pass as UTF-8
-        raise other_encoding(path, content, f"a zero byte at position {content.index(0)}")
+        raise _other_encoding(path, content, f"a zero byte at position {content.index(0)}")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def other_encoding(path: Path, content: bytes, why: str) -> BadData:
-    """A text that is not UTF-8, and the command that makes it so."""
+def _other_encoding(path: Path, content: bytes, why: str) -> BadData:
+    """The error for a text that is not UTF-8, with the command that converts it."""
     wide = content[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in content
     source = "UTF-16" if wide else "WINDOWS-1252"
     fix = f"save it as UTF-8: iconv -f {source} -t UTF-8 {path} > {path.stem}.utf8{path.suffix}"
     return BadData.at("text-encoding", path, f"not UTF-8 text ({why})", fix)
 
 
-def read_csv(path: Path, note: Note = refuse) -> list[Row]:
+def _read_csv(path: Path, note: Note = refuse) -> list[Row]:
     """Rows of a table with the columns image, labels and perhaps split."""
     text = read_text(path)
-    header, delimiter = read_header(path, text.split("\n", 1)[0])
+    header, delimiter = _read_header(path, text.split("\n", 1)[0])
     table = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
     rows = []
     try:
-        for fields in list_rows(table):
+        for fields in _list_rows(table):
             try:
-                rows.append(read_fields(header, fields, Place(path, table.line_num)))
+                rows.append(_read_fields(header, fields, Place(path, table.line_num)))
             except BadData as error:
                 note(error)
     except csv.Error as error:
@@ -236,7 +236,7 @@ def read_csv(path: Path, note: Note = refuse) -> list[Row]:
     return rows
 
 
-def read_fields(header: list[str], fields: list[str], place: Place) -> Row:
+def _read_fields(header: list[str], fields: list[str], place: Place) -> Row:
     """One line of a table.
 
     Raises:
@@ -254,14 +254,14 @@ def read_fields(header: list[str], fields: list[str], place: Place) -> Row:
     return Row(image=cell["image"], labels=cell["labels"], split=split, place=place)
 
 
-def list_rows(table: Iterable[list[str]]) -> Iterable[list[str]]:
+def _list_rows(table: Iterable[list[str]]) -> Iterable[list[str]]:
     """The rows below the header that are not blank."""
     for number, fields in enumerate(table):
         if number and any(field.strip() for field in fields):
             yield fields
 
 
-def read_header(path: Path, line: str) -> tuple[list[str], str]:
+def _read_header(path: Path, line: str) -> tuple[list[str], str]:
     """Column names of a table, in lower case, and its delimiter."""
     for delimiter in DELIMITERS:
         header = [field.strip().strip('"').lower() for field in line.split(delimiter)]
@@ -271,14 +271,14 @@ def read_header(path: Path, line: str) -> tuple[list[str], str]:
     raise BadData.at("table-header", Place(path, 1), what, f"begin {path} with the line image,labels")
 
 
-def read_json(path: Path, note: Note = refuse) -> list[Row]:
+def _read_json(path: Path, note: Note = refuse) -> list[Row]:
     """Rows of a JSON object: image to list of labels."""
     try:
         pairs = json.loads(read_text(path), object_pairs_hook=tuple)
     except (ValueError, RecursionError) as error:
         raise BadData.at("table-format", path, f"not JSON ({error})", f"python -m json.tool {path}") from error
     shape = f'write {path} like {{"street/0001": ["cat", "dog"], "street/0002": []}}'
-    if not isinstance(pairs, tuple):  # what the hook makes of an object; an array stays a list
+    if not isinstance(pairs, tuple):  # the hook makes a tuple of an object; an array stays a list
         raise BadData.at("table-format", path, "expected one object, image to list of labels", shape)
     rows = []
     for image, labels in pairs:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-from xml.etree import ElementTree
+from xml.etree.ElementTree import ParseError
 
 import numpy as np
+from defusedxml.common import DefusedXmlException, DTDForbidden
+from defusedxml.ElementTree import fromstring
 
 from wsss.data.findings import BadData, Note, Place, refuse
 from wsss.data.images import list_images
 from wsss.data.masks import IGNORE_INDEX, read_mask, unknown_indices
-from wsss.data.readers.folder import ListedImage, Listing, missing_images, untagged_images
+from wsss.data.readers.listing import ListedImage, Listing, missing_images, untagged_images
+from wsss.data.readers.reader import Options, Photographs, Reader, TagsFrom
 from wsss.data.readers.tag_table import TAG_FILES, find_tag_file, image_name, read_tag_file, read_text
 
-TagSource = Literal["file", "xml", "masks"]
-Names = tuple[str, ...] | None
 Labels = tuple[str, ...] | None
-"""Words, or None where nobody tells them."""
-Told = tuple[Mapping[str, tuple[Labels, Place]], tuple[str, ...], Path]
-"""Labels and where they stand by image name, the class names, and who told."""
+"""Words, or None where an image has no tags."""
 
 VOC_CLASSES = (
     "aeroplane",
@@ -52,17 +51,77 @@ MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
 """Folders of masks, the more complete first."""
 IMAGES = "JPEGImages"
 MAX_ANNOTATION = 2**24
-"""Bytes of an annotation; so many hold a hundred thousand objects."""
+"""Bytes of an annotation, at most; this many hold a hundred thousand objects."""
 LINE = 4096
-"""Bytes of a line of a split list that are looked at to tell its kind."""
+"""Bytes of the first line of a split list that are read to tell its kind."""
 
 
-def is_voc(root: Path) -> bool:
-    """Whether a folder has the layout of PASCAL VOC."""
-    return (root / IMAGES).is_dir() and (root / "ImageSets").is_dir()
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tags:
+    """Tags of a data set.
+
+    Attributes:
+        labels: of an image by its name, and where they stand.
+        classes: the class names.
+        source: the file or folder they come from.
+    """
+
+    labels: Mapping[str, tuple[Labels, Place]]
+    classes: tuple[str, ...]
+    source: Path
 
 
-def voc_splits(root: Path) -> dict[str, Path]:
+@dataclass(frozen=True, slots=True)
+class VocSource:
+    """A folder with JPEGImages and ImageSets."""
+
+    root: Path
+    options: Options
+
+    def splits(self) -> tuple[str, ...]:
+        """Names of the split lists, sorted."""
+        return tuple(_split_lists(self.root))
+
+    def listing(self, split: str) -> Listing:
+        """One split.
+
+        Raises:
+            DataError: listed images are missing or, where they are needed, have no tags.
+        """
+        root, options = self.root, self.options
+        files = list_images(root / IMAGES, note=options.note)
+        listed = _read_split(_split_lists(root)[split], files, options.note)
+        tags = _read_tags(root, listed, options)
+        labels = tags.labels
+        untagged = [name for name in listed if name not in labels or labels[name][0] is None]
+        if untagged and options.need_tags:
+            options.note(untagged_images(untagged, tags.source))
+        elif untagged:
+            labels = {**dict.fromkeys(untagged, ((), Place(tags.source))), **labels}
+        return Listing(
+            split=split,
+            images=tuple(
+                ListedImage(
+                    name=name, image=root / IMAGES / files[name], labels=labels[name][0] or (), place=labels[name][1]
+                )
+                for name in listed
+                if name in labels
+            ),
+            classes=tags.classes,
+            source=tags.source,
+            mask_folder=_mask_folder(root),
+        )
+
+
+def _sniff(root: Path, tags: Path | None) -> str | None:
+    return f"{IMAGES} and ImageSets" if (root / IMAGES).is_dir() and (root / "ImageSets").is_dir() else None
+
+
+def _photographs(root: Path, note: Note = refuse) -> Photographs:
+    return Photographs(folder=root / IMAGES, files=list_images(root / IMAGES, note=note))
+
+
+def _split_lists(root: Path) -> dict[str, Path]:
     """Split lists by name, sorted. Lists of one class (``cat_train.txt`` in Main) are left out."""
     for name in LIST_FOLDERS:
         lists = sorted(path for path in (root / "ImageSets" / name).glob("*.txt") if path.is_file())
@@ -74,69 +133,28 @@ def voc_splits(root: Path) -> dict[str, Path]:
 
 
 def is_class_list(path: Path) -> bool:
-    """Whether the first line is an image and 1, 0 or -1: in it, perhaps in it, not in it."""
+    """Whether the first line is an image and 1, 0 or -1, which tell whether the image holds one class."""
     with path.open("rb") as file:
         fields = file.readline(LINE).split()
     return len(fields) == 2 and fields[1] in (b"1", b"0", b"-1")
 
 
-def mask_folder(root: Path) -> Path | None:
+def _mask_folder(root: Path) -> Path | None:
     """Where the masks lie, or None; it is not opened."""
     return next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
 
 
-def read_voc(
-    root: Path,
-    split: str,
-    *,
-    source: TagSource | Literal["auto"] = "auto",
-    table: Path | None = None,
-    names: tuple[str, ...] | None = None,
-    need_tags: bool = True,
-    note: Note = refuse,
-) -> Listing:
-    """List one split.
-
-    Args:
-        root: the folder with JPEGImages and ImageSets.
-        split: one of ``voc_splits``.
-        source: where tags come from; "auto" is the table, else the XML annotations, and never the masks.
-        table: tags.csv or tags.json elsewhere than at the root.
-        names: class names of the data set, where its classes.txt tells them.
-        need_tags: else an image without any is one that holds none of the classes.
-        note: told of faults; where it goes on, the images at fault are left out.
-
-    Raises:
-        DataError: listed images are missing or, where they are needed, have no tags.
-    """
-    table = table or find_tag_file(root)
+def _read_tags(root: Path, listed: list[str], options: Options) -> Tags:
+    """The tags of the listed images: from the table, the XML annotations or, only where that is asked, the masks."""
+    table, source = options.tags or find_tag_file(root), options.tags_from
     if source == "auto":
         source = "xml" if table is None and (root / "Annotations").is_dir() else "file"
-    files = list_images(root / IMAGES, note=note)
-    listed = read_split(voc_splits(root)[split], files, note)
-    if need_tags or table is not None or source != "file":
-        tags, classes, told_by = TAG_READERS[source](root, listed, table, names, note)
-    else:
-        tags, classes, told_by = {}, names or VOC_CLASSES, root
-    untagged = [name for name in listed if name not in tags or tags[name][0] is None]
-    if untagged and need_tags:
-        note(untagged_images(untagged, told_by))
-    elif untagged:
-        tags = {**dict.fromkeys(untagged, ((), Place(told_by))), **tags}
-    return Listing(
-        split=split,
-        images=tuple(
-            ListedImage(name=name, image=root / IMAGES / files[name], labels=tags[name][0] or (), place=tags[name][1])
-            for name in listed
-            if name in tags
-        ),
-        classes=classes,
-        source=told_by,
-        mask_folder=mask_folder(root),
-    )
+    if source == "file" and table is None and not options.need_tags:
+        return Tags(labels={}, classes=options.classes or VOC_CLASSES, source=root)
+    return TAG_READERS[source](root, listed, table, options)
 
 
-def read_split(path: Path, files: Mapping[str, str], note: Note = refuse) -> list[str]:
+def _read_split(path: Path, files: Mapping[str, str], note: Note) -> list[str]:
     """Image names of a split list, in its order.
 
     A line is a name, or fields of which the first is one: ``2007_000032`` or
@@ -170,65 +188,59 @@ def read_split(path: Path, files: Mapping[str, str], note: Note = refuse) -> lis
     return [name for name in names if name not in missing]
 
 
-def tags_from_file(root: Path, listed: list[str], table: Path | None, names: Names, note: Note) -> Told:
+def _tags_from_file(root: Path, listed: list[str], table: Path | None, options: Options) -> Tags:
     """Tags from a table; without classes.txt the classes are all its labels, sorted."""
     if table is None:
         what = f"no tags: looked for {', '.join(TAG_FILES)} and Annotations"
-        raise BadData.at("image-untagged", root, what, write_a_table(root))
-    tag_file = read_tag_file(table, prefix=IMAGES, known=names or (), note=note)
-    tags = {name: (line.labels, line.place) for name, line in tag_file.lines.items()}
-    return tags, names or tag_file.classes(note), table
+        raise BadData.at("image-untagged", root, what, _write_a_table(root))
+    tag_file = read_tag_file(table, prefix=IMAGES, known=options.classes or (), note=options.note)
+    labels = {name: (line.labels, line.place) for name, line in tag_file.lines.items()}
+    return Tags(labels=labels, classes=options.classes or tag_file.classes(options.note), source=table)
 
 
-def tags_from_xml(root: Path, listed: list[str], table: Path | None, names: Names, note: Note) -> Told:
+def _tags_from_xml(root: Path, listed: list[str], table: Path | None, options: Options) -> Tags:
     """Tags from the objects of the XML annotations, those marked difficult too."""
     folder = root / "Annotations"
     files = {name: folder / f"{name}.xml" for name in listed}
-    return told_by_files(xml_labels, files, note), names or VOC_CLASSES, folder
+    labels = _labels_of_files(xml_labels, files, options.note)
+    return Tags(labels=labels, classes=options.classes or VOC_CLASSES, source=folder)
 
 
-def tags_from_masks(root: Path, listed: list[str], table: Path | None, names: Names, note: Note) -> Told:
+def _tags_from_masks(root: Path, listed: list[str], table: Path | None, options: Options) -> Tags:
     """Tags from the class indices of the masks: only where the user asks for it."""
-    classes, folder = names or VOC_CLASSES, mask_folder(root)
+    classes, folder = options.classes or VOC_CLASSES, _mask_folder(root)
     if folder is None:
         what = f"tags were asked from the masks, but there is no {' or '.join(MASK_FOLDERS)}"
-        raise BadData.at("image-untagged", root, what, write_a_table(root))
+        raise BadData.at("image-untagged", root, what, _write_a_table(root))
     files = {name: folder / f"{name}.png" for name in listed}
-    return told_by_files(lambda path: mask_labels(path, classes), files, note), classes, folder
+    labels = _labels_of_files(lambda path: _mask_labels(path, classes), files, options.note)
+    return Tags(labels=labels, classes=classes, source=folder)
 
 
-def told_by_files(
+def _labels_of_files(
     read: Callable[[Path], Labels], files: Mapping[str, Path], note: Note
 ) -> dict[str, tuple[Labels, Place]]:
-    """Labels by image name, each from a file of its own; a faulty file tells of none."""
-    told: dict[str, tuple[Labels, Place]] = {}
+    """Labels by image name, each from a file of its own; none from a faulty file where ``note`` returns."""
+    labels: dict[str, tuple[Labels, Place]] = {}
     for name, path in files.items():
-        told[name] = ((), Place(path))
+        labels[name] = ((), Place(path))
         try:
-            told[name] = (read(path), Place(path))
+            labels[name] = (read(path), Place(path))
         except BadData as error:
             note(error)
-    return told
+    return labels
 
 
-def write_a_table(root: Path) -> str:
-    """How to tell tags where nothing does."""
+def _write_a_table(root: Path) -> str:
+    """The remedy where no tags are found."""
     return f"write {root / 'tags.csv'} with the header image,labels and a line for each image"
 
 
-TAG_READERS: dict[TagSource, Callable[[Path, list[str], Path | None, Names, Note], Told]] = {
-    "file": tags_from_file,
-    "xml": tags_from_xml,
-    "masks": tags_from_masks,
+TAG_READERS: dict[TagsFrom, Callable[[Path, list[str], Path | None, Options], Tags]] = {
+    "file": _tags_from_file,
+    "xml": _tags_from_xml,
+    "masks": _tags_from_masks,
 }
-
-
-class PlainTree(ElementTree.TreeBuilder):
-    """Refuses a document type, and with it entities that grow or read other files."""
-
-    def doctype(self, name: str, pubid: str, system: str) -> None:
-        """Called at a document type declaration, before its entities are used."""
-        raise ValueError("it declares a document type")
 
 
 def xml_labels(path: Path) -> tuple[str, ...] | None:
@@ -239,27 +251,29 @@ def xml_labels(path: Path) -> tuple[str, ...] | None:
     """
     try:
         if path.stat().st_size > MAX_ANNOTATION:
-            raise bad_annotation(path, f"more than {MAX_ANNOTATION} bytes")
+            raise _bad_annotation(path, f"more than {MAX_ANNOTATION} bytes")
         content = path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise bad_annotation(path, error.strerror) from error
+        raise _bad_annotation(path, error.strerror) from error
     try:
-        tree = ElementTree.fromstring(content, parser=ElementTree.XMLParser(target=PlainTree()))
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last: an encoding nobody knows
-        raise bad_annotation(path, error) from error
+        tree = fromstring(content, forbid_dtd=True)
+    except DTDForbidden as error:
+        raise _bad_annotation(path, "it declares a document type") from error
+    except (ParseError, DefusedXmlException, ValueError, LookupError) as error:  # the last: an unknown encoding
+        raise _bad_annotation(path, error) from error
     labels = [(thing.findtext("name") or "").strip() for thing in tree.iterfind("object")]
     return tuple(dict.fromkeys(label for label in labels if label))
 
 
-def bad_annotation(path: Path, reason: object) -> BadData:
-    """An annotation that tells nothing."""
+def _bad_annotation(path: Path, reason: object) -> BadData:
+    """The error for an annotation that cannot be read."""
     what = f"unreadable annotation ({reason})"
     return BadData.at("annotation-unreadable", path, what, f"replace or delete {path}")
 
 
-def mask_labels(path: Path, classes: tuple[str, ...]) -> tuple[str, ...] | None:
+def _mask_labels(path: Path, classes: tuple[str, ...]) -> tuple[str, ...] | None:
     """Names of the classes that a mask holds; None where there is no mask.
 
     Raises:
@@ -274,3 +288,14 @@ def mask_labels(path: Path, classes: tuple[str, ...]) -> tuple[str, ...] | None:
         fix = f"list every class, one a line, in {path.parents[1] / 'classes.txt'}"
         raise BadData.at("mask-class", path, what, fix)
     return tuple(classes[index - 1] for index in np.unique(label_HW).tolist() if index not in (0, IGNORE_INDEX))
+
+
+VOC = Reader(
+    name="voc",
+    looks_for=f"{IMAGES} with ImageSets",
+    sniff=_sniff,
+    open=VocSource,
+    photographs=_photographs,
+    lists_all=False,
+    wins_over=("folder",),  # a table of tags at the root then gives the tags of the lists
+)

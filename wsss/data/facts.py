@@ -1,0 +1,135 @@
+"""Facts of an image: what is known once it was decoded to its end.
+
+A JPEG that is cut short decodes without an error, its end grey; ``examine_image`` finds such files before a run does.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from wsss.data.images import UnreadableImage, opened, orientation, read_content, stored_mode, upright_size
+
+DRAFT = 8
+"""JPEGs are decoded at 1/8 of their size: every byte is read, few pixels are computed."""
+DIGEST_BYTES = 16
+"""Length of a digest."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageFacts:
+    """What is known of an image that decodes to its end.
+
+    Attributes:
+        size: (H, W) in pixels, upright.
+        turn: EXIF orientation, 1 (upright) to 8.
+        format: one of ``wsss.data.images.FORMATS``, whatever the suffix says.
+        mode: Pillow's, "RGB" or "CMYK" for example.
+        bits: of a sample, 8 or 16.
+        frames: more than one in an animation or a TIFF of several pages.
+        transparent: whether some pixel is not opaque.
+        digest: see ``image_digest``.
+    """
+
+    size: tuple[int, int]
+    turn: int
+    format: str
+    mode: str
+    bits: int
+    frames: int
+    transparent: bool
+    digest: str
+
+
+def image_digest(content: bytes) -> str:
+    """The digest of an image: BLAKE2b of its bytes, 16 bytes as 32 hexadecimal digits. Copies share it."""
+    return blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
+
+
+def why_unreadable(path: Path) -> str | None:
+    """What is wrong with a broken image file; None for a good one."""
+    try:
+        examine_image(read_content(path), path)
+    except UnreadableImage as error:
+        return error.reason
+    return None
+
+
+def pixel_count(content: bytes, where: Path) -> int:
+    """Pixels of an image by its header, at least 1; 1 where there is no header that can be read."""
+    try:
+        with opened(where, io.BytesIO(content)) as image:
+            return max(1, image.width * image.height)
+    except UnreadableImage:
+        return 1
+
+
+def examine_image(content: bytes, where: Path) -> ImageFacts:
+    """Decode an image to its end, with Pillow, which notices one that is cut short, and with OpenCV as a run does.
+
+    Args:
+        content: the bytes of the file.
+        where: its path, for the message of an error.
+
+    Raises:
+        UnreadableImage: one of the two fails, they disagree about the size, or it is too large.
+    """
+    facts = _examine_with_pillow(content, where)
+    _compare_with_opencv(where, content, facts)
+    return facts
+
+
+def _examine_with_pillow(content: bytes, where: Path) -> ImageFacts:
+    with opened(where, io.BytesIO(content)) as image:
+        mode, stored = image.mode, stored_mode(image)
+        size, turn = upright_size(image), orientation(image)
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        image.draft("L", (max(1, image.width // DRAFT), max(1, image.height // DRAFT)))
+        image.load()
+        return ImageFacts(
+            size=size,
+            turn=turn,
+            format="JPEG" if image.format == "MPO" else str(image.format),  # phones add a second image to a photo
+            mode=mode,
+            bits=16 if ";16" in stored else 8,
+            frames=frames,
+            transparent=_is_transparent(image),
+            digest=image_digest(content),
+        )
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    """Whether some pixel of a decoded image is not opaque."""
+    return image.mode in ("LA", "RGBA") and image.getchannel("A").getextrema()[0] < 255  # type: ignore[operator]
+
+
+def _compare_with_opencv(path: Path, content: bytes, facts: ImageFacts) -> None:
+    """Refuse what OpenCV does not decode, or decodes to another size than the header says: batches rely on the size."""
+    step = DRAFT if facts.format == "JPEG" and _shows_its_side(facts.size) else 1
+    flags = cv2.IMREAD_COLOR if step == 1 else cv2.IMREAD_REDUCED_COLOR_8
+    try:
+        image_hw3 = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), flags)
+    except cv2.error as error:
+        raise UnreadableImage(path, " ".join(str(error).split()), "image-undecodable") from error
+    if image_hw3 is None:
+        what = f"OpenCV cannot decode this {facts.format} of mode {facts.mode}"
+        raise UnreadableImage(path, what, "image-undecodable")
+    if image_hw3.shape[:2] != _reduced(facts.size, step):
+        raise UnreadableImage(path, "its EXIF is damaged: decoders disagree about its size", "image-turned")
+
+
+def _reduced(size: tuple[int, int], step: int) -> tuple[int, int]:
+    """(H, W) of a JPEG decoded at one ``step``-th of each side."""
+    return -(-size[0] // step), -(-size[1] // step)
+
+
+def _shows_its_side(size: tuple[int, int]) -> bool:
+    """Whether the reduced size of a JPEG still tells upright from lying on its side."""
+    height, width = _reduced(size, DRAFT)
+    return height != width or size[0] == size[1]

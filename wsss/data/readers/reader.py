@@ -1,0 +1,92 @@
+"""What a reader of a data format is: it recognises a folder, and opens it as a source of splits.
+
+A new format is one file with a ``Reader`` in it, listed in ``wsss.data.readers.registry``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from wsss.data.findings import Note, refuse
+from wsss.data.readers.listing import Listing
+
+TagsFrom = Literal["auto", "file", "xml", "masks"]
+"""Where tags come from; "auto" never takes them from masks."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """What the user gave beside the folder.
+
+    Attributes:
+        tags: the table of tags, where it is not at the root.
+        tags_from: where tags come from.
+        classes: class names that were given, in their order, or None.
+        need_tags: otherwise images without tags are allowed, as in a test split.
+        note: called with each fault; if it returns, what is at fault is left out.
+    """
+
+    tags: Path | None = None
+    tags_from: TagsFrom = "auto"
+    classes: tuple[str, ...] | None = None
+    need_tags: bool = True
+    note: Note = refuse
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Photographs:
+    """The images on disk of a data folder.
+
+    Attributes:
+        folder: where they lie.
+        files: their paths below it by name, sorted.
+    """
+
+    folder: Path
+    files: dict[str, str]
+
+
+class Source(Protocol):
+    """A data folder, opened by its reader."""
+
+    def splits(self) -> tuple[str, ...]:
+        """Names of its splits.
+
+        Raises:
+            DataError: there is none.
+        """
+
+    def listing(self, split: str) -> Listing:
+        """One of these splits.
+
+        Raises:
+            DataError: images are missing or have no tags, or a file of the data set is at fault.
+        """
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reader:
+    """A data format.
+
+    Attributes:
+        name: as in ``data.layout`` of the config.
+        looks_for: what makes a folder one of this format, for messages.
+        sniff: given the folder and ``Options.tags``, why the folder is of this format; None where it is not.
+        open: the folder as a source. It may read the tables of the data set, and opens no image.
+        photographs: all images on disk, listed or not. No file is opened.
+        lists_all: whether an image on disk that no split lists is a fault.
+        not_images: names of folders beside the images that hold no photographs.
+        wins_over: names of readers that may recognise the same folder, and are then left aside.
+    """
+
+    name: str
+    looks_for: str
+    sniff: Callable[[Path, Path | None], str | None]
+    open: Callable[[Path, Options], Source]
+    photographs: Callable[[Path, Note], Photographs]
+    lists_all: bool
+    not_images: tuple[str, ...] = ()
+    wins_over: tuple[str, ...] = ()

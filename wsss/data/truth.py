@@ -1,0 +1,50 @@
+"""Truths: the masks that predictions are scored against. Training never opens one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsss.data.masks import read_mask
+
+if TYPE_CHECKING:
+    from wsss.data.records import Record
+
+
+class Truth(Protocol):
+    """Where the masks of a data set come from; sent to loader processes, so it can be pickled."""
+
+    def has(self, record: Record) -> bool:
+        """Whether this image has a mask; it is not opened."""
+
+    def read(self, record: Record) -> NDArray[np.uint8] | None:
+        """The mask of this image, (H, W) uint8 class indices; None where it has none.
+
+        Raises:
+            DataError: there is one that cannot be read.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class MaskFolder:
+    """A folder of palette PNGs ``NAME.png``."""
+
+    folder: Path
+
+    def path(self, record: Record) -> Path | None:
+        """The mask file of an image, or None where there is none."""
+        path = self.folder / f"{record.name}.png"
+        return path if path.is_file() else None
+
+    def has(self, record: Record) -> bool:
+        """Whether there is a mask file."""
+        return self.path(record) is not None
+
+    def read(self, record: Record) -> NDArray[np.uint8] | None:
+        """The class indices of the mask file."""
+        path = self.path(record)
+        return None if path is None else read_mask(path)
