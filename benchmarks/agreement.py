@@ -3,7 +3,7 @@
     python benchmarks/agreement.py RUN --data DIR --split train --limit 110 --scales 320
 
 RUN is one of `wsss train-seg`. Maps and decoder are read once, by the run's own settings; each row then makes of them
-what `wsss make-pseudo` (which does as the row "agreement refined") or a training step ("maps refined") would. An
+what `wsss make-pseudo` (the row "agreement refined") or a training step ("maps refined, opened") does. An
 ignored pixel counts as wrong in the mIoU. Masks are opened for scoring alone.
 
 Shape suffixes: C = K + 1 label channels, R present classes, H x W pixels, h x w any grid.
@@ -134,7 +134,7 @@ def main(
     split: str = "train",
     scales: Annotated[str, typer.Option(help="Sides in pixels, commas between.")] = "320",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    limit: Annotated[int, typer.Option(help="Label only so many images, evenly spread; 0 labels all.")] = 0,
+    limit: Annotated[int, typer.Option(help="Number of images to label, evenly spread; 0 labels all.")] = 0,
 ) -> None:
     """Print one table."""
     where = pick_device(device)
@@ -151,10 +151,13 @@ def main(
         opinion = LabelProbabilities([(image.shape[0], image.shape[1]) for image in batch.images])
         at_scales = batch.at_scales(where)
         _, scores = multiscale_scores(network, at_scales, present_BK, settings, flip=True, opinion=opinion)
-        for b, (record, heard_CHW) in enumerate(zip(batch.records, opinion.mean(), strict=True)):
+        for b, (record, decoder_CHW) in enumerate(zip(batch.records, opinion.mean(), strict=True)):
             image_3HW = batch.images[b].to(where).permute(2, 0, 1).float() / 255
             size = (image_3HW.shape[1], image_3HW.shape[2])
-            image_13hw, log_1Chw = resized(image_3HW[None], working_size(*size)), heard_CHW[None].clamp_min(1e-30).log()
+            image_13hw, log_1Chw = (
+                resized(image_3HW[None], working_size(*size)),
+                decoder_CHW[None].clamp_min(1e-30).log(),
+            )
             truth_HW = read_mask(tagged.mask_path(record) or Path())
             for name, row in chosen.items():
                 label_HW = row(Reading(image_13hw, size, scores.select([b]), log_1Chw), config.labels)

@@ -52,7 +52,7 @@ def main(
     scales: str = "224,320",
     flip: bool = True,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    limit: Annotated[int, typer.Option(help="Label only so many images, evenly spread; 0 labels all.")] = 0,
+    limit: Annotated[int, typer.Option(help="Number of images to label, evenly spread; 0 labels all.")] = 0,
 ) -> None:
     """Print one table."""
     where = pick_device(device)

@@ -73,7 +73,7 @@ def random_network(backbone: str, device: torch.device, classes: int = CLASSES) 
 
 
 def tag_counts(images: int) -> list[int]:
-    """Numbers of tags with VOC's shares, as near as so many images can have them, smallest first."""
+    """Numbers of tags with VOC's shares, rounded to this number of images, smallest first."""
     quantiles = (np.arange(images) + 0.5) / images
     counts: list[int] = (np.searchsorted(np.cumsum(TAG_SHARES), quantiles) + 1).tolist()
     return counts
@@ -82,7 +82,7 @@ def tag_counts(images: int) -> list[int]:
 def random_batches(
     counts: Sequence[int], side: int, batch: int, device: torch.device, classes: int = CLASSES
 ) -> list[Batch]:
-    """Square images with so many tags each, in this order."""
+    """Square images with the given number of tags each, in this order."""
     generator = torch.Generator().manual_seed(0)
     batches = []
     for first in range(0, len(counts), batch):
@@ -192,7 +192,7 @@ def grid_of(network: Network, images_B3HW: Tensor) -> tuple[int, int]:
 
 
 class Classifier(nn.Module):
-    """The network as the packages want it: images to logits."""
+    """The network in the form that the packages need: images to logits."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -245,7 +245,7 @@ PACKAGES: dict[str, tuple[str, Callable[..., Any]]] = {
 
 
 def package_rivals(network: Network, batches: Sequence[Batch]) -> dict[str, Callable[[], Any]]:
-    """Those installed, by name and version; says which are not."""
+    """Those installed, by name and version; prints which are not."""
     rivals: dict[str, Callable[[], Any]] = {}
     for name, (module, rival) in PACKAGES.items():
         try:

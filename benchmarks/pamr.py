@@ -251,7 +251,7 @@ def main(
     run: Annotated[Path | None, typer.Option(help="Also score the pseudo labels of this run.")] = None,
     data: Path | None = None,
     split: str = "train",
-    limit: Annotated[int, typer.Option(help="Label only so many images, evenly spread; 0 labels all.")] = 0,
+    limit: Annotated[int, typer.Option(help="Number of images to label, evenly spread; 0 labels all.")] = 0,
 ) -> None:
     """Print the table of time and memory and, with a run, that of its pseudo labels."""
     if run is not None and data is None:

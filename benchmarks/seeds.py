@@ -245,7 +245,7 @@ def main(
     output: Annotated[Path | None, typer.Option("-o")] = None,
     scales: str = "224,320",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    limit: Annotated[int, typer.Option(help="Score only so many images; 0 scores all.")] = 0,
+    limit: Annotated[int, typer.Option(help="Number of images to score; 0 scores all.")] = 0,
 ) -> None:
     """Print one table a split."""
     where = pick_device(device)

@@ -268,6 +268,21 @@ def test_tensors_beyond_their_storage(tmp_path: Path, old: bytes, new: bytes, sa
         read_checkpoint(rezipped(path, change))
 
 
+def test_storages_that_claim_each_others_size(tmp_path: Path) -> None:
+    """The sum is right, yet the first would be read beyond its end."""
+    path = save(tmp_path / "last.pt", {"a": torch.arange(100.0)[:2], "b": torch.arange(200.0)[:2]})
+    assert archive.read_archive(path, lambda content: None)["b"].tolist() == [0, 1]
+
+    def swap(name: str, part: bytes) -> bytes:
+        if not name.endswith("data.pkl"):
+            return part
+        assert part.count(b"Kd") == part.count(b"K\xc8") == 1
+        return part.replace(b"Kd", b"K?").replace(b"K\xc8", b"Kd").replace(b"K?", b"K\xc8")
+
+    with pytest.raises(DataError, match="a storage is not of the size it claims"):
+        read_checkpoint(rezipped(path, swap))
+
+
 def test_what_torch_save_writes_is_read_as_it_was(tmp_path: Path) -> None:
     """Every type and layout of tensors that a checkpoint of ours can hold."""
     base = torch.arange(24, dtype=torch.float64)

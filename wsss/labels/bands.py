@@ -113,7 +113,7 @@ def labels_from_grid(log_probabilities_Chw: Tensor, size: tuple[int, int], *, ma
     that can win in none of its cells, which changes no label. On a GPU the host waits once, for the table of them.
 
     Args:
-        log_probabilities_Chw: finite, C up to 256; any values of that order, such as logits, serve as well.
+        log_probabilities_Chw: finite, C up to 256; logits, which have the same order at each pixel, may be given too.
         size: (H, W) of the label map.
         max_values: most values of a band.
 
@@ -178,7 +178,7 @@ def probabilities_at(
     """Probabilities at image size: the softmax, over all C channels, of the upsampled log-probabilities.
 
     Args:
-        log_probabilities_Chw: finite; logits serve as well.
+        log_probabilities_Chw: finite; logits may be given too, the softmax is the same.
         size: (H, W) of the image.
         channels: those to keep, in this order; None keeps all.
         max_values: most values of a band.
@@ -204,7 +204,7 @@ def pair_probabilities(
     """`probabilities_at` of a batch, for some pairs of an image and a channel.
 
     Args:
-        log_probabilities_BChw: finite; logits serve as well.
+        log_probabilities_BChw: finite; logits may be given too, the softmax is the same.
         size: (H, W) of the images.
         image_R: index of each pair's image, on the host.
         channel_R: index of its channel, on the host.

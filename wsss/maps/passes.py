@@ -43,7 +43,7 @@ def tag_groups(count_B: Sequence[int], overhead: float) -> list[list[int]]:
     """Images that should share a pass: sorted by number of tags and cut into groups of the least total cost.
 
     A group of n images with at most t tags costs (1 + t) (n + ``overhead``): a forward and t backwards, each of which
-    takes as long as so many more images would add.
+    takes as long as ``overhead`` images in addition to its own.
     """
     order = sorted(range(len(count_B)), key=count_B.__getitem__)
     cheapest: list[tuple[float, list[list[int]]]] = [(0.0, [])]

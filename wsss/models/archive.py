@@ -66,7 +66,7 @@ def read_archive(path: Path, check: Callable[[Any], None]) -> Any:
         mapped = torch.load(path, map_location=note, mmap=True, weights_only=True)
     except pickle.UnpicklingError as error:  # torch's message advises to switch weights_only off
         raise ValueError("it asks for more than plain values and tensors") from error
-    # torch.load without mmap trusts the size that a storage claims, and reads beyond a record that is shorter.
+    # Older versions of torch.load trust the size that a storage claims, and read beyond a record that is shorter.
     if [size for _, size in sorted(claimed) if size] != sizes:
         raise ValueError("a storage is not of the size it claims")
     check(mapped)
