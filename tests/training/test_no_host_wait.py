@@ -1,9 +1,9 @@
-"""No step makes the host wait for the device; shown without one.
+"""No step synchronises the device; shown without one.
 
 Tensors on the meta device have a shape and no values, so whatever would bring a value to the host raises: ``item``,
 ``tolist``, ``bool``, ``nonzero``, a mask as an index. The network and the images are there, the tags on the host as in
-a real run. What meta lets pass and CUDA waits for is refused by ``NoWait``: to copy between host and device with the
-host looking on, as an index that is a list does too.
+a real run. ``NoWait`` refuses what meta allows and CUDA synchronises for: a blocking copy between host and
+device, which an index that is a list makes too.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from wsss.inference.labelling import MANY_PIXELS
 from wsss.models.checkpoint import build_from
 from wsss.models.network import Network
 from wsss.reporting import Silent
-from wsss.training.classify import ClassifyTask
-from wsss.training.loop import Loop, Task
-from wsss.training.segment import SegmentTask
+from wsss.training.classify import ClassifyStep
+from wsss.training.loop import Loop, RunContext, steps_of
+from wsss.training.segment import SegmentStep
+from wsss.training.step import TrainingStep
 
 META = torch.device("meta")
 PRESENT = torch.tensor([[True, False], [True, True], [False, False], [False, True]])
@@ -100,23 +101,25 @@ def test_what_waits_is_seen(wait: Callable[[Tensor], Any]) -> None:
 
 @pytest.fixture
 def loop_of(tmp_path: Path, tiny_config: Any, scenes: Path) -> Callable[..., Loop]:
-    """``loop_of(task, from_disk=False, started=True, **changes of the config)``, on the meta device."""
+    """``loop_of(kind, labels_given=False, started=True, **changes of the config)``, on the meta device."""
 
-    def build(task: str, *, from_disk: bool = False, started: bool = True, **changes: Any) -> Loop:
+    def build(kind: str, *, labels_given: bool = False, started: bool = True, **changes: Any) -> Loop:
         config, train = tiny_config(**SHORT | changes), open_data(scenes, split="train")
-        chosen: Task = ClassifyTask(config, None, META)
-        if task == "segment":
-            chosen = SegmentTask(config, None, META, from_disk=from_disk, started=started)
-        network = build_from(config, train.classes, decoder=task == "segment")
+        network = build_from(config, train.classes, decoder=kind == "segment")
         images = TrainingImages(train, config.augment, seed=0)
-        return Loop(tmp_path, config, network, chosen, images, device=META, reporter=Silent())
+        if kind == "segment":
+            total = steps_of(images, config.segment)
+            step: TrainingStep = SegmentStep(network, config, total, labels_given=labels_given, started=started)
+        else:
+            step = ClassifyStep(network, config, steps_of(images, config.classify))
+        return Loop(RunContext(tmp_path, config, META, Silent()), step, images, None)
 
     return build
 
 
 def take_step(loop: Loop, batch: dict[str, Tensor]) -> None:
     """A whole one: losses, backward, clipping, optimiser, moving average, the watch over losses."""
-    weight = loop.network.backbone.vit.patch_embed.proj.weight
+    weight = loop.step.network.backbone.vit.patch_embed.proj.weight
     version, taken = weight._version, loop.state.since
     with NoWait():
         loop._step(batch)
@@ -157,7 +160,7 @@ def test_end_to_end(loop_of: Callable[..., Loop], monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("wsss.maps.passes.OTHER_OVERHEAD", 4096.0 if groups == 1 else 0.01)
     loop = loop_of("segment", **{name: value for name, value in changes.items() if "__" in name})
     passes: list[Any] = []
-    loop.network.backbone.register_forward_hook(lambda *arguments: passes.append(arguments))
+    loop.step.network.backbone.register_forward_hook(lambda *arguments: passes.append(arguments))
     take_step(loop, make_batch(*layers))
     assert len(passes) == groups
 
@@ -175,15 +178,15 @@ def test_the_classification_phase(loop_of: Callable[..., Loop]) -> None:
 
 @pytest.mark.parametrize("layers", [("label",), ("label", "saliency")])
 def test_labels_from_disk(loop_of: Callable[..., Loop], layers: tuple[str, ...]) -> None:
-    take_step(loop_of("segment", from_disk=True), make_batch(*layers))
+    take_step(loop_of("segment", labels_given=True), make_batch(*layers))
 
 
-@pytest.mark.parametrize("hears", [False, True])
+@pytest.mark.parametrize("decoder", [False, True])
 def test_pseudo_labels_up_to_their_way_back(
-    tmp_path: Path, small_network: Callable[..., Network], tiny_config: Any, hears: bool
+    tmp_path: Path, small_network: Callable[..., Network], tiny_config: Any, decoder: bool
 ) -> None:
     """What make-pseudo does on the device: scales, flips, the decoder's probabilities, the refinement of each group."""
-    network, config = small_network(depth=2, decoder=hears).to(META), tiny_config(maps__flip=True, **SHORT)
+    network, config = small_network(depth=2, decoder=decoder).to(META), tiny_config(maps__flip=True, **SHORT)
     present_BK = torch.tensor([[True, False], [True, True], [False, False], [False, True]])
     sizes = [(30, 41), (31, 40), (31, 40), (31, 40)]
     images = [torch.zeros(*size, 3, dtype=torch.uint8) for size in sizes]
@@ -195,4 +198,4 @@ def test_pseudo_labels_up_to_their_way_back(
         for group in equal_sizes(sizes, range(4), MANY_PIXELS):
             refined = labeller.refine([images[i] for i in group], sizes[group[0]], reading, group)
             assert refined.scores.values_Rhw.is_meta
-            assert (refined.background_Bhw is not None) == hears
+            assert (refined.background_Bhw is not None) == decoder

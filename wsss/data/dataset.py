@@ -7,6 +7,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wsss.data.findings import BadData, Finding, Note, first_few, refuse
 from wsss.data.images import IMAGE_SUFFIXES, list_images, split_suffix
 from wsss.data.masks import IGNORE_INDEX
@@ -72,6 +75,61 @@ def open_data(
         mask_folder=listing.mask_folder,
         annotations=listing.annotations,
     )
+
+
+class Dataset:
+    """A data folder of any layout; `open_dataset` makes it. Splits are read when they are first asked for.
+
+    Args:
+        root: the folder.
+        layout: the name of a reader; "auto" takes the one that recognises the folder.
+
+    Attributes:
+        root: the folder.
+        splits: names of the splits; "all" alone where the data set has none.
+
+    Raises:
+        DataError: the folder is at fault.
+    """
+
+    def __init__(self, root: Path, layout: Layout = "auto") -> None:
+        self.root = root
+        self.splits = list_splits(root, layout)
+        self._layout = layout
+        self._opened: dict[str | None, TaggedSet] = {}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Foreground class names; class index k is ``classes[k - 1]``."""
+        return self.split(self.splits[0]).classes
+
+    def split(self, name: str | None = None) -> TaggedSet:
+        """One split; its name may be left out where there is only one.
+
+        Raises:
+            UsageError: there is no such split.
+            DataError: the folder is at fault.
+        """
+        if name not in self._opened:
+            self._opened[name] = open_data(self.root, split=name, layout=self._layout, need_tags=False)
+        return self._opened[name]
+
+    def records(self, split: str | None = None) -> Sequence[Record]:
+        """The images of a split with their tags."""
+        return self.split(split).records
+
+    def truth(self, record: Record, split: str | None = None) -> NDArray[np.uint8] | None:
+        """The mask of a record: (H, W) class indices, 255 where it is unknown; None without one. For scoring only."""
+        return self.split(split or self.splits[0]).truth(record)
+
+
+def open_dataset(path: str | Path, *, layout: Layout = "auto") -> Dataset:
+    """Open a data folder (data/README.md shows the layouts).
+
+    Raises:
+        DataError: the folder is at fault; the message says where and why.
+    """
+    return Dataset(Path(path), layout)
 
 
 def list_splits(

@@ -183,15 +183,15 @@ def _pair(tagged: TaggedSet, folder: Path, suffix: str, *, missing_as_wrong: boo
     """Match predictions with masks; refuse where there is nothing to score or, unless told, one is missing."""
     masks = [record for record in tagged.records if tagged.has_truth(record)]
     if not masks:
-        where = tagged.root if tagged.mask_folder is None else tagged.mask_folder
+        folder_of_masks = tagged.root if tagged.mask_folder is None else tagged.mask_folder
         raise DataError(
-            f"{where}: no mask of the {len(tagged)} images of split '{tagged.split}', nothing to score with",
-            f"put masks there as palette PNGs (NAME.png): ls {where}",
+            f"{folder_of_masks}: no mask of the {len(tagged)} images of split '{tagged.split}', nothing to score with",
+            f"put masks there as palette PNGs (NAME.png): ls {folder_of_masks}",
         )
     pairs, missing = [], []
     for record in masks:
         prediction = folder / f"{record.name}{suffix}"
-        where = tagged.mask_path(record) or f"the mask of {record.name}"
+        where: Path | str = tagged.mask_path(record) or f"the mask of {record.name}"
         pairs.append(_Pair(record=record, prediction=prediction, where=where, missing=not prediction.is_file()))
         if pairs[-1].missing:
             missing.append(record)

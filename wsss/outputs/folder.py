@@ -97,7 +97,8 @@ class LabelFolder:
             self._refuse_others(known, changed)
         if changed and not overwrite:
             names = first_few([source.name for source in changed])
-            reporter.say(f"{len(changed)} images or their tags have changed ({names}); made again")
+            count = "1 image or its" if len(changed) == 1 else f"{len(changed)} images or their"
+            reporter.say(f"{count} tags have changed ({names}); made again")
         again = {source.name for source in changed}
         todo = [
             source.name

@@ -32,15 +32,30 @@ from wsss.outputs.lock import locked
 from wsss.outputs.manifest import made_in, read_making
 from wsss.outputs.provenance import UNKNOWN, all_of, data_supervision, labels_supervision
 from wsss.outputs.run import check_free, check_resumable, check_same_data, create_run
-from wsss.reporting import Reporter
+from wsss.reporting import Reporter, Silent
 from wsss.training.classify import ClassifyStep, tag_validation
 from wsss.training.loop import Loop, RunContext, steps_of
 from wsss.training.rounds import LABELS, learn_from_teacher, teacher_config
 from wsss.training.segment import SegmentStep, check_start_layer, mask_validation
 
+SILENT = Silent()
 
-def train_classifier(config: Config, run: Path, reporter: Reporter) -> Network:
-    """Train on tags alone, in a new folder; returns the network that is shown."""
+
+def train_classifier(config: Config, run: str | Path, reporter: Reporter = SILENT) -> Network:
+    """Train on tags alone, in a new folder; returns the network that is saved for use.
+
+    Args:
+        config: the settings.
+        run: the new folder.
+        reporter: progress and remarks.
+
+    Raises:
+        UsageError: the folder is in use, or the settings do not fit together.
+        DataError: the data set or the weights do not fit.
+        MachineError: the device is missing, or the disk refuses.
+        Interrupted: a signal asked to stop; the state is saved.
+    """
+    run = Path(run)
     check_free(run)
     config = config.anchored()
     context = RunContext(run, config, prepare_device(config.run), reporter)
@@ -63,17 +78,27 @@ def resume_classifier(run: Path, reporter: Reporter) -> Network:
 
 
 def train_segmenter(
-    config: Config, run: Path, reporter: Reporter, *, labels: Path | None = None, init: Path | None = None
+    config: Config,
+    run: str | Path,
+    reporter: Reporter = SILENT,
+    *,
+    labels: str | Path | None = None,
+    init: str | Path | None = None,
 ) -> Network:
     """Train a segmentation network, from label maps on disk or end to end, in a new folder.
 
     Args:
         config: the settings; the model section is the initial run's where there is one.
         run: the new folder.
-        reporter: progress.
+        reporter: progress and remarks.
         labels: folder of label maps NAME.png; None makes pseudo labels inside each step.
         init: run of ``train-cls`` whose backbone and readout to start from.
+
+    Raises:
+        UsageError, DataError, MachineError, Interrupted: see ``train_classifier``.
     """
+    run = Path(run)
+    labels, init = (None if folder is None else Path(folder) for folder in (labels, init))
     check_free(run)
     config = for_run(config, config).anchored()
     start = None
