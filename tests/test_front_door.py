@@ -1,0 +1,198 @@
+"""The Python interface: lazy names, one image in memory, the same pixels as the commands."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import wsss
+from wsss.config import Config
+from wsss.data.dataset import open_data
+from wsss.data.images import read_image
+from wsss.data.masks import read_mask
+from wsss.data.records import TaggedSet
+from wsss.errors import DataError, UsageError
+from wsss.inference.labelling import make_pseudo_labels
+from wsss.inference.predicting import predict_masks
+from wsss.models.checkpoint import load_network, save_checkpoint
+from wsss.models.network import Network
+from wsss.reporting import Silent
+
+CPU = torch.device("cpu")
+EXAMPLE = Path(__file__).parents[1] / "examples" / "python_interface.py"
+
+
+@pytest.fixture
+def run(tmp_path: Path, small_network: Callable[..., Network], tiny_config: Any) -> Path:
+    """A run of train-seg whose decoder sees all classes."""
+    network = small_network()
+    torch.manual_seed(2)
+    torch.nn.init.normal_(network.require_decoder().classify.weight, std=3.0)
+    network.supervision = ("tags",)
+    (tmp_path / "run").mkdir()
+    save_checkpoint(tmp_path / "run" / "last.pt", network, tiny_config())
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def tagged(scenes: Path) -> TaggedSet:
+    return open_data(scenes, split="val")
+
+
+def test_import_is_lazy() -> None:
+    """No torch until something is used; unknown names are errors."""
+    code = "import sys, wsss; dir(wsss); assert not {'torch', 'timm', 'cv2', 'pydantic'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert set(wsss.__all__) <= set(dir(wsss))
+    for name in wsss.__all__:
+        assert getattr(wsss, name) is not None
+    with pytest.raises(AttributeError, match="'Segmentor'"):
+        wsss.Segmentor  # noqa: B018
+
+
+def test_predict_gives_the_pixels_of_the_command(
+    tmp_path: Path, run: Path, tagged: TaggedSet, tiny_config: Any
+) -> None:
+    network, _, _ = load_network(run)
+    out = tmp_path / "out"
+    predict_masks(network, tagged.records, out, tiny_config(), Silent(), device=CPU, checkpoint_sha256="f00d")
+    segmenter = wsss.Segmenter.load(run, device="cpu", scales=[48])
+    assert segmenter.classes == tagged.classes
+    seen = set()
+    for record in tagged.records:
+        expected_HW = read_mask(tmp_path / "out" / "labels" / f"{record.name}.png")
+        for image in (record.image, str(record.image), read_image(record.image)):
+            prediction = segmenter.predict(image)
+            assert (prediction.label_HW != expected_HW).mean() < 0.002  # sums of floats in another order
+            assert prediction.label_HW.dtype == np.uint8
+        seen |= set(np.unique(expected_HW).tolist())
+    assert len(seen) > 1
+
+
+def test_label_gives_the_pixels_of_the_command(tmp_path: Path, run: Path, tagged: TaggedSet, tiny_config: Any) -> None:
+    network, _, _ = load_network(run)
+    config: Config = tiny_config()
+    make_pseudo_labels(network, tagged, tmp_path / "out", config, Silent(), device=CPU, checkpoint_sha256="f00d")
+    labeller = wsss.Labeller(network, config, CPU)
+    for record in tagged.records:
+        expected_HW = read_mask(tmp_path / "out" / "labels" / f"{record.name}.png")
+        names = [tagged.classes[tag] for tag in record.tags]
+        assert (labeller.label(record.image, names) != expected_HW).mean() < 0.002
+        scores = labeller.maps(record.image, names)
+        assert list(scores) == names
+        assert all(score_hw.min() >= 0 and score_hw.max() == 1 for score_hw in scores.values())
+
+
+def test_a_labeller_takes_settings_as_the_command_line_does(run: Path, tagged: TaggedSet) -> None:
+    labeller = wsss.Labeller.load(run, device="cpu", settings=["maps.method=cam", "maps.scales=[48]"])
+    assert labeller.config.maps.method == "cam"
+    assert labeller.label(tagged.records[0].image, []).max() == 0
+    with pytest.raises(UsageError, match="'lion' is no class"):
+        labeller.label(tagged.records[0].image, ["lion"])
+    with pytest.raises(UsageError, match="unknown key"):
+        wsss.Labeller.load(run, settings=["maps.metod=cam"])
+
+
+def test_many_predictions_come_in_order_whatever_the_shapes(run: Path, tagged: TaggedSet) -> None:
+    """Batches of equal shapes, of at most so many pixels; each as if it were alone."""
+    segmenter = wsss.Segmenter.load(run, device="cpu", scales=[48], flip=True)
+    paths = [record.image for record in tagged.records]
+    sizes = [read_image(path).shape[:2] for path in paths]
+    assert len(set(sizes)) == 2
+    alone = [segmenter.predict(path) for path in paths]
+    passes: list[int] = []
+    segmenter.network.backbone.register_forward_hook(lambda module, inputs, output: passes.append(len(inputs[0])))
+    for pixels, batches in ((1, len(paths)), (1 << 20, 2)):
+        passes.clear()
+        segmenter.config = segmenter.config.model_copy(
+            update={"run": segmenter.config.run.model_copy(update={"batch_pixels": pixels})}
+        )
+        together = list(segmenter.predict_many(iter(paths)))
+        assert len(passes) == 2 * batches  # each and its mirror image
+        for one, other, size in zip(together, alone, sizes, strict=True):
+            assert one.label_HW.shape == size
+            assert (one.label_HW != other.label_HW).mean() < 0.002
+    assert list(segmenter.predict_many([])) == []
+
+
+def test_probabilities_overlay_and_file(tmp_path: Path, run: Path, tagged: TaggedSet) -> None:
+    image_HW3 = read_image(tagged.records[0].image)
+    prediction = wsss.Segmenter.load(run, device="cpu", scales=[48]).predict(image_HW3)
+    every = prediction.probabilities()
+    assert every.shape == (3, *image_HW3.shape[:2])
+    np.testing.assert_allclose(every.sum(axis=0), 1, rtol=1e-5)
+    assert np.array_equal(every.argmax(axis=0), prediction.label_HW)
+    some = prediction.probabilities([tagged.classes[1], "background"])
+    np.testing.assert_allclose(some, every[[2, 0]])
+    with pytest.raises(UsageError, match="'lion' is no class"):
+        prediction.probabilities(["lion"])
+    assert prediction.overlay().shape == image_HW3.shape
+    assert not np.array_equal(prediction.overlay(), image_HW3)
+    prediction.save(tmp_path / "mask.png")
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), prediction.label_HW)
+    assert "label_HW" in repr(prediction)
+
+
+def test_pil_images_are_turned_upright(tmp_path: Path, run: Path) -> None:
+    rng = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "side.png"
+    Image.fromarray(rng.integers(0, 256, (40, 56, 3), dtype=np.uint8)).save(path, exif=exif)
+    segmenter = wsss.Segmenter.load(run, device="cpu", scales=[48])
+    with Image.open(path) as image:
+        assert np.array_equal(segmenter.predict(image).label_HW, segmenter.predict(path).label_HW)
+        assert segmenter.predict(image.convert("L")).label_HW.shape == (56, 40)
+
+
+@pytest.mark.parametrize(
+    ("image", "error"),
+    [
+        (np.zeros((4, 5, 3)), TypeError),
+        (np.zeros((4, 5), np.uint8), ValueError),
+        (np.zeros((0, 5, 3), np.uint8), ValueError),
+        (3, TypeError),
+        ("nowhere.jpg", DataError),
+    ],
+)
+def test_what_is_no_image(run: Path, image: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        wsss.Segmenter.load(run, device="cpu").predict(image)
+
+
+def test_a_classifier_cannot_segment(tmp_path: Path, small_network: Callable[..., Network], tiny_config: Any) -> None:
+    save_checkpoint(tmp_path / "last.pt", small_network(decoder=False), tiny_config())
+    with pytest.raises(UsageError, match="cannot segment"):
+        wsss.Segmenter.load(tmp_path / "last.pt", device="cpu")
+
+
+def test_a_dataset(scenes: Path) -> None:
+    data = wsss.open_dataset(scenes)
+    assert data.splits == ("train", "val")
+    assert data.classes == ("bee", "ladybird")
+    record = data.records("val")[0]
+    truth_HW = data.truth(record)
+    assert truth_HW is not None
+    assert truth_HW.shape == read_image(record.image).shape[:2]
+    with pytest.raises(UsageError, match="which split"):
+        data.records()
+
+
+@pytest.mark.slow
+def test_the_example_runs(tmp_path: Path) -> None:
+    shutil.copy(EXAMPLE, tmp_path)
+    done = subprocess.run(
+        [sys.executable, EXAMPLE.name, "24"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "mIoU on unseen scenes" in done.stdout
+    assert len(list((tmp_path / "interface-example" / "masks").glob("*.png"))) == 20
