@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import wsss
 from wsss.cli import main
 from wsss.config import preset_names
 from wsss.data.scenes import SceneSettings, write_scenes
@@ -74,6 +75,17 @@ def test_readme_commands_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -
     for words in found:
         run(words, monkeypatch)
     assert (workplace / "masks" / "labels").is_dir()
+    run_python_interface(workplace, monkeypatch)
+
+
+def run_python_interface(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README's first block of Python, on the runs of its commands; a scene's class takes the place of the dog."""
+    shutil.copy(next((workplace / "photos" / "images").iterdir()), workplace / "photo.jpg")
+    block = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)[0]
+    resolve = wsss.resolve_config
+    monkeypatch.setattr(wsss, "resolve_config", lambda name, words, flags: resolve(name, [*words, *SMALL], flags))
+    exec(compile(block.replace('"dog"', '"bee"'), "README.md", "exec"), {})
+    assert (workplace / "runs" / "cls2" / "last.pt").is_file()
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ import torch
 
 import wsss
 from wsss.config import Config, to_yaml
-from wsss.data.records import Record, TaggedSet
+from wsss.data.records import TaggedSet, data_digest
 from wsss.errors import DataError, UsageError
 from wsss.files import sweep, sync_folder, write_whole
 from wsss.outputs.lock import content, refuse_held
@@ -47,31 +47,21 @@ def data_facts(tagged: TaggedSet) -> dict[str, str | int]:
     Each SHA-256 covers the classes and more than the one before it: the names in their order, the tags too, the bytes
     of the images too.
     """
-    names, tags, contents = (_hash_of(tagged.classes) for _ in range(3))
+    names, tags = (_hash_of(tagged.classes) for _ in range(2))
     for record in tagged.records:
-        names.update(f"\n{record.name}".encode())
-        tags.update(f"\n{record.name} {record.tags}".encode())
-        contents.update(f"\n{record.name} {record.tags} {_digest(record)}".encode())
+        names.update(f"\n{record.name}".encode("utf-8", "surrogatepass"))
+        tags.update(f"\n{record.name} {record.tags}".encode("utf-8", "surrogatepass"))
     return {
         "split": tagged.split,
         "images": len(tagged),
         "names_sha256": names.hexdigest(),
         "tags_sha256": tags.hexdigest(),
-        "content_sha256": contents.hexdigest(),
+        "content_sha256": data_digest(tagged),
     }
 
 
 def _hash_of(classes: tuple[str, ...]) -> Any:
     return hashlib.sha256("\n".join(classes).encode())
-
-
-def _digest(record: Record) -> str:
-    """Digest of the bytes of an image: the one in its record, else SHA-256 of the file."""
-    known = getattr(record, "digest", None)
-    if known is not None:
-        return str(known)
-    with record.image.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _facts_by_sizes(tagged: TaggedSet) -> str:
