@@ -97,8 +97,10 @@ def run() -> None:
         _leave_with_usage(error)
     except (KeyboardInterrupt, typer.Abort):
         _leave("stopped by Ctrl-C", "run the same command again", CTRL_C)
-    except (OSError, MemoryError, RuntimeError) as error:
-        refusal = _refusal(error)
+    except Exception as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # Python 3.11 wraps one that comes within a class statement
+            _leave("stopped by Ctrl-C", "run the same command again", CTRL_C)
+        refusal = _refusal(error) if isinstance(error, OSError | MemoryError | RuntimeError) else None
         if refusal is None:
             raise
         _leave(refusal.problem, refusal.fix, refusal.exit_status)

@@ -24,6 +24,7 @@ from wsss.data.masks import read_mask, write_mask
 from wsss.errors import UsageError
 from wsss.files import TEMPORARY, DiskError, sweep, sync_folder, whole, write_whole
 from wsss.models.checkpoint import read_checkpoint
+from wsss.outputs.journal import read_journal
 from wsss.outputs.lock import locked, refuse_held
 from wsss.outputs.pictures import write_jpeg
 
@@ -224,14 +225,17 @@ def test_pseudo_labels_and_predictions_meet_a_full_disk(
                 path.is_dir()
                 or path.read_bytes() == (tmp_path / name / path.relative_to(out)).read_bytes()
                 or (path.name == "manifest.json" and json.loads(path.read_text())["counts"] == {})
+                or path.name == "journal.jsonl"
             ), path
+        assert read_journal(out).items() <= read_journal(tmp_path / name).items()
         assert list(out.glob("labels/*.png"))
         disk("size=8m")
         warm.run(*command, out)
         assert names(out) == names(tmp_path / name)
         for path in out.rglob("*.*"):
-            if name == "pseudo" or path.name != "manifest.json":  # that of predict counts what was made last
+            if path.name != "journal.jsonl":
                 assert path.read_bytes() == (tmp_path / name / path.relative_to(out)).read_bytes(), path
+        assert read_journal(out) == read_journal(tmp_path / name)  # its lines come in the order of the threads
         shutil.rmtree(out)
 
 

@@ -78,9 +78,9 @@ def test_statuses_without_signals(warm: Any, tmp_path: Path, run: Path, images: 
 BUG = """
 import wsss.data.scaled
 from wsss.cli.main import run
-def broken(path):
+def broken(content, where):
     {statement}
-wsss.data.scaled.read_image = broken
+wsss.data.scaled.decode_image = broken
 run()
 """
 

@@ -19,6 +19,7 @@ from wsss.config import Config, to_yaml
 from wsss.errors import DataError, UsageError
 from wsss.files import TEMPORARY
 from wsss.models.checkpoint import read_checkpoint
+from wsss.outputs.journal import read_journal
 from wsss.outputs.run import check_free
 from wsss.reporting import Silent
 from wsss.training.start import resume_classifier, train_classifier
@@ -135,7 +136,7 @@ def test_killed_anywhere(tmp_path: Path, plan: Plan, warm: Any, command: str) ->
 
 @pytest.mark.slow
 def test_pseudo_labels_killed_anywhere(tmp_path: Path, plan: Plan, warm: Any) -> None:
-    """Nothing that has its name is ever half written, and in the end the folder is the same, byte for byte."""
+    """Nothing that has its name is ever half written, and in the end the folder is the same, bit for bit."""
     config, run = plan(classify__epochs=1, run__batch_pixels=3 * 48**2), tmp_path / "run"
     warm.run("train-cls", "-c", config, "-o", run)
     command: list[object] = ["make-pseudo", run, "-c", config, "--save-scores", "--overlays", 5, "-o"]
@@ -144,20 +145,24 @@ def test_pseudo_labels_killed_anywhere(tmp_path: Path, plan: Plan, warm: Any) ->
     warm.run(*command, whole)
     seconds = time.monotonic() - began
     expected = contents(whole)
-    assert len(expected) == 24 + 24 + 5 + 2
-    hashes = json.loads(expected["manifest.json"])["sha256"]
-    assert expected.keys() == hashes.keys() | {"config.yaml", "manifest.json"}
+    assert len(expected) == 24 + 24 + 5 + 3
+    journal = read_journal(whole)
+    files = {path for entry in journal.values() for path in entry.files}
+    assert expected.keys() == files | {"config.yaml", "journal.jsonl", "manifest.json"}
 
     def again() -> list[object]:
         for name, content in contents(cut).items():
             if name == "manifest.json":
                 json.loads(content)
-            elif name != ".lock":
+            elif name not in (".lock", "journal.jsonl"):
                 assert content == expected[name], name
         return [*command, cut]
 
     def finished() -> None:
-        assert contents(cut) == expected
+        found = contents(cut)
+        assert found.keys() == expected.keys()
+        assert all(found[name] == expected[name] for name in expected if name != "journal.jsonl")
+        assert read_journal(cut) == journal  # its lines come in the order of the threads
         assert not list(cut.rglob(".*"))
         shutil.rmtree(cut)
 

@@ -61,10 +61,13 @@ class LabelFolder:
         stop: asked for by a signal; call ``stop.leave_if_asked`` after each image.
     """
 
-    def __init__(self, out: Path, settings: Mapping[str, Any], journal: Journal, stop: StopRequest) -> None:
+    def __init__(
+        self, out: Path, settings: Mapping[str, Any], config: Config, journal: Journal, stop: StopRequest
+    ) -> None:
         self.out = out
         self.stop = stop
         self._settings = settings
+        self._config = config
         self._digest = settings_digest(settings)
         self._journal = journal
         self._entries = read_journal(out)
@@ -107,7 +110,8 @@ class LabelFolder:
         ]
         self._forget(todo)
         self._forget_other_settings(reporter)
-        write_manifest(self.out, self._settings, {})
+        write_manifest(self.out, self._settings, {})  # after that no old label map is left that it could claim
+        write_whole(self.out / "config.yaml", to_yaml(self._config))
         return frozenset(todo)
 
     def write(
@@ -235,11 +239,10 @@ def held_folder(
         sweep(out)
         if not overwrite:
             write_manifest(out, settings, {})  # first: without it the folder counts as one of another program
-        write_whole(out / "config.yaml", to_yaml(config))
         with disk_errors(out / "labels"):
             (out / "labels").mkdir(exist_ok=True)
         with Journal(out / JOURNAL) as journal, stop_requests() as stop:
-            yield LabelFolder(out, settings, journal, stop)
+            yield LabelFolder(out, settings, config, journal, stop)
 
 
 def _check_same(out: Path, settings: Mapping[str, Any]) -> None:
