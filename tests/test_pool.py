@@ -83,17 +83,17 @@ def test_jobs_in_flight_are_bounded() -> None:
     assert taken == 20
 
 
-def test_jobs_of_many_pixels_are_held_one_by_one() -> None:
-    """Two of half the bound fit together, a third waits; one above the bound runs alone."""
+def test_a_job_of_many_pixels_is_finished_before_the_next_is_made() -> None:
+    """Two of half the bound are held together, a third waits; nothing is held beside one above the bound."""
     held: list[int] = []
-    most: list[int] = []
+    beside: list[int] = []
     lock = threading.Lock()
 
     def jobs() -> Iterator[Job[None]]:
         for pixels in [MOST_PIXELS // 2] * 6 + [2 * MOST_PIXELS] + [MOST_PIXELS // 2] * 3:
             with lock:
+                beside.append(sum(held))
                 held.append(pixels)  # the job exists from here on
-                most.append(sum(held))
             yield Job("photo", partial(release, pixels), pixels)
 
     def release(pixels: int) -> None:
@@ -104,7 +104,8 @@ def test_jobs_of_many_pixels_are_held_one_by_one() -> None:
     with Pool() as pool:
         assert len(list(pool.run(jobs()))) == 10
     assert not held
-    assert max(most) <= 2 * MOST_PIXELS + MOST_PIXELS // 2 * 2  # what is held, and the next job
+    assert max(beside) <= MOST_PIXELS
+    assert beside[7] == 0
 
 
 def test_an_error_names_the_image_and_cancels_the_rest() -> None:

@@ -14,8 +14,9 @@ from typing import Generic, TypeVar
 
 WRITERS = 2
 """Threads beside those that wait for a process."""
-MOST_PIXELS = 1 << 26
-"""Pixels that begun jobs may hold together: one photo of 64 megapixels, or many small ones."""
+MOST_PIXELS = 1 << 25
+"""Pixels that unfinished jobs may hold together while the next job is made: two photos of 16 megapixels, or many small
+ones. A larger photo is finished before the next one is read."""
 
 Result = TypeVar("Result")
 
@@ -45,7 +46,7 @@ class Pool:
 
     Attributes:
         in_flight: at most so many jobs are started or wait, so memory does not grow with their number. Jobs of many
-            pixels are fewer: together they hold at most ``MOST_PIXELS``, or there is one.
+            pixels are fewer: see ``MOST_PIXELS``.
     """
 
     def __init__(self, waiting: int = 0) -> None:
@@ -69,11 +70,13 @@ class Pool:
         """
         pending: deque[tuple[str, int, Future[Result]]] = deque()
         for job in jobs:
-            while pending and sum(pixels for _, pixels, _ in pending) + job.pixels > MOST_PIXELS:
-                yield _result(*pending.popleft())
             pending.append((job.name, job.pixels, self._threads.submit(job.run)))
             del job  # it holds the arrays of an image
-            while pending and (len(pending) >= self.in_flight or pending[0][2].done()):
+            while pending and (
+                len(pending) >= self.in_flight
+                or sum(pixels for _, pixels, _ in pending) > MOST_PIXELS
+                or pending[0][2].done()
+            ):
                 yield _result(*pending.popleft())
         while pending:
             yield _result(*pending.popleft())

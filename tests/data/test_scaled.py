@@ -133,3 +133,11 @@ class Told(ScaledImages):
 def test_the_only_batch_needs_no_process(tagged: TaggedSet, count: int) -> None:
     told = Told(tagged.records[:count], SCALES, STRIDE, 1)
     assert [bool(batch.images[0]) for batch in load_batches(told, 2)] == [count > 1] * count
+
+
+def test_large_photos_need_no_process(tagged: TaggedSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told(tagged.records[:3], SCALES, STRIDE, 1)
+    assert told.largest == 48 * 64
+    for pixels, process in ((48 * 64, True), (48 * 64 - 1, False)):
+        monkeypatch.setattr(scaled, "LARGE_PHOTO", pixels)
+        assert [bool(batch.images[0]) for batch in load_batches(told, 2)] == [process] * 3

@@ -25,6 +25,8 @@ from wsss.data.records import Record
 
 LARGEST_SIDE = 2048
 """Copies of images of a larger area than this squared are reduced to it: for refinement, CRF and pictures."""
+LARGE_PHOTO = 1 << 24
+"""A set with a photo of more pixels is read without loader processes, each of which takes as much memory as the photo."""
 COPIED_PIXELS = 1 << 23
 """At most so many pixels of such copies share a batch, or one image: two of the largest, or 27 of 640 x 480."""
 
@@ -65,6 +67,10 @@ class ScaledImages(Dataset[ScaledBatch]):
         stride: (rows, columns) of a patch.
         pixels: at most so many pixels of all scales together share a batch, or one image.
         images: whether batches bring copies of the images too.
+
+    Attributes:
+        batches: the records of each.
+        largest: pixels of the largest image.
     """
 
     def __init__(
@@ -79,7 +85,9 @@ class ScaledImages(Dataset[ScaledBatch]):
         self.scales = tuple(scales)
         self.stride = stride
         self.images = images
-        self.batches = _batches(records, self.scales, stride, pixels)
+        sizes = [record.size or image_size(record.image) for record in records]
+        self.largest = max((height * width for height, width in sizes), default=0)
+        self.batches = _batches(records, sizes, self.scales, stride, pixels)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -118,7 +126,7 @@ def _read(record: Record) -> Tensor:
 
 
 def load_batches(dataset: ScaledImages, workers: int, device: torch.device | None = None) -> Iterator[ScaledBatch]:
-    """Read batches ahead of their use, in order; a single batch is read without a process.
+    """Read batches ahead of their use, in order; a single batch and large photos are read in this process.
 
     Args:
         dataset: the batches.
@@ -126,7 +134,8 @@ def load_batches(dataset: ScaledImages, workers: int, device: torch.device | Non
         device: where they will be used; None is the CPU.
     """
     pin_memory = device is not None and device.type == "cuda"
-    return read_ahead(dataset, max(0, min(workers, len(dataset) - 1)), pin_memory=pin_memory)
+    workers = 0 if dataset.largest > LARGE_PHOTO else max(0, min(workers, len(dataset) - 1))
+    return read_ahead(dataset, workers, pin_memory=pin_memory)
 
 
 def scaled_size(height: int, width: int, side: int, stride: tuple[int, int]) -> tuple[int, int]:
@@ -171,14 +180,18 @@ def equal_sizes(sizes: Sequence[tuple[int, int]], indices: Sequence[int], pixels
 
 
 def _batches(
-    records: Sequence[Record], scales: tuple[int, ...], stride: tuple[int, int], pixels: int
+    records: Sequence[Record],
+    sizes: Sequence[tuple[int, int]],
+    scales: tuple[int, ...],
+    stride: tuple[int, int],
+    pixels: int,
 ) -> list[list[Record]]:
     """Records of equal shapes at every scale together.
 
     By number of tags, so that few backward passes are wasted, then by size, so that many images are refined together.
     """
     buckets: dict[tuple[tuple[int, int], ...], list[tuple[int, Record]]] = defaultdict(list)
-    sized = [(len(record.tags), record.size or image_size(record.image), record) for record in records]
+    sized = [(len(record.tags), size, record) for record, size in zip(records, sizes, strict=True)]
     for _, (height, width), record in sorted(sized, key=lambda entry: entry[:2]):
         shapes = tuple(scaled_size(height, width, side, stride) for side in scales)
         buckets[shapes].append((min(height * width, LARGEST_SIDE**2), record))

@@ -170,7 +170,7 @@ class _Writer:
                         scores_Rhw,
                         partial(crf, record.name),
                     )
-                    yield Job(record.name, finish, pixels=3 * size[0] * size[1])  # the label and what its opening takes
+                    yield Job(record.name, finish, pixels=2 * size[0] * size[1])  # the label, and its opening
 
     def _finish(
         self,
