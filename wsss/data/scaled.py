@@ -26,7 +26,7 @@ from wsss.data.records import Record
 LARGEST_SIDE = 2048
 """Copies of images of a larger area than this squared are reduced to it: for refinement, CRF and pictures."""
 LARGE_PHOTO = 1 << 24
-"""A set with a photo of more pixels is read without loader processes, each of which takes as much memory as the photo."""
+"""A set with a photo of more pixels is read without loader processes: each takes as much memory as such a photo."""
 COPIED_PIXELS = 1 << 23
 """At most so many pixels of such copies share a batch, or one image: two of the largest, or 27 of 640 x 480."""
 
