@@ -1,4 +1,4 @@
-# Everything on a fresh machine: a virtual environment, the install, then the work.
+# Each target works on a fresh machine: it first makes a virtual environment and installs the package there.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

@@ -1,13 +1,14 @@
-"""What each piece of the recipe is worth on VOC animals: the ablation table of RESULTS.md.
+"""Effect of each part of the recipe on VOC animals: the ablation table of RESULTS.md.
 
     python benchmarks/ablation.py OUT --data DIR --init runs/cls                       # every row, one seed: hours
     python benchmarks/ablation.py OUT --data DIR --init runs/cls --rows 'published; default' --seeds 0,1
 
-A row is `wsss train-seg` with the preset and some settings, from the same classifier, on the same crops, for as many
-steps; the default takes them once a round, and as many in all take the rows "N epochs" (4 with the preset for a CPU).
-Then come `wsss predict` of `val`, at one scale and more up to the preset's scales with flip and the dense CRF, and
-`wsss evaluate --errors`. The last step is scored. Every seed has its own training; the classifier stays. What is in OUT
-already is kept and a stopped training goes on, so rows may be added one by one.
+A row is `wsss train-seg` with the preset and some settings, from the same classifier, on the same crops and for the
+same number of steps. The default takes that number in each round; the rows "N epochs" (4 with the preset for a CPU)
+take as many steps as all rounds together. Then `wsss predict` segments `val` with the weights of the last step: at one
+scale, at the preset's scales, with flip and with the dense CRF. `wsss evaluate --errors` scores the masks. Every seed
+has its own training; the classifier is always the same. Results that are in OUT are kept and a stopped training is
+resumed, so rows may be added one by one.
 """
 
 from __future__ import annotations
@@ -39,16 +40,16 @@ PUBLISHED = (
     "segment.weight_energy=1e-7",
     "segment.rounds=1",
 )
-"""The published reading, completion and losses; network, optimiser, crops and steps are those of the other rows."""
+"""The published class maps, completion and losses; network, optimiser, crops and steps are those of the other rows."""
 
 CEILING = "true masks"
-"""Rows whose names begin so learn true masks."""
+"""Rows whose names begin with this are trained on true masks."""
 
 NUMBERS = ("no", "one", "two", "three", "four")
 
 
 def rows_of(config: Config) -> dict[str, Sequence[str]]:
-    """One switch at a time: rows of a preset, each `wsss train-seg` with these settings.
+    """Rows of a preset by name; the settings of each are given to `wsss train-seg`, and rows differ in one setting.
 
     "one round" is the first of the default's rounds; rows "N epochs" take as many steps as all of them.
     """
@@ -68,10 +69,10 @@ def rows_of(config: Config) -> dict[str, Sequence[str]]:
 
 
 def views_of(config: Config) -> dict[str, Sequence[str]]:
-    """How masks are predicted: at the side of the crops, and at the preset's scales for `wsss predict`.
+    """Flags of `wsss predict` by name: at the side of the crops, and at the preset's scales.
 
     Raises:
-        typer.BadParameter: it has one scale or more than four.
+        typer.BadParameter: the preset has one scale or more than four.
     """
     scales = for_run(config, config).predict.scales
     if not 2 <= len(scales) < len(NUMBERS):
@@ -88,10 +89,10 @@ def views_of(config: Config) -> dict[str, Sequence[str]]:
 
 
 def wsss(*arguments: object) -> str:
-    """Standard output of a command; progress goes to the terminal.
+    """Run a command and return its standard output; progress goes to the terminal.
 
     Raises:
-        SystemExit: it failed.
+        SystemExit: the command failed.
     """
     done = subprocess.run([sys.executable, "-m", "wsss", *map(str, arguments)], stdout=subprocess.PIPE, text=True)
     if done.returncode:
@@ -100,7 +101,7 @@ def wsss(*arguments: object) -> str:
 
 
 def train(run: Path, preset: str, data: Path, init: Path, row: str, assignments: Sequence[str], seed: int) -> None:
-    """Train unless that is done; go on where it was stopped."""
+    """Train a row; a finished run is kept, a stopped one is resumed."""
     if (run / ".done").is_file():
         return
     if (run / "last.pt").is_file():
@@ -123,18 +124,18 @@ def score(run: Path, preset: str, data: Path, view: str, flags: Sequence[str]) -
 
 
 def folder(name: str) -> str:
-    """Of a row or a view."""
+    """Folder name of a row or a view."""
     return name.replace(",", "").replace(" ", "-")
 
 
 def images_per_second(run: Path) -> float:
-    """Median over a training's lines of metrics."""
+    """Images a second of a training: the median over the lines of its metrics."""
     rows = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     return statistics.median(float(row["images_per_second"]) for row in rows if "images_per_second" in row)
 
 
 def percent(values: Sequence[float]) -> str:
-    """``mean (smallest-largest)`` in percent; one value alone."""
+    """``mean (smallest-largest)`` in percent; without the range for one value."""
     low, high = 100 * min(values), 100 * max(values)
     return f"{100 * statistics.mean(values):.1f}" + (f" ({low:.1f}-{high:.1f})" if len(values) > 1 else "")
 
@@ -175,19 +176,19 @@ def main(
 
 
 def figures(row: str, reports: Mapping[str, list[dict[str, Any]]], runs: Sequence[Path]) -> list[str]:
-    """Row of the first table."""
+    """Row of the first table (mIoU of each view)."""
     cells = [percent([report["mean_iou"] for report in of_view]) for of_view in reports.values()]
     return [row, *cells, f"{statistics.mean(map(images_per_second, runs)):.2f}"]
 
 
 def per_class(row: str, reports: Sequence[dict[str, Any]], classes: Sequence[str]) -> list[str]:
-    """Row of the second table, means over the seeds; a class that the split does not show has no IoU."""
+    """Row of the second table (IoU of each class), means over the seeds; empty for a class that the split lacks."""
     ious = [[r["per_class_iou"][name] for r in reports if r["per_class_iou"][name] is not None] for name in classes]
     return [row, *(percent([statistics.mean(some)]) if some else "-" for some in ious)]
 
 
 def lost(row: str, reports: Sequence[dict[str, Any]], kinds: Sequence[str]) -> list[str]:
-    """Row of the third table, means over the seeds."""
+    """Row of the third table (kinds of error), means over the seeds."""
     wrong = percent([statistics.mean(1 - report["pixel_accuracy"] for report in reports)])
     shares = [statistics.mean(r["errors"]["all_classes"]["shares"][kind] for r in reports) for kind in kinds]
     return [row, wrong, *(percent([share]) for share in shares)]

@@ -1,10 +1,10 @@
-"""Pseudo labels that class maps and decoder agree on, by what is refined, opened or left to the CRF.
+"""Pseudo labels that class maps and decoder agree on: what to refine with PAMR, what to open, and the CRF instead.
 
     python benchmarks/agreement.py RUN --data DIR --split train --limit 110 --scales 320
 
-RUN is one of `wsss train-seg`. Maps and decoder are read once, by the run's own settings; each row then makes of them
-what `wsss make-pseudo` (the row "agreement refined") or a training step ("maps refined, opened") does. An
-ignored pixel counts as wrong in the mIoU. Masks are opened for scoring alone.
+RUN is a run of `wsss train-seg`. Class maps and decoder outputs are computed once, with the settings of the run. Each
+row then makes label maps from them; "agreement refined" is what `wsss make-pseudo` does, "maps refined, opened" is what
+a training step does. An ignored pixel counts as wrong in the mIoU. Masks are read for scoring only.
 
 Shape suffixes: C = K + 1 label channels, R present classes, H x W pixels, h x w any grid.
 """
@@ -44,12 +44,12 @@ from wsss.models.checkpoint import load_network
 
 @dataclass(frozen=True)
 class Reading:
-    """One image as all rows read it.
+    """One image and the network's outputs for it, from which every row makes a label map.
 
     Attributes:
-        image_13hw: in [0, 1], at its working size.
+        image_13hw: in [0, 1], at the working size of the refinement.
         size: (H, W) of the photo.
-        scores: its class scores, on the patch grid.
+        scores: class scores, on the patch grid.
         log_1Chw: the decoder's log-probabilities of all classes.
     """
 
@@ -60,11 +60,11 @@ class Reading:
 
 
 Row = Callable[[Reading, LabelsSection], Tensor]
-"""What makes a label map (H, W) of a reading."""
+"""A function that makes a label map (H, W) from a reading."""
 
 
 def agreed(order: Order, reading: Reading, section: LabelsSection) -> Tensor:
-    """The labels on which maps and decoder agree, not opened."""
+    """The labels that maps and decoder agree on, without the opening."""
     refined = refine_scores(
         reading.image_13hw, reading.scores, section, log_probabilities_BChw=reading.log_1Chw, order=order
     )
@@ -79,7 +79,7 @@ maps_refined = partial(agreed, "refine-then-agree")
 
 
 def decoder_alone(reading: Reading, section: LabelsSection) -> Tensor:
-    """The decoder's likeliest of the present classes, where it is likely enough."""
+    """The present class of the highest decoder probability; IGNORE_INDEX where that is below the confidence."""
     classes_R = reading.scores.class_R
     among_CHW = probabilities_at(reading.log_1Chw[0], reading.size, [0, *(classes_R + 1).tolist()])
     among_CHW /= among_CHW.sum(dim=0)
@@ -89,12 +89,12 @@ def decoder_alone(reading: Reading, section: LabelsSection) -> Tensor:
 
 
 def maps_alone(reading: Reading, section: LabelsSection) -> Tensor:
-    """The maps, refined, by the background rule of the run, opened as its settings say."""
+    """The refined maps, completed by the background rule and the opening of the run."""
     return label_images(reading.image_13hw, reading.scores, reading.size, section)[0]
 
 
 def by_crf(reading: Reading, section: LabelsSection) -> Tensor:
-    """The dense CRF over the agreement, in the place of PAMR; it ignores nothing."""
+    """The dense CRF over the agreement, instead of PAMR; no pixel is ignored."""
     none = section.model_copy(update={"pamr_iterations": 0})
     refined = refine_scores(reading.image_13hw, reading.scores, none, log_probabilities_BChw=reading.log_1Chw)
     image_HW3 = (resized(reading.image_13hw, reading.size)[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
@@ -102,17 +102,17 @@ def by_crf(reading: Reading, section: LabelsSection) -> Tensor:
 
 
 def opened(row: Row, reading: Reading, section: LabelsSection) -> Tensor:
-    """A row's label map after the opening."""
+    """The label map of a row, opened."""
     return remove_speckles(row(reading, section)[None], section.opening)[0]
 
 
 def with_settings(row: Row, settings: Mapping[str, object], reading: Reading, section: LabelsSection) -> Tensor:
-    """A row under other settings."""
+    """The label map of a row with other settings."""
     return row(reading, section.model_copy(update=dict(settings)))
 
 
 def rows() -> dict[str, Row]:
-    """All there are; those of the CRF where it is installed."""
+    """All rows by name; those with the CRF only if it is installed."""
     plain: dict[str, Row] = {
         "maps alone": maps_alone,
         "decoder alone": decoder_alone,

@@ -3,9 +3,9 @@
     python benchmarks/crf.py
     python benchmarks/crf.py --height 60 --width 80 --images 3 --rounds 1
 
-The rival is pydensecrf as it is usually called: over every class, one image after the other. Images are painted: smooth
-colours, an object of its own colour for each present class, noise; VOC has 1.56 classes an image. Both must give the
-same labels on 99.9% of the pixels, which is checked first, and the processes the same on all.
+The baseline is pydensecrf as it is usually called: over every class, one image after the other. Images are synthetic:
+smooth colours, an object of its own colour for each present class, noise; VOC has 1.56 classes an image. It is checked
+first that both give the same labels on 99.9% of the pixels, and that the processes give the same on all pixels.
 
 Shape suffixes: K classes, C = K + 1 with the background first, H x W pixels, 3 channels RGB.
 """
@@ -42,7 +42,7 @@ SETTINGS = CrfSection()
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A painted image, class scores as PAMR leaves them, and the image-level labels."""
+    """A synthetic image, class scores such as PAMR gives, and the image-level labels."""
 
     image_HW3: NDArray[np.uint8]
     scores_CHW: NDArray[np.float32]
@@ -50,7 +50,7 @@ class Scene:
 
     @classmethod
     def painted(cls, height: int, width: int, classes: int, tags: int, seed: int) -> Scene:
-        """Ellipses on a smooth background; scores are too wide for them and vague at their edges."""
+        """Ellipses on a smooth background; their scores are too wide and blurred at the edges."""
         generator = np.random.default_rng(seed)
         coarse_hw3 = generator.uniform(40, 160, (4, 5, 3)).astype(np.float32)
         image_HW3 = cv2.resize(coarse_hw3, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -69,11 +69,11 @@ class Scene:
         return cls(noisy_HW3.clip(0, 255).astype(np.uint8), scores_CHW, present_K)
 
     def over_all_classes(self) -> NDArray[np.uint8]:
-        """The rival's label map."""
+        """Label map of the baseline."""
         return crf_probabilities(self.image_HW3, self.scores_CHW, SETTINGS).argmax(axis=0).astype(np.uint8)
 
     def over_present_classes(self, crf: Crf = crf_probabilities) -> NDArray[np.uint8]:
-        """Ours."""
+        """Label map from the background and the present classes only, as `wsss` makes it."""
         index_C = np.flatnonzero(np.concatenate(([True], self.present_K))).astype(np.uint8)
         scores, size = torch.from_numpy(self.scores_CHW[index_C]), self.scores_CHW.shape[1:]
         return crf_label(self.image_HW3, scores, torch.from_numpy(index_C), size, SETTINGS, crf).numpy()
@@ -85,7 +85,7 @@ def serially(scenes: list[Scene], *, present: bool) -> list[NDArray[np.uint8]]:
 
 
 def compare(scenes: list[Scene], count: int, rounds: int) -> dict[str, Times]:
-    """Times of the three, after a look at their labels."""
+    """Times of the three ways, after a check that their labels agree."""
     with Pool(count) as pool, crf_processes(count) as crf:
 
         def jobs() -> Iterator[tuple[str, partial[NDArray[np.uint8]]]]:
@@ -110,7 +110,7 @@ def compare(scenes: list[Scene], count: int, rounds: int) -> dict[str, Times]:
 
 
 def in_processes(count: int) -> str:
-    """Row of the table."""
+    """Name of the row with this number of processes."""
     return f"{PRESENT}, {count} processes"
 
 

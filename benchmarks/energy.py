@@ -1,12 +1,12 @@
-"""Time and error of the dense energy: beside the exact sum, beside the network, and as pixels and classes grow.
+"""Time and error of the dense energy: against the exact sum, against the network, and over pixels and classes.
 
     python benchmarks/energy.py
     python benchmarks/energy.py --device cuda --batch 32 --profile
 
-Always value and gradient together, sigmas and scale as in training. The images are blurred noise with grain, the
-probabilities those of blobs of the classes that are there; the others share a few percent, unequally. The network is
-a plain forward and backward of the config's, with its decoder, on the same images. The exact sum is quadratic in the
-pixels, so it is taken of one image and only where that is affordable.
+Value and gradient are always computed together, with the sigmas and the scale of training. Images are blurred noise
+with grain. Probabilities are blobs of the present classes; the other classes share a few percent, unequally. The
+network's time is that of a plain forward and backward, decoder included, on the same images. The exact sum is quadratic
+in the number of pixels, so it is computed for one image and up to AFFORDABLE_SIDE only.
 
 Shape suffixes: B images, K classes, C = K + 1 label channels, H x W pixels.
 """
@@ -35,22 +35,22 @@ SMALL_SIDE = 96
 
 SIDES = (112, 224, 448)
 CLASSES = ((1, 2), (6, 7), (20, 21), (80, 21), (80, 81))
-"""Classes, and how many channels are there in each image; more than twenty is more than images hold."""
+"""(classes, channels present in each image); no more than 21 channels are present in real images."""
 
 AFFORDABLE_SIDE = 224
-"""Largest image whose exact sum is taken."""
+"""Side in pixels of the largest image whose exact sum is computed."""
 
 CONTRAST = 4.0
-"""Spread of the scores that the probabilities are made of: most pixels are sure of their class, edges are not."""
+"""Standard deviation of the scores of present channels: most pixels get one probability near 1, edges do not."""
 
 ABSENT = -4.0
-"""Mean score of the channels that are not there, of spread 1."""
+"""Mean score of the absent channels; their standard deviation is 1."""
 
 NETWORK, EXACT, OURS = "network, forward and backward", "exact sum", "dense energy"
 
 
 def scene(batch: int, classes: int, there: int, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images, and probabilities that are smooth in place."""
+    """Images (B, 3, H, W) in [0, 1], and probabilities (B, C, H, W) that vary smoothly over the pixels."""
     images_B3HW = random_batch(batch, max(classes, len(TAG_SHARES)), side, device, seed=0)["image"]
     scores_BChw = torch.randn(batch, classes + 1, 7, 7, generator=torch.Generator().manual_seed(0))
     scores_BChw[:, :there] *= CONTRAST
@@ -60,7 +60,7 @@ def scene(batch: int, classes: int, there: int, side: int, device: torch.device)
 
 
 def with_gradient(energy: Callable[..., Tensor], images_B3HW: Tensor, soft_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """An energy and its gradient."""
+    """An energy and its gradient with respect to the probabilities."""
     soft_BCHW = soft_BCHW.detach().requires_grad_()
     value = energy(images_B3HW, soft_BCHW)
     (gradient_BCHW,) = torch.autograd.grad(value, soft_BCHW)
@@ -81,7 +81,7 @@ def network_step(config: Config, classes: int, images_B3HW: Tensor) -> Callable[
 
 
 def rivals_table(config: Config, batch: int, classes: int, rounds: int, device: torch.device) -> str:
-    """Ours over the network on a batch, and over the exact sum on one small image."""
+    """Time of the dense energy over that of the network on a batch, and over the exact sum on one small image."""
     images_B3HW, soft_BCHW = scene(batch, classes, classes + 1, config.augment.size, device)
     small_B3HW, small_soft_BCHW = scene(1, classes, classes + 1, SMALL_SIDE, device)
     whole: dict[str, Callable[[], object]] = {
@@ -128,7 +128,7 @@ def growth_table(sizes: list[tuple[int, int, int]], batch: int, rounds: int, dev
 
 
 def print_profile(images_B3HW: Tensor, soft_BCHW: Tensor) -> None:
-    """The operators that take most of it."""
+    """Print the operators that take most of the time."""
     device = images_B3HW.device.type
     with_gradient(dense_energy, images_B3HW, soft_BCHW)
     with profile(activities=ACTIVATIONS[device]) as recorded:

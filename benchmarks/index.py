@@ -1,9 +1,9 @@
-"""The data index: a million entries opened, and a first scan against a second start on a real folder.
+"""The data index: opening a million entries, and the first scan of a real folder against the second start.
 
     python benchmarks/index.py --data DIR --split train_aug
 
-The million entries are synthetic: names and facts, no files. They are opened as a start does, without looking up the
-times of a million files, which depends on the disk. Memory is what the fresh process adds to its resident memory.
+The million entries are synthetic: names and facts, without files. They are opened as by a command, but the times of the
+files are not looked up, because that depends on the disk. Memory is the growth of the resident memory of a new process.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from wsss.data.records import Record, Records
 CPU = torch.device("cpu")
 NAME = "folder_{:03}/COCO_train2014_{:012}"
 _opened: list[str] = []
-"""Files below the data folder that were opened since it was cleared."""
+"""Files below the data folder that were opened since this list was last cleared."""
 
 
 def synthetic_records(count: int, folder: Path) -> Records:
@@ -50,12 +50,12 @@ def synthetic_records(count: int, folder: Path) -> Records:
 
 
 def stamps(count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """(N, 3) lengths and times."""
+    """(N, 3) synthetic lengths and times of files."""
     return np.arange(3 * count, dtype=np.int64).reshape(-1, 3)
 
 
 def write_synthetic(count: int, folder: Path) -> None:
-    """Keep an index of such records and the columns of the records, as a reader would hold them."""
+    """Write an index of synthetic records, and the columns of the records as a reader has them."""
     records, rows = synthetic_records(count, folder), np.zeros(count, ENTRY)
     rows["path"], rows["fault"], rows["size"] = records.paths.hashes(), -1, (480, 640)
     rows["length"], rows["modified"], rows["changed"] = stamps(count).T
@@ -94,12 +94,12 @@ def open_synthetic(count: int, folder: Path) -> tuple[Records, list[float]]:
 
 
 def open_or_warm_up(count: int, folder: Path, *, warm_up: bool) -> None:
-    """What ``added_memory`` measures: at its peak, with the records."""
+    """Open index and records; a function for ``added_memory``, which measures the peak."""
     open_synthetic(1000 if warm_up else count, folder / ("few" if warm_up else "many"))
 
 
 def resident_growth(count: int, folder: Path) -> float:
-    """Mebibytes that a fresh process holds more once it has the records, without what it needed to get them."""
+    """Mebibytes that the opened records hold in a new process, without temporary memory of the opening."""
     open_synthetic(1000, folder / "few")
     before = resident_memory()
     records, _ = open_synthetic(count, folder / "many")
@@ -107,12 +107,12 @@ def resident_growth(count: int, folder: Path) -> float:
 
 
 def load_or_warm_up(count: int, folder: Path, *, warm_up: bool) -> None:
-    """The same for the index alone."""
+    """Load the index only; a function for ``added_memory``."""
     assert len(load_index(folder / ("few" if warm_up else "many"))) == (1000 if warm_up else count)
 
 
 def opens_below(root: Path) -> None:
-    """From now on, note in ``_opened`` every file below the folder that this process opens."""
+    """Append every file below the folder that this process opens from now on to ``_opened``."""
     start = str(root.resolve())
 
     def note(event: str, arguments: tuple[Any, ...]) -> None:
@@ -126,7 +126,7 @@ def opens_below(root: Path) -> None:
 
 @contextmanager
 def fresh_cache() -> Iterator[Path]:
-    """A cache folder that is empty, in place of the user's."""
+    """Use an empty cache folder instead of the user's."""
     before = os.environ.get("XDG_CACHE_HOME")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
@@ -140,7 +140,7 @@ def fresh_cache() -> Iterator[Path]:
 
 
 def synthetic_table(count: int) -> str:
-    """Time and memory of so many synthetic entries."""
+    """Time and memory of ``count`` synthetic entries."""
     with fresh_cache() as folder:
         for name, number in (("few", 1000), ("many", count)):
             (folder / name).mkdir()
@@ -162,7 +162,7 @@ def synthetic_table(count: int) -> str:
 
 
 def scan_table(data: Path, split: str | None) -> str:
-    """The first scan of a real folder, and a second start."""
+    """Time and opened files of the first scan of a real folder, and of a second start."""
     opens_below(data)
     rows = []
     with fresh_cache():

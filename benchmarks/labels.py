@@ -3,8 +3,8 @@
     python benchmarks/labels.py RUN --data DIR --split train --saliency DIR/Saliency \
         --method getam --start-layer 6 --gamma 0.5 --spread 1
 
-Class scores are made and refined once; each rule then completes them as `wsss make-pseudo` would. An ignored pixel
-counts as wrong in the mIoU. Masks are opened for scoring alone.
+Class scores are made and refined once; each rule then completes them as `wsss make-pseudo` does. An ignored pixel
+counts as wrong in the mIoU. Masks are read for scoring only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Images/s of the loader, by worker processes, against what the classification step takes.
+"""Images/s of the loader with 0, 1, ... worker processes, against images/s of the classification step.
 
     python benchmarks/loader.py --data DIR --split train -c voc-animals-cpu
 
@@ -42,7 +42,7 @@ def loading_rate(tagged: TaggedSet, config: Config, workers: int, steps: int) ->
 
 
 def loading_rates(tagged: TaggedSet, config: Config, steps: int, rounds: int) -> dict[int, list[float]]:
-    """Images/s of every round, by workers; they take turns."""
+    """Images/s of every round, by number of workers; each round measures every number once."""
     rates: dict[int, list[float]] = {workers: [] for workers in WORKERS}
     for _ in range(rounds):
         for workers in WORKERS:
@@ -83,8 +83,8 @@ def main(
         ]
         for workers, found in rates.items()
     ]
-    print(table(["workers", "images/s (range)", "times what the step takes"], rows))
-    print(f"\nThe classification step takes {taken:.1f} images/s. Target: at least as many come, so 1.0 or more.")
+    print(table(["workers", "images/s (range)", "loader / step"], rows))
+    print(f"\nThe classification step processes {taken:.1f} images/s. Target: loader / step of at least 1.0.")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Does long work stay flat? Memory, open files, threads and processes while many small images are labelled.
+"""Memory, open files, threads and processes during long work, which should not grow with the number of images.
 
     python benchmarks/long_work.py --images 10000
 
-Writes noise of 32 pixels and sends it through make-pseudo and through predict with a tiny network of random weights.
+Writes noise images of 32 x 32 pixels and runs make-pseudo and predict on them, with a tiny network of random weights.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from wsss.models.network import Network
 SIDE = 32
 CLASSES = ("cat", "dog")
 MOMENTS = (0.1, 0.5, 1.0)
-"""Shares of the images after which is looked."""
+"""Shares of the images after which a row is added to the table."""
 SETTINGS = {
     "model.backbone": "deit_tiny_patch16_224",
     "model.weights": "none",
@@ -45,7 +45,7 @@ SETTINGS = {
 
 
 class Watch:
-    """A reporter that looks at its own process at some moments."""
+    """A reporter that records the state of its own process at MOMENTS."""
 
     def __init__(self) -> None:
         self.rows: list[list[str]] = []
@@ -53,20 +53,20 @@ class Watch:
         self.began = time.monotonic()
 
     def begin(self, what: str, total: int, done: int = 0) -> None:
-        """New work."""
+        """Start counting the images of a new command."""
         self.what, self.total, self.done = what, total, done
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """One image is done."""
+        """Count finished images; add a row at MOMENTS."""
         self.done += count
         if self.done in [round(share * self.total) for share in MOMENTS]:
             self.look(f"{self.what}, {self.done}")
 
     def say(self, text: str) -> None:
-        """Nothing is worth saying."""
+        """Ignore remarks."""
 
     def look(self, moment: str) -> None:
-        """Add a row of the table."""
+        """Add a row to the table."""
         self.rows.append(
             [
                 moment,
@@ -94,7 +94,7 @@ def write_images(root: Path, count: int) -> TaggedSet:
 
 
 def work(network: Network, tagged: TaggedSet, out: Path, config: Config, watch: Watch) -> None:
-    """Label every image twice."""
+    """Run make-pseudo and predict on every image."""
     common: dict[str, Any] = {"device": torch.device("cpu"), "checkpoint_sha256": "0" * 64}
     make_pseudo_labels(network, tagged, out / "labels", config, watch, **common)
     watch.look("after make-pseudo")

@@ -1,23 +1,23 @@
-"""Time of `class_maps` against the plain forward and against the usual ways: the speed tables of RESULTS.md.
+"""Time of `class_maps` against the plain forward and against other implementations: the speed tables of RESULTS.md.
 
     python benchmarks/maps.py --device cpu
     python benchmarks/maps.py --backbone vit_tiny_patch16_224 --sides 64 --images 4 --batch 2 --rounds 1  # seconds
     python benchmarks/maps.py --profile
 
-Weights are random. So are the images, which are square; their numbers of tags have VOC's shares (1.56 an image, at most
-6), and batches are formed by number of tags, as `wsss.data.scaled` forms them. Rivals take turns in one process; a cell
-is the median (smallest-largest) ratio over the rounds.
+Weights are random. Images are random and square. The number of tags of an image follows VOC (1.56 on average, at most
+6), and batches are formed by number of tags, as `wsss.data.scaled` forms them. In every round each implementation runs
+once, in one process; a cell is the median (smallest-largest) ratio over the rounds.
 
-The other ways are slow, so they see fewer images, and `class_maps` the same ones:
+The other implementations are slow, so they get fewer images; `class_maps` is then timed on the same ones:
 
-- materialised: attention as softmax(q k^T) v with every N x N matrix and its gradient kept, parameter gradients
-  included, as the usual code has it, then GETAM's formula. Only the class token's row is multiplied, which favours it.
-  Its maps are checked to be ours. Two ways to go through a batch: image by image, a forward and a backward for each
-  (image, class); or, as published code does, one forward of the whole batch, whose graph is kept, and for each (image,
-  class) a backward through all of it.
-- the grad-CAM of two packages, on the same tokens as our `gradcam`, which is far less work than GETAM: only the last
-  block's backward is needed. They are given whole batches: pytorch-grad-cam one call a round of tags, torchcam one
-  forward for all rounds. Neither is a dependency: `pip install grad-cam 'torchcam>=0.5'` before the benchmark.
+- materialised: attention as softmax(q k^T) v that keeps every N x N matrix and its gradient, with gradients of the
+  parameters, as usual code does, then GETAM's formula. Only the class token's row is multiplied, which makes it faster.
+  It is checked that its maps equal ours. A batch is processed in two ways: image by image, with a forward and a
+  backward for each (image, class); or, as in published code, with one forward of the whole batch, whose graph is kept,
+  and one backward through the whole batch for each (image, class).
+- the grad-CAM of two packages, on the same tokens as our `gradcam`. It needs far less work than GETAM: only the
+  backward of the last block. They get whole batches: pytorch-grad-cam in one call for each round of tags, torchcam with
+  one forward for all rounds. Neither is a dependency: `pip install grad-cam 'torchcam>=0.5'` before the benchmark.
 
 Shape suffixes: B images, C channels, K classes, A heads, N tokens, h x w patch grid, H x W pixels.
 """
@@ -48,15 +48,15 @@ from wsss.models.network import Network, build_network
 
 CLASSES = 20
 TAG_SHARES = (0.62, 0.25, 0.09, 0.03, 0.007, 0.003)
-"""Of images with 1, 2, ... 6 tags: 1.56 an image."""
+"""Shares of the images with 1, 2, ... 6 tags: 1.56 tags an image."""
 
 COST_TARGETS = ("3.0", "1.9")
 SPEED_TARGETS = ("10", "15")
-"""For all blocks and for the last half."""
+"""Targets of time over the plain forward and of speed-up, each for all blocks and for the last half of them."""
 
 TOLERANCE = 1e-4
 CHECKED = 4
-"""Images whose maps are compared."""
+"""Number of images whose maps are compared."""
 
 
 class Batch(NamedTuple):
@@ -94,7 +94,7 @@ def random_batches(
 
 
 def plain_forward(network: Network, batches: Sequence[Batch]) -> None:
-    """Logits without a graph."""
+    """Compute logits without a graph."""
     with torch.no_grad():
         for batch in batches:
             network.classify(batch.images_B3HW)
@@ -103,12 +103,12 @@ def plain_forward(network: Network, batches: Sequence[Batch]) -> None:
 def our_maps(
     network: Network, batches: Sequence[Batch], *, start_layer: int = 0, method: Method = "getam"
 ) -> list[Tensor]:
-    """(B, K, h, w) of each batch."""
+    """`class_maps` of each batch, (B, K, h, w)."""
     return [class_maps(network, *batch, method=method, start_layer=start_layer)[1] for batch in batches]
 
 
 class MaterialisedAttention(TorchFunctionMode):
-    """Attention as softmax(q k^T) v; every matrix is kept and, after a backward, its gradient."""
+    """Replaces fused attention by softmax(q k^T) v; keeps every matrix and, after a backward, its gradient."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class MaterialisedAttention(TorchFunctionMode):
 
 
 def materialised_maps(network: Network, batches: Sequence[Batch], *, start_layer: int = 0) -> list[Tensor]:
-    """(B, K, h, w) of each batch: one forward and one backward an (image, class)."""
+    """Maps of each batch, (B, K, h, w), from one forward and one backward for each (image, class)."""
     return [_image_by_image(network, *batch, start_layer) for batch in batches]
 
 
@@ -148,7 +148,7 @@ def _image_by_image(network: Network, images_B3HW: Tensor, present_BK: Tensor, s
 
 
 def batch_materialised_maps(network: Network, batches: Sequence[Batch], *, start_layer: int = 0) -> list[Tensor]:
-    """(B, K, h, w) of each batch: one forward of the batch, one backward through all of it an (image, class)."""
+    """Maps of each batch, (B, K, h, w), from one forward of the batch and a backward of it for each (image, class)."""
     return [_through_the_batch(network, *batch, start_layer) for batch in batches]
 
 
@@ -172,7 +172,7 @@ def _explicit_map(
     *,
     keep_graph: bool,
 ) -> Tensor:
-    """GETAM over the patches of one image of the batch, from one backward."""
+    """GETAM map of one image of the batch and one class, from one backward of its logit."""
     network.zero_grad()
     for attention_BANN in explicit.attentions:
         attention_BANN.grad = None
@@ -186,7 +186,7 @@ def _explicit_map(
 
 
 def grid_of(network: Network, images_B3HW: Tensor) -> tuple[int, int]:
-    """(h, w)."""
+    """Patch grid (h, w) of images."""
     rows, columns = network.backbone.stride
     return -(-images_B3HW.shape[2] // rows), -(-images_B3HW.shape[3] // columns)
 
@@ -199,7 +199,7 @@ class Classifier(nn.Module):
         self.network = network
 
     def forward(self, images_B3HW: Tensor) -> Tensor:
-        """(B, K)."""
+        """Logits (B, K)."""
         return self.network.classify(images_B3HW)
 
 
@@ -208,7 +208,7 @@ def _to_grid(prefix: int, grid: tuple[int, int], tokens_BNC: Tensor) -> Tensor:
 
 
 def grad_cam_maps(package: Any, network: Network, batches: Sequence[Batch]) -> list[Any]:
-    """pytorch-grad-cam: for each round of tags the (b, H, W) of the b images that have one left."""
+    """Maps of pytorch-grad-cam: in round r those of each image's r-th tag, (b, H, W) for the b images that have one."""
     target_of = package.utils.model_targets.ClassifierOutputTarget
     maps = []
     for images_B3HW, present_BK in batches:
@@ -224,7 +224,7 @@ def grad_cam_maps(package: Any, network: Network, batches: Sequence[Batch]) -> l
 
 
 def torchcam_maps(package: Any, network: Network, batches: Sequence[Batch]) -> list[Tensor]:
-    """torchcam: (B, h, w) for each round of tags; where an image has none left, of class 0."""
+    """Maps of torchcam: in round r those of each image's r-th tag, (B, h, w); of class 0 for images without one."""
     maps = []
     for images_B3HW, present_BK in batches:
         to_grid = partial(_to_grid, network.backbone.num_prefix_tokens, grid_of(network, images_B3HW))
@@ -245,7 +245,7 @@ PACKAGES: dict[str, tuple[str, Callable[..., Any]]] = {
 
 
 def package_rivals(network: Network, batches: Sequence[Batch]) -> dict[str, Callable[[], Any]]:
-    """Those installed, by name and version; prints which are not."""
+    """Functions of the installed packages, by name and version; prints which packages are missing."""
     rivals: dict[str, Callable[[], Any]] = {}
     for name, (module, rival) in PACKAGES.items():
         try:
@@ -259,7 +259,7 @@ def package_rivals(network: Network, batches: Sequence[Batch]) -> dict[str, Call
 
 
 def describe(batches: Sequence[Batch]) -> str:
-    """Number of images, tags and batches."""
+    """A text with the number of images, tags and batches."""
     images = sum(len(batch.present_BK) for batch in batches)
     tags = sum(int(batch.present_BK.sum()) for batch in batches)
     return f"{images} images with {tags} tags, batches: {len(batches)}"
@@ -272,10 +272,10 @@ MATERIALISED: dict[str, Callable[..., list[Tensor]]] = {
 
 
 def check_equal(network: Network, batch: Batch, start_layer: int) -> float:
-    """Largest relative difference of our maps and the materialised ones of a few images.
+    """Largest relative difference between our maps and the materialised ones, of CHECKED images.
 
     Raises:
-        SystemExit: it is above the tolerance.
+        SystemExit: it is above TOLERANCE.
     """
     few = [Batch(batch.images_B3HW[-CHECKED:], batch.present_BK[-CHECKED:])]
     (ours,) = our_maps(network, few, start_layer=start_layer)
@@ -287,7 +287,7 @@ def check_equal(network: Network, batch: Batch, start_layer: int) -> float:
 
 
 def cost_table(network: Network, batches: Sequence[Batch], rounds: int) -> str:
-    """Our time over the plain forward's."""
+    """Table of the time of `class_maps` over that of the plain forward."""
     starts = starts_of(network)
     rivals: Mapping[str, Callable[[], Any]] = {
         "forward": partial(plain_forward, network, batches),
@@ -302,7 +302,7 @@ def cost_table(network: Network, batches: Sequence[Batch], rounds: int) -> str:
 
 
 def rival_table(network: Network, batches: Sequence[Batch], rounds: int) -> str:
-    """Their time over ours: how many times faster ours is."""
+    """Table of the time of the other implementations over that of `class_maps`."""
     starts = starts_of(network)
     ours: dict[str, Callable[[], Any]] = {
         name: partial(our_maps, network, batches, start_layer=start) for name, start in starts.items()
@@ -321,7 +321,7 @@ def rival_table(network: Network, batches: Sequence[Batch], rounds: int) -> str:
 
 
 def starts_of(network: Network) -> dict[str, int]:
-    """All blocks and the last half, by name."""
+    """First block of all blocks and of the last half, by name of the row."""
     depth = network.backbone.depth
     return {f"getam, blocks {start}-{depth - 1}": start for start in (0, depth // 2)}
 

@@ -1,7 +1,7 @@
-"""Time and memory of rivals, side by side: what the benchmarks here share.
+"""Measuring time and memory: functions shared by the benchmarks.
 
-These machines are noisy, so rivals take turns, several rounds over, and figures are ratios within a round: their
-median and their spread over the rounds.
+Timings on a shared machine are noisy. So every function is timed once in each of several rounds, and figures are ratios
+within a round: their median and range over the rounds.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from wsss.data.records import TaggedSet
 MEBIBYTE = 2**20
 CPU = torch.device("cpu")
 STATUS = Path("/proc/self/status")
-"""Where Linux says how much memory a process has."""
+"""The file in which Linux reports the memory of this process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds of each round."""
+    """Seconds of one function in each round."""
 
     seconds: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """Of all rounds."""
+        """Median over the rounds, in seconds."""
         return statistics.median(self.seconds)
 
     def over(self, other: Times) -> tuple[float, float, float]:
@@ -45,7 +45,7 @@ class Times:
 
 
 def take_turns(rivals: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, Times]:
-    """Run every rival once to warm up, then each once a round; ``device`` is where they compute."""
+    """Time functions: each runs once to warm up, then once a round. ``device`` is synchronised around each run."""
     for rival in rivals.values():
         rival()
     seconds: dict[str, list[float]] = {name: [] for name in rivals}
@@ -66,16 +66,16 @@ def ratio_cell(ours: Times, theirs: Times) -> str:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait for a GPU; a CPU is done when it returns."""
+    """Wait until a GPU has finished its queued work; no effect on a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def added_memory(device: torch.device, function: Callable[..., Any], *arguments: Any) -> float:
-    """Mebibytes that a call adds at its peak to what is held: on a GPU to its allocated memory, in this process;
-    on a CPU to the resident memory of a fresh process.
+    """Mebibytes that a call adds at its peak.
 
-    ``function`` is called twice: first with ``warm_up=True``, which should do the same on the least input, so that
+    On a GPU this is measured on the allocated memory of this process, on a CPU on the resident memory of a new process.
+    ``function`` is called twice: first with ``warm_up=True``, which should do the same with the smallest input, so that
     libraries, weights and their buffers are not counted.
     """
     if device.type == "cuda":
@@ -86,7 +86,7 @@ def added_memory(device: torch.device, function: Callable[..., Any], *arguments:
 
 
 def resident_memory() -> int:
-    """Bytes of this process that are in memory now; where there is no /proc, the most there ever were."""
+    """Resident memory of this process now, in bytes; without /proc, its largest value so far."""
     return _status("VmRSS") if STATUS.is_file() else _peak()
 
 
@@ -110,7 +110,7 @@ def _added(function: Callable[..., Any], arguments: Sequence[Any]) -> float:
 
 
 def _forget_peak() -> int:
-    """Start a new peak from what is resident now, where Linux allows that; bytes to measure from."""
+    """Reset the peak of the resident memory where Linux allows it; returns the bytes to measure from."""
     try:
         (STATUS.parent / "clear_refs").write_text("5")
     except OSError:
@@ -119,9 +119,9 @@ def _forget_peak() -> int:
 
 
 def _peak() -> int:
-    """Largest resident size so far, bytes.
+    """Largest resident size so far, in bytes.
 
-    Linux's ``getrusage`` gives a child its parent's peak to begin with; /proc does not.
+    /proc is preferred, because in Linux's ``getrusage`` the peak of a child begins with that of its parent.
     """
     if STATUS.is_file():
         return _status("VmHWM")
@@ -130,13 +130,13 @@ def _peak() -> int:
 
 
 def _status(field: str) -> int:
-    """A size of this process from /proc, bytes."""
+    """A memory size of this process from /proc, in bytes."""
     lines = STATUS.read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 def few(tagged: TaggedSet, limit: int) -> TaggedSet:
-    """At most so many images, evenly spread; 0 keeps all."""
+    """At most ``limit`` images of the set, evenly spread; 0 keeps all."""
     return replace(tagged, records=tagged.records[:: -(-len(tagged) // limit)]) if limit else tagged
 
 
@@ -147,6 +147,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def machine(device: torch.device) -> str:
-    """One line for the results: the device they were computed on, threads, versions."""
+    """A line for the results: device, threads, versions of torch and Python."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     return f"{name}, torch {torch.__version__}, Python {platform.python_version()}"

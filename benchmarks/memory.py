@@ -1,4 +1,4 @@
-"""Memory of `class_maps` against a plain forward and backward and the materialised way: the memory table of RESULTS.md.
+"""Memory of `class_maps` against a plain forward and backward and materialised attention: a table of RESULTS.md.
 
     python benchmarks/memory.py --device cpu
     python benchmarks/memory.py --sides 1024 --limit-gib 16
@@ -6,14 +6,14 @@
     python benchmarks/memory.py --images 1000 --backbone deit_tiny_patch16_224 --sides 64  # the same in minutes
     python benchmarks/memory.py --photos 6,12,48 --labels 2,21,80 --count 1,8  # whole commands, see photo_memory.py
 
-A cell is what one call adds at its peak: to the resident size of a fresh process on a CPU, to the allocated memory on a
-GPU. Weights are random; there is one image, with one tag.
+A cell is the memory that one call adds at its peak: on a CPU to the resident size of a new process, on a GPU to the
+allocated memory. Weights are random; there is one image, with one tag.
 
 - forward + backward: from the image to the logit of one class and back to the pixels, with fused attention and frozen
   parameters.
 - class_maps: GETAM, all blocks.
-- materialised: softmax(q k^T) v with every N x N matrix and its gradient kept, and parameter gradients, as the usual
-  code has it (see `maps.py`).
+- materialised: softmax(q k^T) v that keeps every N x N matrix and its gradient, with gradients of the parameters, as
+  usual code does (see `maps.py`).
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ GIBIBYTE = 1024 * MEBIBYTE
 TARGET = "ours / forward + backward at 1024 px: target 1.4"
 BATCH = 10
 EVERY = 100
-"""Images between two readings of the resident size."""
+"""Images between two measurements of the memory."""
 
 
 @cache
 def network_on(backbone: str, device: str) -> Network:
-    """Made once a process, so that weights are not counted."""
+    """A network with random weights, made once in a process, so that its weights are not counted."""
     return random_network(backbone, torch.device(device))
 
 
 def one_image(network: Network, side: int, device: str, warm_up: bool) -> Batch:
-    """With one tag; of one patch to warm up."""
+    """A batch of one image with one tag; its side is one patch for the warm-up."""
     (batch,) = random_batches([1], network.backbone.stride[0] if warm_up else side, 1, torch.device(device))
     return batch
 
 
 def forward_backward(backbone: str, side: int, device: str, *, warm_up: bool) -> None:
-    """The image's gradient of one logit."""
+    """Compute the gradient of one logit with respect to the image."""
     network = network_on(backbone, device)
     images_B3HW, present_BK = one_image(network, side, device, warm_up)
     with frozen(network):
@@ -61,19 +61,19 @@ def forward_backward(backbone: str, side: int, device: str, *, warm_up: bool) ->
 
 
 def ours(backbone: str, side: int, device: str, *, warm_up: bool) -> None:
-    """``class_maps``."""
+    """Compute ``class_maps`` of one image."""
     network = network_on(backbone, device)
     our_maps(network, [one_image(network, side, device, warm_up)])
 
 
 def materialised(backbone: str, side: int, device: str, *, warm_up: bool) -> None:
-    """The usual way."""
+    """Compute the maps of one image with materialised attention."""
     network = network_on(backbone, device)
     materialised_maps(network, [one_image(network, side, device, warm_up)])
 
 
 def materialised_estimate(backbone: str, side: int) -> float:
-    """GiB of the N x N matrices: in every block one and its gradient, and two on the way."""
+    """GiB of the N x N matrices: one and its gradient for every block, and two temporary ones."""
     network = network_on(backbone, "cpu")
     blocks = network.backbone.vit.blocks
     rows, columns = network.backbone.stride
@@ -83,7 +83,7 @@ def materialised_estimate(backbone: str, side: int) -> float:
 
 
 def side_row(backbone: str, side: int, device: torch.device, limit_gib: float) -> list[str]:
-    """One row of the table: MiB."""
+    """One row of the table, in MiB."""
     added = partial(added_memory, device)
     plain = added(forward_backward, backbone, side, str(device))
     our = added(ours, backbone, side, str(device))
@@ -97,11 +97,11 @@ def side_row(backbone: str, side: int, device: torch.device, limit_gib: float) -
 
 
 def memory_over(network: Network, images: int, side: int, device: torch.device) -> Iterator[tuple[int, float]]:
-    """Images done and MiB in use after each hundred of them."""
+    """Yield (number of images done, MiB in use) after each hundred images."""
     counts, readings = tag_counts(images), -(-images // EVERY)
     done = 0
     for number in range(readings):
-        share = counts[number::readings]  # as many tags as in every other hundred
+        share = counts[number::readings]  # every hundred images have the same numbers of tags
         for first in range(0, len(share), BATCH):
             our_maps(network, random_batches(share[first : first + BATCH], side, BATCH, device))
         done += len(share)
@@ -110,7 +110,7 @@ def memory_over(network: Network, images: int, side: int, device: torch.device) 
 
 
 def print_growth(backbone: str, images: int, side: int, device: torch.device) -> None:
-    """Memory in use over many images, batches of ten with as many tags as VOC's."""
+    """Print the memory in use over many images, in batches of ten; the number of tags follows VOC."""
     found = list(memory_over(random_network(backbone, device), images, side, device))
     print(f"\n### class_maps, getam, all blocks: {images} images of {side} px, batch {BATCH}\n")
     print(table(["images", "MiB in use"], [[str(done), f"{used:.0f}"] for done, used in found]))

@@ -1,12 +1,12 @@
-"""Time and memory of PAMR over a readable version, and what its stride saves and costs.
+"""Time and memory of PAMR against a readable version, and the effect of its stride on time and labels.
 
     python benchmarks/pamr.py
     python benchmarks/pamr.py --run RUN --data DIR --split train --limit 200
 
-The readable version holds every neighbour of image and maps at once and refines all classes. Ours refines the present
-ones; VOC has 1.56 an image. Both give the same scores within 1e-5, which is checked first. With a run, its pseudo
-labels are made and scored at every stride (masks are opened for scoring alone), and it is counted how many of their
-pixels bfloat16 would change.
+The readable version holds every neighbour of image and maps in memory at once and refines all classes. `pamr` refines
+the present classes only; VOC has 1.56 an image. It is checked first that both give the same scores within 1e-5. With
+--run, pseudo labels of that run are made and scored at every stride (masks are read for scoring only), and the share
+of their pixels that bfloat16 would change is counted.
 
 Shape suffixes: B images, K classes, N neighbours, S samples, H x W pixels.
 """
@@ -51,7 +51,7 @@ TAGS = (1, 1, 1, 1, 1, 2, 2, 2, 3)
 STRIDES = (1, 2, 4)
 TOLERANCE = 1e-5
 SMALLEST = (64, 64)
-"""Size of the image that warms a process up before its memory is counted."""
+"""Size of the image for the warm-up of a process before its memory is measured."""
 
 READABLE, OURS = "readable, all classes", "pamr, present classes"
 TARGETS = "Targets of pamr: 3 times faster, a third of the memory."
@@ -75,13 +75,13 @@ def windows(maps_BKHW: Tensor, dilation: int) -> Tensor:
 
 
 def neighbours(maps_BKHW: Tensor) -> Tensor:
-    """Those windows without their middle, at every dilation: (B, K, N, H, W)."""
+    """The samples of the windows without the middle one, at all dilations: (B, K, N, H, W)."""
     others = [0, 1, 2, 3, 5, 6, 7, 8]
     return torch.cat([windows(maps_BKHW, dilation)[:, :, others] for dilation in DILATIONS], dim=2)
 
 
 def scene(size: tuple[int, int], classes: int, tags: tuple[int, ...], device: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Random images, class scores and, on the host, present classes."""
+    """Random images and class scores on ``device``, and the present classes on the host."""
     generator = torch.Generator().manual_seed(0)
     images_B3HW = torch.rand(len(tags), 3, *size, generator=generator)
     scores_BKHW = torch.rand(len(tags), classes, *size, generator=generator)
@@ -90,12 +90,12 @@ def scene(size: tuple[int, int], classes: int, tags: tuple[int, ...], device: st
 
 
 def strided(stride: int) -> str:
-    """Name of a rival."""
+    """Name of the row of a stride."""
     return f"refine, stride {stride}"
 
 
 def work(name: str, images_B3HW: Tensor, scores_BKHW: Tensor, present_BK: Tensor) -> Tensor:
-    """What the rival of that name does with a batch."""
+    """Refine a batch in the way that the row of this name stands for."""
     if name == READABLE:
         return readable_pamr(images_B3HW, scores_BKHW)
     if name == OURS:
@@ -106,7 +106,7 @@ def work(name: str, images_B3HW: Tensor, scores_BKHW: Tensor, present_BK: Tensor
 
 
 def work_on_one(name: str, size: tuple[int, int], classes: int, device: str, *, warm_up: bool = False) -> None:
-    """The same with one image of two classes, its making included."""
+    """Make one image with two present classes and refine it."""
     work(name, *scene(SMALLEST if warm_up else size, classes, (2,), device))
 
 
@@ -116,10 +116,10 @@ def memory(name: str, size: tuple[int, int], classes: int, device: str) -> float
 
 
 def check_equal(size: tuple[int, int], classes: int, device: str) -> float:
-    """Greatest difference between the two versions.
+    """Greatest difference between the scores of the two versions.
 
     Raises:
-        SystemExit: it exceeds the tolerance.
+        SystemExit: it exceeds TOLERANCE.
     """
     images_B3HW, scores_BKHW, present_BK = scene(size, classes, (2,), device)
     ours_BKHW = pamr(images_B3HW, PresentMaps.from_dense(scores_BKHW, present_BK)).dense()
@@ -131,7 +131,7 @@ def check_equal(size: tuple[int, int], classes: int, device: str) -> float:
 
 
 def speeds(size: tuple[int, int], classes: int, device: str, rounds: int) -> dict[str, Times]:
-    """Seconds an image of every rival; the readable one takes as long for any tags, so it gets one image."""
+    """Seconds an image of every row. The readable version gets one image: its time does not depend on the tags."""
     batch, single = scene(size, classes, TAGS, device), scene(size, classes, TAGS[:1], device)
 
     def rival(name: str) -> Callable[[], Tensor]:
@@ -163,7 +163,7 @@ def figures(size: tuple[int, int], classes: int, device: str, rounds: int) -> st
 def labels_at(
     stride: int, network: Network, tagged: TaggedSet, config: Config, sha256: str, device: torch.device
 ) -> list[str]:
-    """A row of the label table: pseudo labels made with one stride, scored."""
+    """A row of the label table: score of the pseudo labels made with one stride."""
     labels = config.labels.model_copy(update={"pamr_stride": stride})
     config = config.model_copy(update={"labels": labels})
     with TemporaryDirectory() as folder:
@@ -177,7 +177,7 @@ def labels_at(
 
 
 def label_table(run: Path, data: Path, split: str, limit: int, device: torch.device) -> str:
-    """The pseudo labels of a run, with its own config, at every stride."""
+    """Table of the scores of a run's pseudo labels, made with its own config, at every stride."""
     network, config, path = load_network(run)
     tagged = few(open_data(data, split=split, classes=network.classes), limit)
     rows = [labels_at(stride, network, tagged, config, file_hash(path), device) for stride in STRIDES]
@@ -186,12 +186,12 @@ def label_table(run: Path, data: Path, split: str, limit: int, device: torch.dev
 
 
 def bf16_weights(affinity_BNHW: Tensor, maps_BRHW: Tensor) -> Tensor:
-    """Weights kept in bfloat16, half the memory; sums in float32."""
+    """PAMR with weights stored in bfloat16, half the memory, and sums in float32."""
     return pamr_apply(affinity_BNHW.bfloat16().float(), maps_BRHW)
 
 
 def bf16_throughout(affinity_BNHW: Tensor, maps_BRHW: Tensor) -> Tensor:
-    """Weights, maps and the sum over the neighbours in bfloat16, each product and sum rounded."""
+    """PAMR with weights, maps and the sum over the neighbours in bfloat16; each product and sum is rounded."""
     weights_N = affinity_BNHW.bfloat16().unsqueeze(2).unbind(dim=1)
     maps_BRHW = maps_BRHW.bfloat16()
     for _ in range(ITERATIONS):
@@ -203,7 +203,7 @@ def bf16_throughout(affinity_BNHW: Tensor, maps_BRHW: Tensor) -> Tensor:
 
 
 def bf16_sums_in_float(affinity_BNHW: Tensor, maps_BRHW: Tensor) -> Tensor:
-    """Weights and maps kept in bfloat16 between iterations; the sum over the neighbours in float32."""
+    """PAMR with weights and maps stored in bfloat16 between iterations, and the sum over the neighbours in float32."""
     weights_BNHW = affinity_BNHW.bfloat16().float()
     for _ in range(ITERATIONS):
         maps_BRHW = pamr_apply(weights_BNHW, maps_BRHW.bfloat16().float(), iterations=1)
@@ -211,11 +211,11 @@ def bf16_sums_in_float(affinity_BNHW: Tensor, maps_BRHW: Tensor) -> Tensor:
 
 
 HALVES = {"weights": bf16_weights, "weights and maps": bf16_sums_in_float, "everything": bf16_throughout}
-"""What may be held in bfloat16."""
+"""Variants of PAMR by what they store in bfloat16."""
 
 
 def half_table(run: Path, data: Path, split: str, limit: int) -> str:
-    """Share of pixels whose pseudo label bfloat16 changes, maps and rule being those of the run's config."""
+    """Table of the share of pixels whose pseudo label bfloat16 changes; maps and rule are those of the run's config."""
     network, config, path = load_network(run)
     tagged = few(open_data(data, split=split, classes=network.classes), limit)
     settings, section = MapSettings.of(config.maps), config.labels

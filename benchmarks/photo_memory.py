@@ -1,8 +1,8 @@
-"""Memory of whole commands on photos of real sizes: `python benchmarks/memory.py --photos 6,12,48`.
+"""Memory of complete commands on photos of real sizes: `python benchmarks/memory.py --photos 6,12,48`.
 
-Each cell is the largest memory of a command with all of its processes: the sum over the processes of their proportional
-set size (PSS, which counts a page that several processes share once), read from /proc every few milliseconds. Photos
-are JPEGs of smooth noise, 4:3; the network is DeiT-Tiny of random weights at the default settings of a CPU.
+Each cell is the largest memory of a command with all of its processes: the sum of their proportional set sizes (PSS,
+in which a page that several processes share is counted once), read from /proc every few milliseconds. Photos are JPEGs
+of smooth noise, 4:3; the network is DeiT-Tiny with random weights and the default settings of a CPU.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from wsss.data.masks import write_mask
 from wsss.models.checkpoint import build_from, save_checkpoint
 
 SECONDS = 0.02
-"""Between two readings."""
+"""Seconds between two readings of the memory."""
 COMMANDS = ("predict", "make-pseudo", "evaluate", "validation")
 VALIDATE = """
 import sys; from pathlib import Path; import torch
@@ -37,7 +37,7 @@ score_split(network, open_data(Path(sys.argv[2])), config, torch.device("cpu"))
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a command took: the largest memory of all its processes in MiB, and seconds."""
+    """Cost of a command: the largest memory of all its processes together in MiB, and seconds."""
 
     pss: float
     rss: float
@@ -45,10 +45,10 @@ class Cost:
 
 
 def cost_of(command: Sequence[str]) -> Cost:
-    """Run a command and watch its processes.
+    """Run a command and measure its processes.
 
     Raises:
-        RuntimeError: it failed; the text is its standard error.
+        RuntimeError: it failed; the message is its standard error.
     """
     began = time.monotonic()
     with TemporaryDirectory() as folder, Path(folder, "err").open("w+b") as errors:
@@ -64,14 +64,14 @@ def cost_of(command: Sequence[str]) -> Cost:
 
 
 def _tree(pid: int) -> list[int]:
-    """A process and all that descend from it."""
+    """Ids of a process and all its descendants."""
     found = [pid]
     for parent in found:
         try:
             tasks = list(Path(f"/proc/{parent}/task").iterdir())
             found += [int(child) for task in tasks for child in (task / "children").read_text().split()]
         except OSError:
-            continue  # it has ended
+            continue  # the process has ended
     return found
 
 
@@ -113,7 +113,7 @@ def write_run(run: Path, classes: Sequence[str]) -> Config:
 
 
 def costs(folder: Path, commands: Sequence[str]) -> list[Cost]:
-    """What each command takes on the data and with the run in a folder."""
+    """Cost of each command on the data and with the run in a folder."""
     wsss, data, run = [sys.executable, "-m", "wsss"], str(folder / "data"), str(folder / "run")
     lines = {
         "predict": [*wsss, "predict", run, data, "-o", str(folder / "masks")],

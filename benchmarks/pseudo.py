@@ -1,17 +1,17 @@
-"""Time of `wsss make-pseudo` as a whole over its network alone, and over the usual loop: the table of RESULTS.md.
+"""Time of `wsss make-pseudo` against its network alone and against the usual loop: the table of RESULTS.md.
 
     python benchmarks/pseudo.py --data DIR --split val --images 24
     python benchmarks/pseudo.py --data DIR --split val --images 0 --baseline-images 0 --device cuda --amp bf16
     python benchmarks/pseudo.py --growth  # time and memory over the number of images
 
-Maps are as published (GETAM, all blocks, neither gamma nor spread), labels by the power rule. Rivals take turns; their
-times are divided by their images, so the slow one may see fewer.
+Maps are the published ones (GETAM, all blocks, neither gamma nor spread), labels are made by the power rule. Each way
+runs once in every round; times are divided by the number of images, so the slow way may get fewer.
 
 - make-pseudo: all of `make_pseudo_labels`, from the headers of the images to the manifest.
-- network alone: the class scores of the same batches, which lie decoded and resized in memory.
+- network alone: the class scores of the same batches, which are already decoded and resized in memory.
 - the usual loop: one image after the other; at each scale, for each class, one forward and one backward through
-  softmax(q k^T) v with every N x N matrix and parameter gradients kept (see `maps.py`); the readable PAMR over all
-  classes (see `pamr.py`); the same completion; `cv2.imwrite`. Its labels are checked to be those of make-pseudo.
+  softmax(q k^T) v that keeps every N x N matrix and parameter gradients (see `maps.py`); the readable PAMR over all
+  classes (see `pamr.py`); the same completion; `cv2.imwrite`. It is checked that its labels equal those of make-pseudo.
 
 Shape suffixes: B images, K classes, H x W pixels, h x w patch grid.
 """
@@ -63,10 +63,10 @@ from wsss.reporting import Silent
 PUBLISHED = {"maps.gamma": 1.0, "maps.spread": 0, "labels.background": "power"}
 WHOLE, ALONE, LOOP = "make-pseudo", "network alone", "the usual loop"
 OVER_NETWORK, OVER_LOOP = 1.3, 5.0
-"""Targets: make-pseudo over its network on a GPU, at most; the usual loop over make-pseudo on two cores, at least."""
+"""Targets: time of make-pseudo over its network on a GPU, at most; of the usual loop over make-pseudo, at least."""
 
 TOLERANCE = 0.001
-"""Share of pixels in which the labels of the two may differ."""
+"""Largest share of pixels in which the labels of make-pseudo and of the usual loop may differ."""
 
 COUNTS = (10, 100, 1000)
 SIDE = 64
@@ -78,7 +78,7 @@ TOP = 15
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is labelled, by what, and how."""
+    """Images to label, the network and config that label them, and the device."""
 
     network: Network
     tagged: TaggedSet
@@ -98,19 +98,19 @@ class Work:
         return ScaledImages(self.tagged.records, sides, self.network.backbone.stride, count)
 
     def present(self, record: Record) -> Tensor:
-        """(K,) bool."""
+        """Image-level labels, (K,) bool."""
         return torch.from_numpy(self.tagged.present(record))
 
 
 def make_pseudo(work: Work, out: Path) -> None:
-    """Ours: label maps in ``out/labels``."""
+    """Run make-pseudo; it writes label maps to ``out/labels``."""
     make_pseudo_labels(
         work.network, work.tagged, out, work.config, Silent(), device=work.device, checkpoint_sha256="benchmark"
     )
 
 
 def network_alone(work: Work, batches: Sequence[ScaledBatch]) -> None:
-    """Class scores of batches in memory."""
+    """Compute the class scores of batches in memory."""
     maps = work.config.maps
     for batch in batches:
         present_BK = torch.stack([work.present(record) for record in batch.records])
@@ -121,7 +121,7 @@ def network_alone(work: Work, batches: Sequence[ScaledBatch]) -> None:
 
 
 def usual_loop(work: Work, out: Path) -> None:
-    """One image, one scale, one class after the other: label maps in ``out/labels``."""
+    """Run the usual loop over images, scales and classes; it writes label maps to ``out/labels``."""
     (out / "labels").mkdir(parents=True)
     for record in work.tagged.records:
         label_HW = usual_label(work, read_image(record.image), work.present(record))
@@ -159,12 +159,12 @@ def usual_scores(work: Work, image_HW3: Tensor, present_1K: Tensor) -> Tensor:
 
 
 def compare(work: Work, few: Work, rounds: int) -> tuple[dict[str, Times], float]:
-    """Seconds an image of each, and the share of pixels in which two differ.
+    """Seconds an image of each way, and the share of pixels in which make-pseudo and the usual loop differ.
 
     Args:
-        work: for make-pseudo and the network alone.
-        few: for the usual loop; without images it takes no part.
-        rounds: after one image to warm up.
+        work: images for make-pseudo and the network alone.
+        few: images for the usual loop, which is left out if there are none.
+        rounds: rounds after the warm-up.
     """
     images = work.scaled()
     batches = [images[index] for index in range(len(images))]
@@ -188,7 +188,7 @@ def compare(work: Work, few: Work, rounds: int) -> tuple[dict[str, Times], float
 
 
 def warm_up(work: Work, few: Work, batches: Sequence[ScaledBatch], folder: Path) -> None:
-    """Each once: the slow one with an image, the others with all, so that no shape is new on a GPU."""
+    """Run each way once: the slow one with one image, the others with all, so that a GPU has seen every shape."""
     make_pseudo(work if work.device.type == "cuda" else work.first(1), folder / "warm")
     network_alone(work, batches if work.device.type == "cuda" else batches[:1])
     if len(few.tagged):
@@ -209,7 +209,7 @@ def difference(tagged: TaggedSet, ours: Path, theirs: Path) -> float:
     """Share of pixels in which two folders of label maps differ.
 
     Raises:
-        SystemExit: it is above the tolerance.
+        SystemExit: it is above TOLERANCE.
     """
     differing = pixels = 0
     for record in tagged.records:
@@ -242,7 +242,7 @@ def profile_table(work: Work) -> str:
 
 
 def growth_work(root: Path, images: int) -> Work:
-    """The first scenes of a folder for a tiny network on the CPU, all in this process."""
+    """The first scenes of a folder and a tiny network on the CPU, without worker processes."""
     torch.manual_seed(0)
     network = build_network("deit_tiny_patch16_224", CLASSES, decoder=False, vit=TINY).eval()
     tagged = open_data(root, split="train")
@@ -251,7 +251,7 @@ def growth_work(root: Path, images: int) -> Work:
 
 
 def label_scenes(root: str, images: int, *, warm_up: bool) -> None:
-    """make-pseudo of so many scenes; of one to warm up."""
+    """Run make-pseudo on ``images`` scenes; on one for the warm-up."""
     with TemporaryDirectory() as folder:
         make_pseudo(growth_work(Path(root), 1 if warm_up else images), Path(folder, "out"))
 
@@ -289,14 +289,14 @@ def growth(before: tuple[int, float, float], now: tuple[int, float, float]) -> t
 
 
 def scene_seconds(root: Path, count: int) -> float:
-    """Seconds of make-pseudo over so many scenes."""
+    """Seconds of make-pseudo on ``count`` scenes."""
     work = growth_work(root, count)
     with TemporaryDirectory() as folder:
         return timed(lambda out: make_pseudo(work, out), Path(folder, "out"), work.device)
 
 
 def open_work(data: Path, split: str, run: Path | None, backbone: str, flags: dict[str, Any]) -> Work:
-    """All images of a split for a run's network, or for one with random weights."""
+    """All images of a split and the network of a run, or one with random weights."""
     config = resolve(None, (), {**PUBLISHED, **flags})
     device = pick_device(config.run.device)
     if run is not None:
@@ -347,7 +347,7 @@ def main(
     print(time_table(times))
     print(f"\nTargets: at most {OVER_NETWORK} over the network on a GPU; the loop at least {OVER_LOOP:g} on two cores.")
     if len(few.tagged):
-        print(f"The loop saw {len(few.tagged)} images; its labels differ in {differing:.4%} of the pixels.")
+        print(f"The loop labelled {len(few.tagged)} images; its labels differ in {differing:.4%} of the pixels.")
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@
     python benchmarks/scaling.py --images 1,10,100,1000,10000 --sides 64 --classes "" --tags ""
 
 GETAM, all blocks. One of the four varies, the others keep a middle value; images come in batches of `--batch`. Weights
-and images are random. A time is the median over rounds in which the values take turns; memory is what a call adds at
-its peak (see `memory.py`). Growth y ~ x^e: e is the slope of a line through the logarithms, of all values and of the
-larger half of them, where what a call costs in any case counts least.
+and images are random. A time is the median over rounds, each of which runs every value once; memory is what a call adds
+at its peak (see `memory.py`). Growth is y ~ x^e: e is the slope of a line through the logarithms of all values, and of
+the larger half of them, where the constant cost of a call matters least.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from wsss.models.network import Network
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What `class_maps` is given: square images of ``side`` pixels with ``tags`` of ``classes`` each."""
+    """Input of `class_maps`: square images of ``side`` pixels with ``tags`` tags each, of ``classes`` classes."""
 
     images: int = 4
     side: int = 224
@@ -39,12 +39,12 @@ class Load:
 
 @cache
 def network_for(backbone: str, device: str, classes: int) -> Network:
-    """Made once a process, so that weights are not counted."""
+    """A network with random weights, made once in a process, so that its weights are not counted."""
     return random_network(backbone, torch.device(device), classes)
 
 
 def read(backbone: str, device: str, batch: int, load: Load, *, warm_up: bool = False) -> None:
-    """Make the maps and forget them; of one image of one patch to warm up."""
+    """Make and discard the maps of a load; for the warm-up those of one image of one patch."""
     network = network_for(backbone, device, load.classes)
     if warm_up:
         load = replace(load, images=1, side=network.backbone.stride[0])
@@ -62,7 +62,7 @@ def growth(x: Sequence[float], y: Sequence[float]) -> str:
 
 
 def axis_table(axis: str, loads: Sequence[Load], reader: Callable[..., None], device: torch.device, rounds: int) -> str:
-    """One row a load, then the growth."""
+    """Table with a row for each load, and the growth."""
     rivals: dict[str, Callable[[], Any]] = {str(i): partial(reader, load) for i, load in enumerate(loads)}
     seconds = [times.median for times in take_turns(rivals, rounds, device).values()]
     mebibytes = [added_memory(device, reader, load) for load in loads]
@@ -76,7 +76,7 @@ def axis_table(axis: str, loads: Sequence[Load], reader: Callable[..., None], de
 
 
 def numbers(text: str) -> list[int]:
-    """Of a list with commas."""
+    """Integers of a comma-separated list."""
     return [int(part) for part in text.split(",") if part.strip()]
 
 

@@ -1,11 +1,11 @@
-"""Seed mIoU of every way to read a class out of one classifier: the seed tables of RESULTS.md.
+"""Seed mIoU of every class map method on one classifier: the seed tables of RESULTS.md.
 
     python benchmarks/seeds.py RUN --data DIR --split train --split val -o seeds.json
 
-Every method sees the same forward and backward passes. Seeds are scored at image size, with one scale and with
-several, before and after PAMR, at a fixed threshold and at the best one (an oracle: chosen on the masks it is scored
-with). The fixed threshold of the first split is that of the power rule, where (1 - t)^32 = t; that of a later split is
-the best one of the first split, map by map. Masks are opened for scoring alone.
+Every method uses the same forward and backward passes. Seeds are scored at image size, with one scale and with several,
+before and after PAMR, at a fixed threshold and at the best one (an oracle: chosen on the masks that it is scored with).
+The fixed threshold of the first split is that of the power rule, where (1 - t)^32 = t. For a later split it is, for
+each method, the best threshold of the first split. Masks are read for scoring only.
 
 Shape suffixes: B images, K classes, N tokens, h x w patch grid, H x W pixels, M maps of an image.
 """
@@ -46,14 +46,14 @@ from wsss.models.network import Network
 
 THRESHOLDS = np.linspace(0, 1, 101)
 POWER_RULE = 0.07
-"""Where (1 - t)^32 = t, to two digits: below it the published background score wins."""
+"""Solution of (1 - t)^32 = t, to two digits; below it the published background score is the larger one."""
 
 SETTINGS = ("1 scale", "1 scale + PAMR", "multi", "multi + PAMR")
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A method, GETAM's coupling and the first block that counts."""
+    """A method, GETAM's coupling, the first block that is used and the number of spreading steps."""
 
     method: str
     coupling: str = "released"
@@ -61,7 +61,7 @@ class Variant:
     spread: int = 0
 
     def name(self, depth: int) -> str:
-        """As in the table."""
+        """Name in the table."""
         if self.method in ("cam", "gradcam"):
             return self.method
         method = f"{self.method} ({self.coupling})" if self.method == "getam" else self.method
@@ -70,7 +70,7 @@ class Variant:
 
 
 def variants(depth: int) -> list[Variant]:
-    """Every method, both couplings, all blocks and the last half."""
+    """Every method, with both couplings of GETAM, over all blocks and over the last half of them."""
     found = [Variant("cam"), Variant("gradcam")]
     for start in (0, depth // 2):
         found += [Variant("getam", "released", start), Variant("getam", "paper", start)]
@@ -163,9 +163,9 @@ Figures = dict[str, dict[str, float]]
 def score_split(
     network: Network, tagged: TaggedSet, scales: tuple[int, ...], first: Figures | None, device: torch.device
 ) -> Figures:
-    """The figures of one split: for each map and setting the fixed and the oracle mIoU and their thresholds.
+    """The figures of one split: for each method and setting the fixed and the oracle mIoU and their thresholds.
 
-    ``first`` holds those of the split that the fixed thresholds come from; None where this is it.
+    ``first`` contains the figures of the first split, which gives the fixed thresholds; None if this is the first.
     """
     wanted = variants(network.backbone.depth)
     settings = SETTINGS
@@ -213,7 +213,7 @@ def _count(
     tags: list[int],
     truth_HW: np.ndarray,
 ) -> None:
-    """Add one image to the sweeps of every variant; its maps come by setting, variant, class."""
+    """Add one image to the sweeps of every variant; ``maps_MHW`` is ordered by setting, variant and class."""
     everything = maps_MHW.unflatten(0, (2, count, len(tags)))
     classes = torch.tensor(tags, device=maps_MHW.device) + 1
     for setting, of_setting in zip(settings, everything, strict=True):

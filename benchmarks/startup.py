@@ -1,11 +1,11 @@
-"""Seconds until the program answers: help, version and the mask of one image, and what the mask's time consists of.
+"""Seconds that short commands take: help, version and the mask of one image, and the parts of the last.
 
     python benchmarks/startup.py
     python benchmarks/startup.py --backbone deit_tiny_patch16_224 --rounds 3
 
-Weights are random. The first table times commands from outside; the second runs the parts of ``wsss predict`` in a
-fresh interpreter with a clock between them. torch does not import torch._dynamo, its compiler; torchvision does, for
-an operator that nobody here uses, and timm imports torchvision.
+Weights are random. The first table times commands as processes. The second runs the parts of ``wsss predict`` in a new
+interpreter and times each. `import torch` does not import its compiler, torch._dynamo; but timm imports torchvision,
+which imports it for an operator that `wsss` does not use.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ write_jpeg(Path(out, 'overlay.jpg'), overlay(batch.images[0].numpy(), label))
 write_mask(Path(out, 'mask.png'), label)
 """,
 }
-"""What ``wsss predict`` does one after the other: statements by their name in the table."""
+"""The parts of ``wsss predict`` in order: statements by their name in the table."""
 
 INTERPRETER = "start and leave Python"
 TORCH = ("import torch", "import torch._dynamo")
@@ -86,7 +86,7 @@ for part, statements in parts.items():
     seconds[part] = time.perf_counter() - began
 print(json.dumps(seconds))
 """
-"""Runs them with a clock between them; the garbage collector rests as in ``wsss.cli.importing``."""
+"""Runs and times the parts; the garbage collector is off as in ``wsss.cli.importing``."""
 
 
 def write_run(run: Path, backbone: str) -> None:
@@ -102,7 +102,7 @@ def write_image(path: Path) -> None:
 
 
 def commands(folder: Path) -> dict[str, list[str]]:
-    """What is run, by its name in the table; ``-m wsss`` is what the script ``wsss`` does, wherever that lies."""
+    """Commands by their name in the table; ``-m wsss`` is the same as the script ``wsss`` and needs no path."""
     python = sys.executable
     script = Path(python).with_name("wsss")
     program = [str(script)] if script.is_file() else [python, "-m", "wsss"]
@@ -117,7 +117,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
 
 
 def rival(command: list[str]) -> Callable[[], None]:
-    """Runs a command, which must succeed."""
+    """A function that runs a command, which must succeed."""
 
     def run() -> None:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -126,7 +126,7 @@ def rival(command: list[str]) -> Callable[[], None]:
 
 
 def command_table(times: dict[str, Times]) -> str:
-    """Seconds of each command."""
+    """Table of the seconds of each command."""
     rows = [
         [
             f"`{what}`",
@@ -151,7 +151,7 @@ def time_parts(folder: Path) -> dict[str, float]:
 
 
 def part_table(found: list[dict[str, float]]) -> str:
-    """Seconds and share of each part, medians over the rounds."""
+    """Table of the seconds and share of each part, medians over the rounds."""
     rows = []
     for part in (*found[0], WITH_COMPILER):
         members = TORCH if part == WITH_COMPILER else (part,)

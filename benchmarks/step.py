@@ -1,13 +1,13 @@
-"""Images/s of training steps: how much the double backward costs over plain supervision, and the energy over both.
+"""Images/s of training steps: the cost of the double backward over plain supervision, and of the energy over both.
 
     python benchmarks/step.py -c voc-animals-cpu
     python benchmarks/step.py -c voc-deit-s --device cuda --batch 32 --profile
 
-A step is the losses, their backward, the clipping and the optimiser. Weights, images and tags are random; an image has
-as many tags as in VOC on average. In one round, every rival gets the same batch. "end to end" makes its labels from
-maps alone, "taught" also reads the decoder of the moving average, as later steps of the default recipe do, and
-"published" is the published recipe (`ablation.py`) with this network. `--compile` adds the two steps without maps with
-their blocks compiled by `torch.compile`; a pass that is recorded stays uncompiled, since the tape records inside them.
+A step is the losses, their backward, the clipping and the optimiser. Weights, images and tags are random; the number of
+tags follows VOC. In a round every kind of step gets the same batch. "end to end" makes its labels from class maps
+alone; "taught" also uses the decoder of the moving average, as later steps of the default recipe do; "published" is the
+published recipe (`ablation.py`) with this network. `--compile` adds the two steps without maps with blocks compiled by
+`torch.compile`; the other steps cannot be compiled, because the tape records inside the blocks.
 
 Shape suffixes: B images, K classes, H x W pixels.
 """
@@ -39,7 +39,7 @@ from wsss.training.segment import SegmentStep
 from wsss.training.step import Batch, TrainingStep
 
 TAG_SHARES = (0.60, 0.28, 0.09, 0.02, 0.01)
-"""Share of the images with 1, 2, ... tags: 1.56 an image."""
+"""Shares of the images with 1, 2, ... tags: 1.56 tags an image."""
 
 ENERGY_WEIGHT = 1e-7
 ACTIVATIONS = {"cpu": [ProfilerActivity.CPU], "cuda": [ProfilerActivity.CPU, ProfilerActivity.CUDA]}
@@ -54,7 +54,7 @@ ENERGY_TARGET = 0.15
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a training each time it is called, with one batch after the other."""
+    """A training that takes one step at each call, on the next of its batches."""
 
     module: TrainingStep
     optimizer: torch.optim.Optimizer
@@ -63,7 +63,7 @@ class Step:
     device: torch.device
 
     def __call__(self) -> None:
-        """What the training loop does with a batch."""
+        """Take one step, as the training loop does."""
         self.module.train()
         with autocast(self.run, self.device):
             loss = total_loss(self.module(next(self.batches), 0))
@@ -76,7 +76,7 @@ class Step:
 
 
 def random_batch(batch_size: int, classes: int, side: int, device: torch.device, seed: int) -> Batch:
-    """Blurred images with grain, tags as many as in VOC, and label maps of blobs of these tags."""
+    """Blurred images with grain, tags in numbers that follow VOC, and label maps of blobs of these tags."""
     generator = torch.Generator().manual_seed(seed)
     coarse_B3hw = torch.rand(batch_size, 3, 8, 8, generator=generator)
     images_B3HW = F.interpolate(coarse_B3hw, size=(side, side), mode="bilinear", align_corners=False)
@@ -108,7 +108,7 @@ def make_step(
     taught: bool = False,
     compiled: bool = False,
 ) -> Step:
-    """A training on these batches, with a new network and optimiser; ``taught`` keeps an average that labels read."""
+    """A training on these batches, with a new network and optimiser; with ``taught``, labels use the moving average."""
     share, ema = (0.0, config.segment.ema) if taught else (1.0, 0.0)
     segment = config.segment.model_copy(update={"maps_share": share, "ema": ema})
     config = config.model_copy(update={"segment": segment, "classify": config.classify.model_copy(update={"ema": 0.0})})
@@ -125,14 +125,14 @@ def make_step(
 
 
 def with_energy(config: Config, weight: float) -> Config:
-    """The same with another weight of the dense energy."""
+    """The config with another weight of the dense energy."""
     return config.model_copy(update={"segment": config.segment.model_copy(update={"weight_energy": weight})})
 
 
 def make_rivals(
     config: Config, published: Config, batches: list[Batch], device: torch.device, *, compiled: bool
 ) -> dict[str, Step]:
-    """The steps by name."""
+    """The kinds of step by name."""
     plain = with_energy(config, 0.0)
     energy = with_energy(config, config.segment.weight_energy or ENERGY_WEIGHT)
     rivals = {
@@ -150,14 +150,14 @@ def make_rivals(
 
 
 def share_of_energy(times: dict[str, Times]) -> str:
-    """Share of the step that the energy takes: median and range over the rounds."""
+    """Share of the step's time that the energy takes: median and range over the rounds."""
     pairs = zip(times[END_TO_END].seconds, times[ENERGY].seconds, strict=True)
     shares = [1 - without / whole for without, whole in pairs]
     return f"{100 * statistics.median(shares):.0f}% ({100 * min(shares):.0f}-{100 * max(shares):.0f})"
 
 
 def print_profile(step: Step) -> None:
-    """The operators that take most of one step."""
+    """Print the operators that take most of the time of one step."""
     step()
     with profile(activities=ACTIVATIONS[step.device.type]) as recorded:
         step()

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Every figure of RESULTS.md on VOC animals, from the data folder and the DeiT-Tiny weights.
+# Computes every figure of RESULTS.md on VOC animals from the data folder and the DeiT-Tiny weights.
 #
 #     WSSS_VOC_ANIMALS=/data/voc-animals WSSS_WEIGHTS=/data/weights benchmarks/voc_animals.sh OUT [SEED]
 #
-# About fourteen hours on two cores. What is in OUT already is kept, so a stopped run goes on.
+# About fourteen hours on two cores. Finished results in OUT are kept, so a stopped run can be continued.
 set -euo pipefail
 out=${1:?"usage: benchmarks/voc_animals.sh OUT [SEED]"}
 seed=${2:-0}
@@ -12,7 +12,7 @@ weights=${WSSS_WEIGHTS:?"WSSS_WEIGHTS must name the folder of deit_tiny_patch16_
 preset=voc-animals-cpu
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$out"
-rm -f "$out/figures.txt" # what is kept is scored again, in moments
+rm -f "$out/figures.txt" # kept results are scored again, which takes seconds
 
 once() { # once FOLDER COMMAND...: run it unless the folder holds a finished result
     local folder=$1
@@ -20,7 +20,7 @@ once() { # once FOLDER COMMAND...: run it unless the folder holds a finished res
     if [ -f "$folder/.done" ]; then echo "kept: $folder" >&2; else "$@" && touch "$folder/.done"; fi
 }
 
-table() { # table FILE COMMAND...: its output, whole or not at all
+table() { # table FILE COMMAND...: write its output to FILE, only if it succeeds
     local file=$1
     shift
     [ -f "$file" ] || { "$@" | tee "$file.part" && mv "$file.part" "$file"; }
@@ -54,7 +54,7 @@ for split in train val; do
     once "$agreed" wsss make-pseudo "$seg" -c $preset --data "$data" --split $split --scales 320 -o "$agreed"
     echo "agreed-$split $(wsss evaluate "$agreed" --data "$data" --split $split --json)" | tee -a "$out/figures.txt"
 done
-for row in one-round one-round-energy; do # what speaks for or against the dense energy on train
+for row in one-round one-round-energy; do # labels of train with and without the dense energy
     labels="$out/pseudo-$row"
     once "$labels" wsss make-pseudo "$out/ablation/$row-$seed" -c $preset --data "$data" --split train -o "$labels"
     echo "$row $(wsss evaluate "$labels" --data "$data" --split train --json)" | tee -a "$out/figures.txt"

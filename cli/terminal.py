@@ -19,7 +19,7 @@ from rich.progress import (
 from wsss.cli.log import log
 
 PLAIN_SECONDS = 60
-"""Where standard error is not a terminal: seconds between two lines of progress."""
+"""Seconds between two lines of progress where standard error is not a terminal."""
 
 console = Console(file=log, highlight=False)  # type: ignore[arg-type]  # it has all that Rich uses
 

@@ -1,4 +1,4 @@
-"""What many tests share: painted scenes, a config small enough to train in seconds, small networks."""
+"""Fixtures shared by many tests: generated scenes, a config that trains in seconds, small networks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VIT = {"patch_size": 8, "img_size": 32, "embed_dim": 24, "depth": 4, "num_heads"
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache folder for the tests, also for the programs that they start, in place of the user's."""
+    """A cache folder instead of the user's, for the tests and for the programs that they start."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))

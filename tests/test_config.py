@@ -1,4 +1,4 @@
-"""The config: who wins, what is refused and how, and that its YAML reads back to itself."""
+"""The config: precedence of its sources, error messages, and that its YAML reads back to the same config."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def test_retired_keys_are_no_keys() -> None:
 
 
 def old_plain() -> dict[str, dict[str, object]]:
-    """A config as an earlier version wrote it, with every key that it had."""
+    """A config written by an earlier version, with every key of that version."""
     tree: dict[str, dict[str, object]] = yaml.safe_load(to_yaml(Config()))
     for key, retired in RETIRED.items():
         section, name = key.split(".")
@@ -230,14 +230,14 @@ def old_plain() -> dict[str, dict[str, object]]:
 
 
 def test_configs_of_earlier_versions_load(tmp_path: Path) -> None:
-    """Config files beside outputs and checkpoints name every key, also those that no longer exist."""
+    """Config files in output folders and checkpoints contain every key, also keys that were removed since."""
     assert config_from_plain(old_plain()) == Config()
     assert resolve(written(tmp_path, yaml.safe_dump(old_plain()))) == Config()
 
 
 @pytest.mark.parametrize("key", RETIRED)
 def test_a_retired_key_with_another_value(tmp_path: Path, key: str) -> None:
-    """A file that names it still works, with a remark; assigned on the command line it is an error."""
+    """A file with a removed key still works, with a remark; on the command line the key is an error."""
     section, name = key.split(".")
     path = written(tmp_path, f"{section}: {{{name}: 77}}\n")
     said: list[str] = []
@@ -263,7 +263,7 @@ def test_plain_values_that_are_no_config(tree: object) -> None:
 
 
 def test_anchored_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A teacher without a checkpoint yet is started again by --resume, perhaps from another folder."""
+    """--resume may start a teacher without a checkpoint again, and from another working directory."""
     monkeypatch.chdir(tmp_path)
     flags = {"data.root": "photos", "data.tags": tmp_path / "tags.csv", "model.weights": "weights/deit.safetensors"}
     config = resolve(None, (), flags).anchored()

@@ -1,6 +1,6 @@
-"""The same numbers and labels on a CUDA device as on the CPU, half precision there, and no step that waits for it.
+"""A CUDA device gives the numbers and labels of the CPU, also in half precision, and no step synchronises it.
 
-Tags stay on the host, as in a run; where they are on the device results are the same.
+Tags stay on the host, as in a run; results are the same with tags on the device.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PRESENT = torch.tensor([[True, False], [True, True]])
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 DIFFERING = {"none": 0.005, "bf16": 0.05}
-"""Largest share of pixels whose label may be another than in single precision on the CPU."""
+"""Largest share of pixels whose label may differ from that in single precision on the CPU."""
 
 
 @pytest.fixture(autouse=True)
@@ -96,11 +96,11 @@ def test_pamr_and_completion_equal_those_of_the_cpu(place: str) -> None:
         assert torch.equal(on_device_BHW.cpu(), label_BHW)
 
 
-@pytest.mark.parametrize("heard", [False, True])
-def test_refinement_equals_that_of_the_cpu(heard: bool) -> None:
+@pytest.mark.parametrize("decoder", [False, True])
+def test_refinement_equals_that_of_the_cpu(decoder: bool) -> None:
     torch.manual_seed(0)
     images_B3HW, scores = torch.rand(2, 3, 48, 64), PresentMaps.from_dense(torch.rand(2, 2, 6, 8), PRESENT)
-    log_BChw = torch.rand(2, 3, 24, 32).log_softmax(dim=1) if heard else None
+    log_BChw = torch.rand(2, 3, 24, 32).log_softmax(dim=1) if decoder else None
     section = LabelsSection(pamr_iterations=3)
     here = refine_scores(images_B3HW, scores, section, log_probabilities_BChw=log_BChw)
     log_BChw = None if log_BChw is None else log_BChw.cuda()
@@ -128,8 +128,8 @@ def two_sizes(tmp_path_factory: pytest.TempPathFactory) -> TaggedSet:
     return open_data(root, split="train")
 
 
-def outspoken(network: Network) -> Network:
-    """The same; its decoder sees all classes, and is sure."""
+def confident(network: Network) -> Network:
+    """The network of `sharp`, with decoder probabilities near 0 or 1 that predict all classes."""
     network = sharp(network)
     if network.decoder is not None:
         torch.manual_seed(3)
@@ -138,7 +138,7 @@ def outspoken(network: Network) -> Network:
 
 
 def assert_same_labels(ours: Path, theirs: Path, most: float) -> None:
-    """Two folders of label maps differ in at most such a share of their pixels, and hold more than one class."""
+    """Check that two folders of label maps have several classes and differ in at most a share ``most`` of pixels."""
     names = sorted(path.name for path in (theirs / "labels").glob("*.png"))
     assert names == sorted(path.name for path in (ours / "labels").glob("*.png"))
     here, there = (
@@ -149,7 +149,7 @@ def assert_same_labels(ours: Path, theirs: Path, most: float) -> None:
 
 
 def reading(tiny_config: Any, amp: str, device: torch.device) -> Config:
-    """Labels from two scales and flips, two loader processes and batches of six."""
+    """A config for labels and masks from two scales and flips, with two loader processes."""
     config: Config = tiny_config(
         run__device=device.type,
         run__amp=amp,
@@ -164,17 +164,17 @@ def reading(tiny_config: Any, amp: str, device: torch.device) -> Config:
 
 
 @pytest.mark.parametrize("amp", ["none", "bf16"])
-@pytest.mark.parametrize("heard", [False, True])
+@pytest.mark.parametrize("decoder", [False, True])
 def test_pseudo_labels_equal_those_of_the_cpu(
     tmp_path: Path,
     tiny_config: Any,
     small_network: Callable[..., Network],
     two_sizes: TaggedSet,
     monkeypatch: pytest.MonkeyPatch,
-    heard: bool,
+    decoder: bool,
     amp: str,
 ) -> None:
-    network = outspoken(small_network(decoder=heard))
+    network = confident(small_network(decoder=decoder))
     together: list[int] = []
 
     def counted(images_B3HW: Tensor, *others: Any, **options: Any) -> Refined:
@@ -196,7 +196,7 @@ def test_pseudo_labels_equal_those_of_the_cpu(
 def test_masks_equal_those_of_the_cpu(
     tmp_path: Path, tiny_config: Any, small_network: Callable[..., Network], two_sizes: TaggedSet, amp: str
 ) -> None:
-    network = outspoken(small_network())
+    network = confident(small_network())
     for device, kind in ((CPU, "none"), (CUDA, amp)):
         config, out = reading(tiny_config, kind, device), tmp_path / device.type
         predict_masks(
@@ -227,11 +227,11 @@ def test_end_to_end_training(tmp_path: Path, tiny_config: Any, amp: str) -> None
     assert all(parameter.is_cuda and parameter.isfinite().all() for parameter in network.parameters())
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert 0 <= last["mean_iou"] <= 1
-    assert next(resume_segmenter(run, Silent()).parameters()).is_cuda  # finished: nothing but loading
+    assert next(resume_segmenter(run, Silent()).parameters()).is_cuda  # finished: it only loads the network
 
 
 @pytest.mark.parametrize("amp", ["none", "bf16"])
-def test_a_run_that_is_taught(tmp_path: Path, tiny_config: Any, amp: str) -> None:
+def test_a_run_with_a_teacher(tmp_path: Path, tiny_config: Any, amp: str) -> None:
     config = tiny_config(run__device="cuda", run__amp=amp, run__workers=2, segment__rounds=2, segment__epochs=1)
     network = train_segmenter(config, tmp_path / "run", Silent())
     assert all(parameter.is_cuda and parameter.isfinite().all() for parameter in network.parameters())
@@ -252,10 +252,10 @@ def test_a_run_that_is_taught(tmp_path: Path, tiny_config: Any, amp: str) -> Non
     ],
     ids=["maps alone", "with the decoder", "spread"],
 )
-def test_no_step_waits(
+def test_no_step_synchronises(
     tmp_path: Path, tiny_config: Any, monkeypatch: pytest.MonkeyPatch, amp: str, changes: dict[str, Any]
 ) -> None:
-    """Whatever waits between the steps: the log, the validation, the checkpoint."""
+    """Only the steps are checked; logging, validation and checkpoints between them may synchronise."""
     monkeypatch.setattr("wsss.maps.passes.OTHER_OVERHEAD", 0.01)
     step = Loop._step
 

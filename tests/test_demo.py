@@ -1,4 +1,4 @@
-"""The demo's picture; the program itself runs in the tests of the commands."""
+"""The overview picture of the demo; the whole demo runs in the tests of the commands."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from wsss.outputs.pictures import GAP, key
 
 
 def test_one_key_for_all_rows(tmp_path: Path) -> None:
-    """It has the classes of every label map, those that only a prediction holds too."""
+    """The key has the classes of all label maps, also those that are only in a prediction."""
     write_scenes(tmp_path / "scenes", train=1, val=2, seed=0, settings=SceneSettings(min_classes=2, max_classes=2))
     unseen = open_data(tmp_path / "scenes", split="val")
     held = {IGNORE_INDEX}

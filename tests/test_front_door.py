@@ -33,7 +33,7 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "python_interface.py"
 
 @pytest.fixture
 def run(tmp_path: Path, small_network: Callable[..., Network], tiny_config: Any) -> Path:
-    """A run of train-seg whose decoder sees all classes."""
+    """A run of train-seg whose decoder predicts all classes."""
     network = small_network()
     torch.manual_seed(2)
     torch.nn.init.normal_(network.require_decoder().classify.weight, std=3.0)
@@ -49,7 +49,7 @@ def tagged(scenes: Path) -> TaggedSet:
 
 
 def test_import_is_lazy() -> None:
-    """No torch until something is used; unknown names are errors."""
+    """`import wsss` does not import torch; unknown names are errors."""
     code = "import sys, wsss; dir(wsss); assert not {'torch', 'timm', 'cv2', 'pydantic'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert set(wsss.__all__) <= set(dir(wsss))
@@ -103,7 +103,7 @@ def test_a_labeller_takes_settings_as_the_command_line_does(run: Path, tagged: T
 
 
 def test_many_predictions_come_in_order_whatever_the_shapes(run: Path, tagged: TaggedSet) -> None:
-    """Batches of equal shapes, of at most so many pixels; each as if it were alone."""
+    """Images of equal shape share a batch, up to a number of pixels; results equal those of single images."""
     segmenter = wsss.Segmenter.load(run, device="cpu", scales=[48], flip=True)
     paths = [record.image for record in tagged.records]
     sizes = [read_image(path).shape[:2] for path in paths]

@@ -1,4 +1,4 @@
-"""Order, bounds, errors and ends of the pool and of its processes."""
+"""Order of results, limits, errors and shutdown of the pool and of its processes."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from wsss.errors import MachineError
 from wsss.pool import MOST_PIXELS, WRITERS, Job, Pool
 from wsss.processes import Processes
 
-PATIENCE = 20.0
+TIMEOUT = 20.0
 """Seconds after which a test that waits has failed."""
 
 Jobs = list[Job[Any]]
 
 
 def helpers(count: int) -> Processes[..., Any]:
-    """Processes that call whatever function comes first."""
+    """Processes whose function is `operator.call`: a job gives the function to call and its arguments."""
     return Processes(cast(Any, operator.call), count)
 
 
-def gone(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     """Whether a child has ended and been waited for."""
     try:
         os.kill(pid, 0)
@@ -53,7 +53,7 @@ def test_results_come_in_the_order_of_the_jobs() -> None:
     second_is_done = threading.Event()
 
     def first() -> int:
-        assert second_is_done.wait(PATIENCE)
+        assert second_is_done.wait(TIMEOUT)
         return 1
 
     def second() -> int:
@@ -65,7 +65,7 @@ def test_results_come_in_the_order_of_the_jobs() -> None:
 
 
 def test_jobs_in_flight_are_bounded() -> None:
-    """Every job waits until no more are taken, and none waits in vain."""
+    """Every job waits until the pool takes no more jobs, so a time-out shows that the limit is wrong."""
     taken, full = 0, threading.Event()
 
     def jobs(pool: Pool) -> Iterator[Job[bool]]:
@@ -74,7 +74,7 @@ def test_jobs_in_flight_are_bounded() -> None:
             taken += 1
             if taken == pool.in_flight:
                 full.set()
-            yield Job(str(i), partial(full.wait, PATIENCE))
+            yield Job(str(i), partial(full.wait, TIMEOUT))
 
     with Pool() as pool:
         for done, waited in enumerate(pool.run(jobs(pool))):
@@ -109,18 +109,18 @@ def test_a_job_of_many_pixels_is_finished_before_the_next_is_made() -> None:
 
 
 def test_an_error_names_the_image_and_cancels_the_rest() -> None:
-    """What has begun ends; of the other jobs, which would all have begun then, none does."""
+    """Jobs that have begun end; none of the others begins, although workers become free."""
     begun: list[int] = []
     taken, release = threading.Event(), threading.Event()
 
     def fail() -> None:
-        assert taken.wait(PATIENCE)
+        assert taken.wait(TIMEOUT)
         threading.Timer(0.5, release.set).start()
         raise ValueError("too dark")
 
     def wait(i: int) -> None:
         begun.append(i)
-        assert release.wait(PATIENCE)
+        assert release.wait(TIMEOUT)
 
     def jobs(others: int) -> Iterator[Job[None]]:
         yield Job("moth", fail)
@@ -143,11 +143,11 @@ def test_an_error_in_a_process_keeps_its_traceback(count: int) -> None:
         with pytest.raises(RuntimeError, match=r"(?s)^bee: call failed .*\bTraceback .*ZeroDivisionError"):
             list(pool.run(jobs))
         assert processes.call("after", operator.add, 1, 2) == 3
-    assert all(map(gone, pids))
+    assert all(map(has_ended, pids))
 
 
 def test_a_process_that_dies() -> None:
-    """The image that it died of is told, whichever meets the dead process later."""
+    """The error names the image that ended the process, also if a later call finds the ended process."""
     with Pool(2) as pool, helpers(2) as processes:
         pids = [worker.pid for worker in processes._workers]
         jobs: Jobs = [Job("fly", partial(processes.call, "fly", os._exit, 3))]
@@ -158,7 +158,7 @@ def test_a_process_that_dies() -> None:
         assert "--workers 1" in caught.value.fix
         with pytest.raises(MachineError, match=r"^fly: "):
             [processes.call("later", os.getpid) for _ in pids]
-    assert all(map(gone, pids))
+    assert all(map(has_ended, pids))
 
 
 def test_a_process_that_is_killed() -> None:
@@ -169,7 +169,7 @@ def test_a_process_that_is_killed() -> None:
 
 
 def test_ctrl_c_does_not_wait_for_processes() -> None:
-    """Two sleep for a minute, others wait for them."""
+    """Two processes sleep for a minute, other jobs wait for them."""
 
     def run(pids: list[int]) -> None:
         with Pool(2) as pool, helpers(2) as processes:
@@ -183,13 +183,13 @@ def test_ctrl_c_does_not_wait_for_processes() -> None:
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         run(pids)
-    assert time.monotonic() - began < PATIENCE
+    assert time.monotonic() - began < TIMEOUT
     assert len(pids) == 2
-    assert all(map(gone, pids))
+    assert all(map(has_ended, pids))
 
 
 def test_processes_end_with_the_one_that_started_them() -> None:
-    """Killed, it can tell them nothing. Standard error stays open as long as any of them lives."""
+    """The parent is killed, so it cannot stop them; standard error is closed only when all of them have ended."""
     code = (
         "import operator, os\n"
         "from wsss.processes import Processes\n"
@@ -197,7 +197,7 @@ def test_processes_end_with_the_one_that_started_them() -> None:
         "assert processes.call('one', operator.add, 1, 2) == 3\n"
         "os.kill(os.getpid(), 9)"
     )
-    left = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, timeout=PATIENCE, check=False)
+    left = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, timeout=TIMEOUT, check=False)
     assert (left.returncode, left.stderr) == (-signal.SIGKILL, b"")
 
 
@@ -210,8 +210,8 @@ def test_a_process_imports_little_and_may_print(capfd: pytest.CaptureFixture[str
     assert capfd.readouterr().out == ""
 
 
-def test_an_error_keeps_nothing_alive() -> None:
-    """Else a loader and its workers would wait for the garbage collector."""
+def test_an_error_keeps_no_loader_alive() -> None:
+    """Otherwise a loader and its workers would end only when the garbage collector runs."""
 
     class Loader:
         def jobs(self) -> Iterator[Job[float]]:

@@ -27,7 +27,7 @@ TRAINS = ("train-cls", "train-seg", "make-pseudo", "predict", "demo")
 
 
 def commands(text: str) -> list[list[str]]:
-    """The words of each `wsss` line of a text, comments and continuations resolved."""
+    """The arguments of each `wsss` line of a text, without comments and with continued lines joined."""
     lines = text.replace("\\\n", " ").splitlines()
     found = [line.lstrip("# ") for line in lines if line.lstrip("# ").startswith("wsss ")]
     return [shlex.split(line, comments=True)[1:] for line in found]
@@ -49,7 +49,7 @@ def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with photos and tags, new photos without, and a small VOC with saliency."""
+    """A folder with photos and tags, new photos without tags, and a small VOC data set with saliency maps."""
     write_scenes(tmp_path / "photos", train=8, val=4, seed=0, settings=SceneSettings(sizes=((32, 48),)))
     shutil.copytree(tmp_path / "photos" / "images", tmp_path / "new-photos")
     voc = tmp_path / "VOC2012"

@@ -100,7 +100,7 @@ def test_imports_point_down() -> None:
     def upward() -> Iterator[str]:
         for name, path in modules():
             here = room(name)
-            if here in ("", "__main__"):  # the front door of the package stands above all rooms
+            if here in ("", "__main__"):  # the package itself may import from all rooms
                 continue
             for imported in imports(path, name):
                 there = room(imported) if imported.startswith("wsss.") else ""
@@ -122,7 +122,7 @@ def test_libraries_stay_in_their_rooms() -> None:
 
 
 def test_light_rooms_import_heavy_libraries_late() -> None:
-    """Neither themselves nor through a module of another room."""
+    """They import none themselves and none through a module of another room."""
     paths = dict(modules())
 
     def heavy(name: str, seen: set[str]) -> str | None:
@@ -164,7 +164,7 @@ def test_rules_open_no_file() -> None:
 
 
 def test_masks_are_read_with_pillow() -> None:
-    """OpenCV reads the colours of a palette PNG, not its class indices; images are decoded from bytes in one place."""
+    """OpenCV reads the colours of a palette PNG instead of its class indices; images are decoded in one place."""
 
     def strays() -> Iterator[str]:
         for name, path in modules():

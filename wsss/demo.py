@@ -1,7 +1,7 @@
 """`wsss demo`: every stage on generated scenes, from tags to masks of unseen images.
 
-The network is trained from scratch, so nothing is downloaded. Scenes have exact masks; they are opened for scoring
-alone.
+The network is trained from scratch, so nothing is downloaded. The scenes have exact masks, which are read for scoring
+only.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class DemoFigures:
 
     Attributes:
         tag_map: mean average precision of the tags.
-        seed_miou: seeds, one fixed threshold.
+        seed_miou: seeds, at one fixed threshold.
         pseudo_miou: pseudo labels made from the tags; ignored pixels count as wrong.
-        segmentation_miou: predictions, from the images alone.
-        seconds: for everything.
+        segmentation_miou: predictions, which use the images only.
+        seconds: duration of the whole demo.
     """
 
     tag_map: float
@@ -63,11 +63,11 @@ def run_demo(config: Config, out: Path, reporter: Reporter, *, train: int, val: 
 
     Args:
         config: the settings; ``data.root`` is replaced by the scenes.
-        out: a folder of its own.
+        out: output folder, new or empty.
         reporter: progress.
         train: scenes to train on.
         val: unseen scenes to score.
-        threshold: of the seeds, fixed beforehand.
+        threshold: background threshold of the seeds, in [0, 1], chosen in advance.
 
     Raises:
         UsageError: the folder is in use.
@@ -116,7 +116,7 @@ def run_demo(config: Config, out: Path, reporter: Reporter, *, train: int, val: 
 
 
 def overview(unseen: TaggedSet, out: Path, count: int = 4) -> np.ndarray:
-    """Rows of scene, pseudo label, prediction and truth above one key to them all, (H, W, 3) RGB."""
+    """Draw ``count`` scenes, (H, W, 3) RGB: a row each (scene, pseudo label, prediction, truth), then one key."""
     tiles, labels = [], []
     several = [record for record in unseen.records if len(record.tags) > 1] or list(unseen.records)
     for record in several[:count]:
@@ -136,13 +136,13 @@ def overview(unseen: TaggedSet, out: Path, count: int = 4) -> np.ndarray:
 
 
 def clear(out: Path) -> None:
-    """Delete an earlier demo, and nothing else.
+    """Delete the folder of an earlier demo.
 
     Raises:
-        UsageError: the folder holds something that no demo wrote.
+        UsageError: the folder contains files that no demo writes.
     """
     known = {"scenes", "cls", "pseudo", "seg", "masks", "overview.jpg", "demo.json"}
     strange = sorted(path.name for path in out.iterdir() if path.name not in known) if out.is_dir() else []
     if strange:
-        raise UsageError(f"{out} holds more than a demo ({', '.join(strange[:3])})", "choose another -o")
+        raise UsageError(f"{out} contains files that no demo wrote ({', '.join(strange[:3])})", "choose another -o")
     shutil.rmtree(out, ignore_errors=True)

@@ -1,16 +1,16 @@
-"""Errors that speak to the user: what is wrong and where, and the command that mends it.
+"""Errors that the user can correct: what is wrong, where, and a command that corrects it.
 
-The command line prints them as two lines (``error:`` and ``fix:``) without a traceback and leaves with
-their exit status. Anything else that escapes is a bug: it keeps its traceback and leaves with 1.
+The command line prints them as two lines (``error:`` and ``fix:``) without a traceback and exits with their exit
+status. Any other exception is a bug: it is printed with its traceback and the exit status is 1.
 """
 
 
 class WsssError(Exception):
-    """A problem the user can mend.
+    """A problem that the user can correct.
 
     Args:
         problem: the offending value, where it came from and what was expected.
-        fix: one command (or one short instruction) that mends it.
+        fix: one command (or one short instruction) that corrects it.
     """
 
     exit_status = 1
@@ -31,13 +31,13 @@ class UsageError(WsssError):
 
 
 class DataError(WsssError):
-    """A data set, an image, a tag, a weights file or a checkpoint that does not fit."""
+    """A data set, an image, a tag, a weights file or a checkpoint that cannot be used."""
 
     exit_status = 3
 
 
 class MachineError(WsssError):
-    """Something this machine lacks: an optional package, CUDA, room on the disk."""
+    """Something that this machine lacks: an optional package, CUDA, memory, disk space."""
 
     exit_status = 4
 

@@ -1,8 +1,9 @@
-"""Files that appear whole or not at all, and last.
+"""Atomic, durable file writes.
 
-A file is written under a temporary name beside its own, brought to the disk and renamed: what has its final name is
-whole, whenever its process was killed and whenever the power failed. Names themselves last from `sync_folder` on.
-A disk that refuses is a DiskError, which names the file and the remedy, and leaves no temporary file.
+A file is written under a temporary name in its own folder, synced to the disk (``fsync``) and renamed. So a file with
+its final name is complete, even if the process was killed or the power failed. The rename itself is durable only after
+`sync_folder`. An error of the disk becomes a DiskError, which names the file and the remedy; the temporary file is
+removed.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from typing import IO, Any, cast
 from wsss.errors import MachineError
 
 TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
-"""Names of files that are being written, or were when their process was killed."""
+"""Names of temporary files, which are being written or were left by a process that was killed."""
 MOST_OF_A_NAME = 40
-"""Characters of its own name in a temporary one, which must not be too long for the disk."""
+"""Characters of the final name in the temporary one, so that it stays within the length that file systems allow."""
 REMEDIES = {
     errno.EACCES: "choose a folder you may write to",
     errno.EPERM: "choose a folder you may write to",
@@ -35,21 +36,21 @@ _numbers = count()
 
 
 class DiskError(MachineError):
-    """The disk refuses.
+    """A file could not be written or synced.
 
     Args:
-        path: what could not be written.
-        error: why not.
+        path: the file.
+        error: the error of the operating system.
     """
 
     def __init__(self, path: Path, error: OSError) -> None:
-        self.remedy = REMEDIES.get(error.errno or 0, f"look after the disk of {path.parent}")
+        self.remedy = REMEDIES.get(error.errno or 0, f"check the disk of {path.parent}")
         super().__init__(f"{path}: {error.strerror or error}", f"{self.remedy}, then run the same command again")
 
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Inside, what the disk refuses is a DiskError that names this path."""
+    """Turn an OSError raised inside into a DiskError that names this path."""
     try:
         yield
     except OSError as error:
@@ -58,10 +59,10 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write; it has its name when the context ends well, and is gone when it does not.
+    """Open a file for an atomic write: renamed to ``path`` at the end of the context, removed after an exception.
 
     Raises:
-        DiskError: it cannot be written, whatever the writer made of that.
+        DiskError: it cannot be written, even if the writer turned that into another exception.
     """
     temporary = path.with_name(f".{path.name[:MOST_OF_A_NAME]}.{os.getpid()}{next(_numbers):06}.tmp")
     raw: _Raw | None = None
@@ -83,29 +84,29 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file that appears whole or not at all; text is UTF-8."""
+    """Write a file atomically; text is encoded as UTF-8."""
     with whole(path) as file:
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
 
 
 def sync_file(path: Path) -> None:
-    """Bring to the disk what others have written to a file, if it exists."""
+    """Sync a file that other code has written to the disk, if it exists."""
     with disk_errors(path), suppress(FileNotFoundError):
         _sync(path)
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where its file system can."""
+    """Sync a folder, which makes renames in it durable; without effect where the file system cannot sync folders."""
     with disk_errors(folder / "."):
         try:
             _sync(folder)
         except OSError as error:
-            if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):  # others: it knows no such thing
+            if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):  # other errors: it cannot sync folders
                 raise
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes were writing in a folder and below; nobody else may write there now."""
+    """Remove temporary files from a folder and its subfolders; no process may be writing there."""
     for path in folder.rglob(".*.tmp"):
         if TEMPORARY.fullmatch(path.name):
             with disk_errors(path):
@@ -113,7 +114,7 @@ def sweep(folder: Path) -> None:
 
 
 class _Raw(io.FileIO):
-    """Remembers why it could not be written: torch.save raises another error, which does not say."""
+    """Keeps the OSError of a failed write, because torch.save replaces it by an error without the cause."""
 
     refusal: OSError | None = None
 

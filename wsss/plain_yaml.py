@@ -1,4 +1,4 @@
-"""YAML of plain values from anyone: nothing in it runs, and neither its size nor its aliases fill the memory."""
+"""YAML from untrusted sources: plain values only, no code is run, and size and aliases are limited."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import yaml
 from wsss.errors import UsageError
 
 MAX_BYTES = 2**18
-"""A larger file is no config; the longest there is has a hundredth."""
+"""Largest file that is read; the longest config has about a hundredth of it."""
 
 
 def read_yaml(path: str | Path) -> Any:
-    """The content of a file of YAML.
+    """Parse a YAML file.
 
     Raises:
-        UsageError: too large, no text or no YAML.
+        UsageError: it is larger than MAX_BYTES, not UTF-8 text or not YAML.
     """
     try:
         if Path(path).stat().st_size > MAX_BYTES:
@@ -29,22 +29,22 @@ def read_yaml(path: str | Path) -> Any:
 
 
 def load_yaml(text: str, where: str) -> Any:
-    """The content of a text of YAML; ``where`` it comes from is what errors say.
+    """Parse a YAML text; ``where`` names its source in error messages.
 
     Raises:
-        UsageError: no YAML.
+        UsageError: it is not YAML.
     """
     try:
         return yaml.load(text, PlainLoader)  # a SafeLoader
     except RecursionError as error:
         raise UsageError(f"{where}: not valid YAML (nested too deeply)", "wsss config show") from error
-    except (yaml.YAMLError, ValueError) as error:  # the latter: a date or number that there is not
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date or number
         reason = " ".join(str(error).split())[:300]
         raise UsageError(f"{where}: not valid YAML ({reason})", "wsss config show") from error
 
 
 class PlainLoader(yaml.SafeLoader):
-    """YAML of plain values, in which an alias stands for one scalar: others can grow without bound."""
+    """Loads plain values. An alias may refer to one scalar only: aliases of collections can expand without bound."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Called for each node, before it is built."""

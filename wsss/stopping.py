@@ -1,4 +1,4 @@
-"""Asked to stop by a signal: long work goes on to its next boundary, saves and leaves with status 75."""
+"""Stopping on a signal: long work continues to its next boundary, saves and exits with status 75."""
 
 from __future__ import annotations
 
@@ -13,22 +13,26 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1
 
 
 class StopRequest:
-    """Whether a signal asked to stop, and which."""
+    """The signal handler of `stop_requests`. ``asked`` is the name of the last signal, or "" before the first."""
 
     def __init__(self) -> None:
         self.asked = ""
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Note the signal; Ctrl-C after another request stops at once."""
+        """Store the name of the signal; Ctrl-C after an earlier signal raises KeyboardInterrupt."""
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = signal.Signals(number).name
 
     def leave_if_asked(self, where: str, fix: str) -> None:
-        """Stop here, where all that was done is on the disk.
+        """Call this at a boundary, where all results so far are on the disk.
+
+        Args:
+            where: how far the work came, for the message ("after 3 of 9 images").
+            fix: the command that continues.
 
         Raises:
-            Interrupted: a signal asked.
+            Interrupted: a signal has arrived.
         """
         if self.asked:
             raise Interrupted(f"stopped by {self.asked} {where}", fix)
@@ -36,11 +40,11 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Catch SIGTERM, SIGINT and SIGUSR1 inside; the work leaves at its next boundary."""
+    """Catch SIGTERM, SIGINT and SIGUSR1 inside; the work checks the yielded StopRequest at its boundaries."""
     stop = StopRequest()
     try:
         before = {number: signal.signal(number, stop) for number in SIGNALS}
-    except ValueError:  # not in the main thread: whoever runs it there handles signals
+    except ValueError:  # not in the main thread: signals are left to the caller
         before = {}
     try:
         yield stop

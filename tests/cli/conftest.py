@@ -1,4 +1,4 @@
-"""The program without the cost of a process: argv in; status, standard output and standard error out."""
+"""A fixture that runs the program inside the test process: arguments in; status, standard output and error out."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from wsss.cli.main import run
 
 
 class Result(NamedTuple):
-    """How the program left."""
+    """Exit status and output of the program."""
 
     status: int
     out: str
     err: str
 
     def error(self) -> tuple[str, str]:
-        """The two lines of an error, which must be the last ones, and all of standard output empty."""
+        """The two lines of an error; they must be the last ones, and standard output must be empty."""
         assert self.out == ""
         assert "Traceback" not in self.err
         problem, fix = self.err.splitlines()[-2:]

@@ -1,4 +1,4 @@
-"""The program: its surface, its errors, what goes to which stream, and the whole way from tags to masks."""
+"""The program: its options, its errors, what it prints to which stream, and all commands from tags to masks."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_nothing_asked_shows_the_help(wsss: Program, words: list[str]) -> None:
         (["predict"], "RUN"),
     ],
 )
-def test_words_that_click_refuses(wsss: Program, words: list[str], said: str) -> None:
+def test_arguments_that_click_refuses(wsss: Program, words: list[str], said: str) -> None:
     done = wsss(*words)
     problem, fix = done.error()
     assert done.status == 2
@@ -157,7 +157,7 @@ def config_file(tmp_path: Path, tiny_config: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> Path:
-    """A classifier that has seen eight scenes once. Read only."""
+    """A run of a classifier trained on eight scenes for one epoch. Read only."""
     from wsss.config import resolve
     from wsss.reporting import Silent
     from wsss.training.start import train_classifier
@@ -242,7 +242,9 @@ def test_without_pydensecrf(
     assert not (tmp_path / "out").exists()
 
 
-def test_runs_that_are_none(wsss: Program, tmp_path: Path, config_file: Path, trained: Path, scenes: Path) -> None:
+def test_folders_that_are_no_runs(
+    wsss: Program, tmp_path: Path, config_file: Path, trained: Path, scenes: Path
+) -> None:
     out = tmp_path / "out"
     done = wsss("make-pseudo", tmp_path / "nowhere", "-c", config_file, "-o", out)
     assert (done.status, done.error()[0]) == (3, f"{tmp_path / 'nowhere'}: no such run")

@@ -1,4 +1,4 @@
-"""`wsss data check`: what goes to which stream, the list, the exit status."""
+"""`wsss data check`: what it prints to which stream, the list of findings, the exit status."""
 
 from __future__ import annotations
 

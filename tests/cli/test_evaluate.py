@@ -18,7 +18,7 @@ Program = Callable[..., Any]
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """One image of a bee and a fly, six pixels wide, and in ``labels`` what somebody took it for."""
+    """One image of a bee and a fly, six pixels wide, and a partly wrong prediction in ``labels``."""
     (tmp_path / "images").mkdir()
     Image.fromarray(np.zeros((1, 6, 3), np.uint8)).save(tmp_path / "images" / "a.png")
     (tmp_path / "tags.csv").write_text("image,labels\na.png,bee fly\n")
@@ -35,7 +35,7 @@ def test_errors_by_kind(wsss: Program, data: Path) -> None:
     assert errors["all_classes"] == {"pixels": pixels, "shares": {kind: n / 4 for kind, n in pixels.items()}}
     fly = errors["per_class"]["fly"]
     assert (fly["pixels"]["missed"], fly["shares"]["wrong_class"]) == (1, 0.5)
-    assert set(errors["per_class"]["background"]["shares"].values()) == {None}  # it lost nothing
+    assert set(errors["per_class"]["background"]["shares"].values()) == {None}  # no background pixel is lost
     lines = [" ".join(line.replace("│", " ").split()) for line in done.err.splitlines()]
     assert "lost pixels: 66.67 % of all; the share of each class and of each kind of error, in percent" in lines
     assert "bee 50.00 0.00 50.00 0.00 50.00 0.00 0.00" in lines

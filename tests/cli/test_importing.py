@@ -1,4 +1,4 @@
-"""Heavy imports: the collector rests, what they make is permanent, and nothing else ever is."""
+"""``heavy_imports``: the garbage collector is off during the import, and only objects of the import are frozen."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def run(inside: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_collector_rests_and_comes_back() -> None:
+def test_the_collector_is_off_inside_and_on_after() -> None:
     run("import decimal")
 
 
-def test_it_comes_back_after_a_failure() -> None:
+def test_the_collector_is_on_after_a_failure() -> None:
     run("import a_package_that_is_not_there")

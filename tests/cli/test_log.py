@@ -1,4 +1,4 @@
-"""Standard error that is a file or cannot be written."""
+"""Standard error that is not a terminal or cannot be written."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from wsss.cli.terminal import Terminal, console
 LONG = "a-folder-of-a-project-on-a-cluster/" * 8
 
 
-def test_a_remark_is_one_line_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_remark_is_one_line_outside_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with Terminal() as terminal:
         terminal.say(f"saved to {LONG} [bold]")
     assert capsys.readouterr().err == f"saved to {LONG} [bold]\n"
 
 
-TALKS = """
+SCRIPT = """
 import sys
 from wsss.cli.log import log
 from wsss.cli.terminal import Terminal, console
@@ -38,7 +38,7 @@ FULL = Path("/dev/full")
 def test_a_full_disk_stops_no_work() -> None:
     with FULL.open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-c", TALKS], stdout=subprocess.PIPE, stderr=full, timeout=60, check=False
+            [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=full, timeout=60, check=False
         )
     assert (done.returncode, done.stdout) == (0, b"done\n")
 
@@ -61,7 +61,7 @@ def test_what_is_written_before_and_after_arrives(capsys: pytest.CaptureFixture[
 
 def test_a_closed_pipe_stops_no_work() -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", f"import sys\nsys.stdin.read()\n{TALKS}"],
+        [sys.executable, "-c", f"import sys\nsys.stdin.read()\n{SCRIPT}"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

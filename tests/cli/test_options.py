@@ -1,4 +1,4 @@
-"""Options derived from config keys: their types, names and help, and what the command gets."""
+"""Options derived from config keys: their types, names and help, and the values that the command gets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Run = Callable[..., Given]
 
 @pytest.fixture
 def run() -> Run:
-    """Call a small command; the `Given` that it gets."""
+    """Call a small command and return the `Given` that it gets."""
     got: list[Given] = []
 
     @configured(

@@ -1,4 +1,4 @@
-"""A full memory is the machine's, not a bug: status 4, and what makes the command take less."""
+"""Out of memory is an error of the machine, not a bug: status 4, and a fix that makes the command need less."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def anywhere() -> None:
     ],
     ids=["GPU", "driver", "cuBLAS", "torch", "NumPy", "worker", "fork", "Python"],
 )
-def test_whose_memory(wsss: Program, monkeypatch: pytest.MonkeyPatch, fail: Fail, problem: str) -> None:
+def test_which_memory_is_full(wsss: Program, monkeypatch: pytest.MonkeyPatch, fail: Fail, problem: str) -> None:
     monkeypatch.setattr("wsss.training.start.train_classifier", lambda *words: fail())
     done = wsss(*TRAIN)
     assert (done.status, done.error()[0]) == (4, problem)

@@ -48,7 +48,7 @@ def test_the_title_says_which_number_it_is() -> None:
         assert row in lines
 
 
-def test_unknown_settings_and_hidden_images_are_said() -> None:
+def test_unknown_settings_and_unscored_images_are_printed() -> None:
     lines = printed(replace(REPORT, scales=None, flip=None, crf=None, unscored=2, missing=1, supervision=None))
     assert lines[0].startswith("val: segmentation, from unknown supervision, scales unknown, ")
     assert lines[0].endswith("flip unknown, CRF unknown, threshold none")

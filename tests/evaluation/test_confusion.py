@@ -32,7 +32,7 @@ def test_three_pixels_by_hand() -> None:
     matrix = matrix_of(np.array([[0, 1, 1]]), np.array([[0, 0, 1]]), 3)
     assert matrix.counts.tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
     np.testing.assert_array_equal(matrix.per_class_iou(), [1 / 2, 1 / 2, np.nan])
-    assert matrix.mean_iou() == 1 / 2  # the class of empty union has no say
+    assert matrix.mean_iou() == 1 / 2  # the class with an empty union is left out
     assert matrix.pixel_accuracy() == pytest.approx(2 / 3)
     assert matrix.coverage() == 1
 

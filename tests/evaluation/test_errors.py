@@ -19,7 +19,7 @@ laws = settings(max_examples=60, deadline=None)
 
 @st.composite
 def label_pairs(draw: st.DrawFn) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """A prediction, with classes that do not exist, and its truth, which is right here and there."""
+    """A prediction, also with unknown class indices, and its truth, which equals it at some pixels."""
     shape = draw(shapes)
     truth_HW = draw(arrays(np.uint8, shape, elements=st.sampled_from([0, 1, 2, 3, IGNORE_INDEX]), fill=st.nothing()))
     other_HW = draw(arrays(np.uint8, shape, elements=st.sampled_from([0, 1, 2, 3, 9, 255]), fill=st.nothing()))
@@ -55,13 +55,13 @@ def test_the_example_of_the_module(prediction: str, kinds: str) -> None:
 
 
 def test_objects_are_found_one_by_one() -> None:
-    """The second object of class 1 is missed, though the first one is found; a diagonal makes one region."""
+    """The second object of class 1 is missed, although the first one is found; diagonal neighbours are one region."""
     truth = ("1..11", ".1.11")
     assert letters(("1....", "....."), truth) == ["   mm", " p mm"]
 
 
 def test_a_region_is_of_one_class() -> None:
-    """Nothing of the 2 got its class: its background part is missed, beside a 1 that was found."""
+    """No pixel of the 2 is predicted as 2: its pixels predicted as background are missed, beside a 1 that is found."""
     assert letters(("11.1",), ("1122",)) == ["  mw"]
 
 
@@ -73,7 +73,7 @@ def test_a_tenth_of_the_region_is_found() -> None:
 def test_a_halo_stays_with_its_object_across_an_unlabelled_contour() -> None:
     truth = (".?11?.",)
     assert letters(("111111",), truth) == ["b    b"]
-    assert letters(("11....",), truth) == ["i mm  "]  # the contour alone is no overlap
+    assert letters(("11....",), truth) == ["i mm  "]  # overlap with the unlabelled contour alone does not count
     assert letters(("222222",), truth) == ["i ww i"]  # nothing of class 2 is there
 
 
@@ -142,7 +142,7 @@ def kind_by_flood_fill(label_HW: NDArray[np.uint8], truth_HW: NDArray[np.uint8],
 
 
 def flood(label_HW: NDArray[np.uint8], place: tuple[int, int]) -> set[tuple[int, int]]:
-    """All places of one class that a king can walk to."""
+    """All places of the 8-connected region that contains a place."""
     region, edge = {place}, [place]
     while edge:
         row, column = edge.pop()

@@ -15,7 +15,7 @@ ranked = st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_s
 
 
 def naive_precision(scores: list[int], present: list[bool]) -> float:
-    """Walk down the distinct scores; each step adds precision times gain in recall."""
+    """Average precision over the distinct scores, from high to low: each adds precision times gain in recall."""
     area = recall = 0.0
     for cut in sorted(set(scores), reverse=True):
         kept = [tag for score, tag in zip(scores, present, strict=True) if score >= cut]
@@ -28,7 +28,7 @@ def test_three_images_by_hand() -> None:
     scores_NK = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]])
     present_NK = np.array([[1, 0], [0, 0], [1, 0]])
     np.testing.assert_allclose(average_precision(scores_NK, present_NK), [(1 + 2 / 3) / 2, np.nan])
-    assert tag_map(scores_NK, present_NK) == pytest.approx(5 / 6)  # the class nobody holds has no say
+    assert tag_map(scores_NK, present_NK) == pytest.approx(5 / 6)  # the class without a positive is left out
 
 
 def test_all_scores_equal_give_the_share_of_positives() -> None:

@@ -1,8 +1,8 @@
-"""Write golden.json: what every stage says of one generated scene and one seeded network.
+"""Write golden.json: the figures of every stage for one generated scene and one seeded network.
 
     python tests/golden/make.py
 
-Run it only where a change of the numbers is meant, and say why in the commit.
+Run it only if the numbers are meant to change, and give the reason in the commit message.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def figures() -> dict[str, Any]:
 
 
 def seeded_network(classes: tuple[str, ...]) -> Any:
-    """A small transformer whose weights are a fixed function of their place, whatever torch's generator does."""
+    """A small transformer whose weights are a fixed function of their index, independent of torch's generator."""
     vit = {"patch_size": 8, "img_size": 48, "embed_dim": 24, "depth": 4, "num_heads": 3}
     network = build_network("vit_tiny_patch16_224", classes, decoder_channels=16, vit=vit).eval()
     with torch.no_grad():
@@ -74,7 +74,7 @@ def seeded_network(classes: tuple[str, ...]) -> Any:
 
 
 def summary(values: torch.Tensor) -> list[float]:
-    """Mean, root of the mean square, largest."""
+    """Mean, root mean square and largest value."""
     values = values.double()
     return [float(values.mean()), float(values.square().mean().sqrt()), float(values.max())]
 

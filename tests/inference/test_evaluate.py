@@ -65,7 +65,7 @@ def write_scores(path: Path, scores: Any, classes: Any, size: Any) -> None:
 
 
 def write_all_scores(out: Path) -> None:
-    """Scores at image size: 204 (0.8) on the object, 102 (0.4) beside it, for the class that is there."""
+    """Scores of the present class at image size: 204 (0.8) on the object, 102 (0.4) elsewhere."""
     for name, rows in TRUTHS.items():
         truth_HW = label(rows)
         index = max(1, int(truth_HW[truth_HW != IGNORE_INDEX].max()))
@@ -73,7 +73,7 @@ def write_all_scores(out: Path) -> None:
         write_scores(out / "scores" / f"{name}.npz", scores_Chw, [index - 1], truth_HW.shape)
 
 
-def test_perfect_labels_and_their_making(tagged: TaggedSet, out: Path) -> None:
+def test_perfect_labels_and_their_settings(tagged: TaggedSet, out: Path) -> None:
     seen: list[tuple[int, int]] = []
     report = evaluate_labels(out, tagged, on_progress=lambda done, total: seen.append((done, total)))
     assert report.to_json() == {
@@ -107,7 +107,7 @@ def test_one_matrix_over_the_data_set_with_ignored_predictions_wrong(tagged: Tag
     assert report.coverage == pytest.approx(14 / 15)
 
 
-def test_a_plain_folder_knows_nothing_of_its_making(tagged: TaggedSet, tmp_path: Path) -> None:
+def test_settings_of_a_plain_folder_are_unknown(tagged: TaggedSet, tmp_path: Path) -> None:
     report = evaluate_labels(tmp_path / "masks", tagged)
     assert (report.kind, report.method, report.scales, report.flip, report.crf) == ("labels", *[None] * 4)
     assert report.mean_iou == 1
@@ -133,7 +133,7 @@ def test_missing_predictions_are_refused(tagged: TaggedSet, out: Path) -> None:
 
 
 def test_missing_predictions_count_as_wrong_where_asked(tagged: TaggedSet, out: Path) -> None:
-    """Of 5, 6 and 4 pixels that are scored."""
+    """The three images have 5, 6 and 4 scored pixels."""
     (out / "labels" / "a.png").unlink()
     report = evaluate_labels(out, tagged, missing_as_wrong=True, errors=True)
     assert (report.images, report.missing, report.unscored) == (3, 1, 1)
@@ -215,7 +215,7 @@ def test_the_fixed_threshold_is_that_of_the_background_rule(
     assert report == evaluate_scores(out, tagged, fixed_threshold=float(expected))
 
 
-def test_the_published_rule_hands_over_where_both_are_as_strong() -> None:
+def test_the_published_threshold_is_the_crossing_of_its_rule() -> None:
     for exponent in (1, 8, 32):
         score = crossing(exponent)
         assert (1 - score + 0.001) ** exponent >= score - 0.001

@@ -38,7 +38,7 @@ from wsss.reporting import Reporter, Silent
 
 CPU = torch.device("cpu")
 PIXELS = 56 * 40
-"""Of a scene at the scale of these tests."""
+"""Pixels of a scene at the scale of these tests."""
 needs_pydensecrf = pytest.mark.skipif(
     importlib.util.find_spec("pydensecrf") is None,
     reason="pydensecrf is not installed: pip install 'wsss[crf]'",
@@ -134,7 +134,7 @@ def test_what_is_written(tmp_path: Path, make: Make, tagged: TaggedSet, tiny_con
 def test_a_label_is_the_recipe_of_its_scores(
     tmp_path: Path, make: Make, network: Network, tagged: TaggedSet, tiny_config: Any
 ) -> None:
-    """Image by image, in the open."""
+    """Each label equals the recipe's functions applied to its image here."""
     config = tiny_config(maps__scales=[32, 48], maps__flip=True)
     make(tmp_path / "out", config)
     written = labels(tmp_path / "out")
@@ -162,7 +162,7 @@ def test_the_batch_size_changes_nothing(tmp_path: Path, make: Make, tiny_config:
 
 
 def test_it_runs_without_the_masks(tmp_path: Path, make: Make, scenes: Path, tiny_config: Any) -> None:
-    """Tags alone: with the mask folder deleted the labels are the same."""
+    """Labels are made from tags alone: they are the same when the mask folder is deleted."""
     root = tmp_path / "bare"
     shutil.copytree(scenes, root, ignore=shutil.ignore_patterns("masks"))
     make(tmp_path / "with")
@@ -193,13 +193,13 @@ def test_other_settings_are_refused(tmp_path: Path, make: Make, tiny_config: Any
     assert "low (was 0.25, now 0.1)" in caught.value.problem
     assert "--overwrite" in caught.value.fix
     assert before.keys() == labels(tmp_path / "out").keys()
-    make(tmp_path / "out", tiny_config(run__batch_pixels=48**2, run__workers=1))  # decide nothing
+    make(tmp_path / "out", tiny_config(run__batch_pixels=48**2, run__workers=1))  # these settings do not change labels
 
 
 def test_changed_tags_and_images_are_labelled_again(
     tmp_path: Path, make: Make, tagged: TaggedSet, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Never an old label for new tags; images that came later are labelled too."""
+    """An image with changed tags is labelled again; added images are labelled too."""
     first, second, *rest = tagged.records
     fewer = replace(tagged, records=(first, *rest))
     make(tmp_path / "out", tagged=fewer)
@@ -207,19 +207,19 @@ def test_changed_tags_and_images_are_labelled_again(
     Image.fromarray(255 - read_image(rest[0].image)).save(photo)
     retagged = replace(first, tags=(0,) if first.tags != (0,) else (1,))
     now = replace(tagged, records=(retagged, second, replace(rest[0], image=photo), *rest[1:]))
-    told = Told()
-    counts = make(tmp_path / "out", tagged=now, reporter=told)
+    remarks = Remarks()
+    counts = make(tmp_path / "out", tagged=now, reporter=remarks)
     assert (counts["made"], counts["skipped"]) == (3, 5)
-    assert told.said == [f"2 images or their tags have changed ({first.name}, {rest[0].name}); made again"]
+    assert remarks.said == [f"2 images or their tags have changed ({first.name}, {rest[0].name}); made again"]
     make(tmp_path / "fresh", tagged=now)
     assert same(tmp_path / "out", tmp_path / "fresh")
     assert make(tmp_path / "out", tagged=now)["made"] == 0
-    make(tmp_path / "out", tagged=fewer)  # what is left out of the set for a while
+    make(tmp_path / "out", tagged=fewer)  # labels of images that are not in the set now are kept
     assert make(tmp_path / "out", tagged=now)["made"] >= 1
 
 
-class Told(Silent):
-    """Keeps what is said."""
+class Remarks(Silent):
+    """A reporter that stores the messages."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -228,7 +228,7 @@ class Told(Silent):
         self.said.append(message)
 
 
-def test_changed_saliency_maps_are_taken_in(tmp_path: Path, make: Make, tagged: TaggedSet, tiny_config: Any) -> None:
+def test_changed_saliency_maps_are_used(tmp_path: Path, make: Make, tagged: TaggedSet, tiny_config: Any) -> None:
     def saliency(folder: str, level: int) -> Config:
         for record in tagged.records:
             saliency_HW = np.full(read_image(record.image).shape[:2], level, dtype=np.uint8)
@@ -274,7 +274,7 @@ def test_overwrite_makes_all_again(tmp_path: Path, make: Make, tiny_config: Any)
 
 
 class Stopping(Silent):
-    """Presses Ctrl-C when so many images are done."""
+    """A reporter that raises KeyboardInterrupt after ``images`` images."""
 
     def __init__(self, images: int) -> None:
         self.images = images
@@ -286,7 +286,7 @@ class Stopping(Silent):
 
 
 def test_an_overwrite_cut_short_leaves_no_old_label(tmp_path: Path, make: Make, tiny_config: Any) -> None:
-    """Labels of the old settings must not pass for labels of the new ones."""
+    """No label of the old settings may be left in a folder whose manifest has the new ones."""
     make(tmp_path / "out")
     config = tiny_config(maps__method="cam", run__batch_pixels=48**2)
     with pytest.raises(KeyboardInterrupt):
@@ -345,7 +345,7 @@ def test_images_larger_than_the_working_area(
 
 
 def test_saliency(tmp_path: Path, make: Make, tagged: TaggedSet, tiny_config: Any) -> None:
-    """The left half stands out: the right one is background but for what is mined there."""
+    """The left half is salient; the right half is background, except for mined pixels."""
     for record in tagged.records:
         saliency_HW = np.zeros_like(read_image(record.image)[..., 0])
         saliency_HW[:, : saliency_HW.shape[1] // 2] = 255
@@ -383,7 +383,7 @@ def test_saliency_that_does_not_fit(
 
 
 class Vanishing(Silent):
-    """Deletes a file when the first image is done."""
+    """A reporter that deletes a file after the first image."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -396,7 +396,7 @@ class Vanishing(Silent):
 def test_an_image_that_vanishes_on_the_way(
     tmp_path: Path, make: Make, scenes: Path, tiny_config: Any, workers: int
 ) -> None:
-    """What a worker process says of it reaches the user; the rest is taken up when it is back."""
+    """The error names the image, also from a worker process; the same command labels the rest once it is back."""
     root = tmp_path / "data"
     shutil.copytree(scenes, root)
     tagged = open_data(root, split="val")
@@ -496,7 +496,7 @@ def test_images_refined_together_are_labelled_as_if_each_were_alone(
     monkeypatch: pytest.MonkeyPatch,
     decoder: bool,
 ) -> None:
-    """As on a GPU, where images of one size share their refinement."""
+    """Refining several images together, as on a GPU, gives the labels of refining one by one."""
     network, groups = small_network(decoder=decoder), []
     config = tiny_config(run__batch_pixels=8 * 48**2, maps__start_layer=2)
 
@@ -517,32 +517,32 @@ def test_images_refined_together_are_labelled_as_if_each_were_alone(
         assert np.array_equal(label_HW, together[name])
 
 
-def test_a_run_with_a_decoder_is_heard(
+def test_labels_use_the_decoder_of_a_run(
     tmp_path: Path, small_network: Callable[..., Network], tagged: TaggedSet, tiny_config: Any
 ) -> None:
     network = small_network()
     bias = network.require_decoder().classify.bias
     assert bias is not None
-    bias.data = torch.tensor([20.0, 0.0, 0.0])  # sure of the background everywhere
+    bias.data = torch.tensor([20.0, 0.0, 0.0])  # probability near 1 for the background everywhere
 
     def run(out: str, **changes: Any) -> Path:
         config = tiny_config(**changes)
         make_pseudo_labels(network, tagged, tmp_path / out, config, Silent(), device=CPU, checkpoint_sha256="f00d")
         return tmp_path / out
 
-    heard, alone = run("heard"), run("alone", labels__decoder=False)
-    assert not same(heard, alone)
-    assert {0, IGNORE_INDEX} >= {value for label_HW in labels(heard).values() for value in np.unique(label_HW)}
+    agreed, alone = run("agreed"), run("alone", labels__decoder=False)
+    assert not same(agreed, alone)
+    assert {0, IGNORE_INDEX} >= {value for label_HW in labels(agreed).values() for value in np.unique(label_HW)}
     assert any(((label_HW > 0) & (label_HW < IGNORE_INDEX)).any() for label_HW in labels(alone).values())
-    made_by = {path: read_manifest(path) for path in (heard, alone)}
-    assert (made_by[heard]["decoder"], made_by[heard]["opening"]) == (True, 0)  # as it was done
+    made_by = {path: read_manifest(path) for path in (agreed, alone)}
+    assert (made_by[agreed]["decoder"], made_by[agreed]["opening"]) == (True, 0)  # the settings that took effect
     assert (made_by[alone]["decoder"], made_by[alone]["opening"]) == (False, tiny_config().labels.opening)
 
 
 def test_maps_and_decoder_share_their_passes(
     tmp_path: Path, small_network: Callable[..., Network], tagged: TaggedSet, tiny_config: Any
 ) -> None:
-    """As often through the backbone as without a decoder, and the labels of two passes apart."""
+    """The backbone runs as often as without a decoder; labels equal those of separate passes for maps and decoder."""
     network = small_network()
     torch.nn.init.normal_(network.require_decoder().classify.weight, std=1.0)
     passes: list[None] = []
@@ -554,8 +554,8 @@ def test_maps_and_decoder_share_their_passes(
         return len(passes)
 
     config = tiny_config(maps__flip=True, maps__start_layer=2)
-    assert run("heard", config) == run("alone", tiny_config(maps__flip=True, labels__decoder=False)) > 0
-    written = labels(tmp_path / "heard")
+    assert run("agreed", config) == run("alone", tiny_config(maps__flip=True, labels__decoder=False)) > 0
+    written = labels(tmp_path / "agreed")
     for batch in load_batches(ScaledImages(tagged.records, [48], network.backbone.stride, 1, images=True), 0):
         (record,), (image_HW3,), (size,) = batch.records, batch.images, batch.sizes
         present_BK = torch.from_numpy(tagged.present(record))[None]

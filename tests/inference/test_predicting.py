@@ -1,4 +1,4 @@
-"""Prediction on plain images: what goes in, what comes out, averages by hand."""
+"""Prediction on images without tags: accepted inputs, written files, averages by hand."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ needs_pydensecrf = pytest.mark.skipif(
 
 @pytest.fixture
 def network(small_network: Callable[..., Network]) -> Network:
-    """It sees all classes: the scores of the decoder are made large and different from place to place."""
+    """A network whose decoder scores are large and vary over the pixels, so that it predicts all classes."""
     network = small_network()
     torch.manual_seed(2)
     assert network.decoder is not None
@@ -115,7 +115,7 @@ def test_other_images_of_the_same_names_are_segmented(
 def test_equal_names_of_another_folder_are_refused(
     tmp_path: Path, network: Network, photos: Path, tiny_config: Any
 ) -> None:
-    """Two folders with the same names: the masks of the first are not replaced without a word."""
+    """Two folders with the same names: masks of the first are not replaced silently."""
     predict(network, photos, tmp_path / "out", tiny_config())
     before = (tmp_path / "out" / "labels" / "side.png").read_bytes()
     (tmp_path / "others").mkdir()
@@ -130,7 +130,7 @@ def test_equal_names_of_another_folder_are_refused(
 def test_an_image_of_as_many_bytes_is_segmented_again(
     tmp_path: Path, network: Network, photos: Path, tiny_config: Any
 ) -> None:
-    """Its bytes count, not its length and not its time of change."""
+    """An image is identified by its bytes, not by length and modification time."""
     (tmp_path / "bmp").mkdir()
     path = tmp_path / "bmp" / "a.bmp"
     image_HW3 = read_image(photos / "colour.png")
@@ -161,7 +161,7 @@ def test_one_image_and_no_overlays(tmp_path: Path, network: Network, photos: Pat
 
 
 def test_a_mask_is_the_likeliest_class(tmp_path: Path, network: Network, photos: Path, tiny_config: Any) -> None:
-    """One scale, one image, in the open."""
+    """One scale, one image: the mask is the argmax of the network's own output."""
     predict(network, photos, tmp_path / "out", tiny_config(predict__scales=[48]))
     image_HW3 = read_image(photos / "side.jpg")
     assert image_HW3.shape == (56, 40, 3)
@@ -190,7 +190,7 @@ def test_the_average_over_scales_and_flips_by_hand(network: Network) -> None:
 
 
 def test_of_one_pass_the_scores_are_upsampled(network: Network) -> None:
-    """One scale without flip: the softmax of the interpolated scores, as a network's forward has it."""
+    """One scale without flip: the softmax of the interpolated scores, as in a network's forward."""
     torch.manual_seed(0)
     images = torch.rand(1, 3, 48, 40)
     (grid_Chw,) = log_label_probabilities(network, [images])
@@ -243,8 +243,8 @@ def segmenter(network: Network, tiny_config: Any) -> Segmenter:
 
 
 @needs_pydensecrf
-def test_the_crf_only_sees_classes_that_were_there(network: Network, tiny_config: Any) -> None:
-    """Class 2 is likely nowhere, so it cannot appear; a lone pixel of class 1 does not survive."""
+def test_the_crf_gets_only_predicted_classes(network: Network, tiny_config: Any) -> None:
+    """Class 2 is the likeliest at no pixel, so it cannot appear; a single pixel of class 1 is removed."""
     probabilities_CHW = torch.full((3, 20, 20), 0.1)
     probabilities_CHW[0] = 0.8
     probabilities_CHW[:, 10, 10] = torch.tensor([0.3, 0.6, 0.1])
@@ -264,8 +264,8 @@ def test_the_crf_only_sees_classes_that_were_there(network: Network, tiny_config
 
 @needs_pydensecrf
 @pytest.mark.parametrize("seen", [(0, 2), (1, 3), (0, 1, 3)])
-def test_seen_classes_keep_their_names(network: Network, tiny_config: Any, seen: tuple[int, ...]) -> None:
-    """Where each fills a stripe of its own colour the CRF changes nothing; the background always takes part."""
+def test_the_crf_keeps_class_indices(network: Network, tiny_config: Any, seen: tuple[int, ...]) -> None:
+    """The CRF changes nothing where each class fills a stripe of its own colour; the background is always included."""
     label_HW = np.repeat(np.repeat(np.array(seen, dtype=np.uint8), 8)[None], 20, axis=0)
     probabilities_CHW = torch.full((4, *label_HW.shape), 0.02)
     probabilities_CHW.scatter_(0, torch.from_numpy(label_HW).long()[None], 0.94)
@@ -289,7 +289,7 @@ def test_the_number_of_processes_changes_no_byte(
 
 
 class Stopping(Silent):
-    """Presses Ctrl-C when so many images are done."""
+    """A reporter that raises KeyboardInterrupt after ``images`` images."""
 
     def __init__(self, images: int) -> None:
         self.images = images

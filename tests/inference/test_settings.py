@@ -26,7 +26,7 @@ def test_scales_that_are_named_stay() -> None:
 
 
 def test_the_config_beside_a_run_gives_the_same_scales(tmp_path: Path) -> None:
-    """The file names every key, but scales that were not given are null in it."""
+    """The file contains every key; scales that were not given are null in it."""
     trained = resolve(None, (), {"augment.size": 320})
     (tmp_path / "config.yaml").write_text(to_yaml(trained))
     assert for_run(resolve(tmp_path / "config.yaml"), trained) == for_run(Config(), trained).model_copy(

@@ -1,4 +1,4 @@
-"""The recipe of one image in plain dense code, without bands and ragged maps: pseudo labels must equal its own.
+"""The recipe of one image in plain dense code, without bands and ragged maps; `test_parity.py` compares with it.
 
 Shape suffixes: C = K + 1 label channels, K classes, R present classes, H x W pixels, h x w grid.
 """
@@ -110,7 +110,7 @@ def _with_saliency(
 
 
 def _opened(label_HW: Tensor, size: int) -> Tensor:
-    """With every window a slice: erosion, then dilation by the mirrored square."""
+    """Erosion, then dilation by the mirrored square, computed from slices."""
     if size <= 1:
         return label_HW
     foreground_HW = (label_HW != 0) & (label_HW != IGNORE_INDEX)

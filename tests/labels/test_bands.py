@@ -55,7 +55,7 @@ def test_bands_are_those_of_interpolate(
 
 @pytest.mark.parametrize(("points", "pixels"), [(512, 8000), (997, 7919), (4000, 1000), (640, 641)])
 def test_long_axes_lose_no_precision(points: int, pixels: int) -> None:
-    """Coordinates in the thousands have few bits left for the weights: they are rounded as torch rounds them."""
+    """Float32 coordinates in the thousands leave few bits for the weights; they must be rounded as torch does."""
     grid_Chw = torch.rand(1, points, 5, generator=torch.Generator().manual_seed(0))
     for grid, size in ((grid_Chw, (pixels, 5)), (grid_Chw.mT.contiguous(), (5, pixels))):
         torch.testing.assert_close(joined(grid, size, 2**16), plain(grid, size), atol=1e-6, rtol=0)
@@ -121,7 +121,7 @@ def test_probabilities_of_pairs_are_those_of_each_image() -> None:
 
 
 def test_no_tensor_is_larger_than_a_band() -> None:
-    """Nor than the label map: 21 classes at 400 x 300 are 2.5 million values."""
+    """Nor larger than the label map; 21 classes at 400 x 300 would be 2.5 million values."""
     torch.manual_seed(0)
     log_Chw = torch.randn(21, 20, 15).log_softmax(dim=0)
     with Largest() as largest:

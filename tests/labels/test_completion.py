@@ -1,4 +1,4 @@
-"""Label completion: rules on a few pixels, the whole against a readable one, the opening against OpenCV."""
+"""Label completion: rules on a few pixels, completion against a readable version, the opening against OpenCV."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ def completed(
 
 
 def test_power_background_wins_up_to_its_crossing() -> None:
-    """0.07 meets (1 - 0.07)^32 = 0.098; 0.08 meets 0.069."""
+    """Scores and background scores: 0.07 < (1 - 0.07)^32 = 0.098, but 0.08 > (1 - 0.08)^32 = 0.069."""
     scores_KHW = row([0.0, 0.07, 0.08, 0.3], [0.0, 0.02, 0.01, 0.9])
     label_HW = completed(scores_KHW, present(1, 1), background=POWER, opening=0)
     assert label_HW.dtype == torch.uint8
@@ -78,7 +78,7 @@ def test_absent_classes_never_win() -> None:
 
 
 def test_saliency_masks_by_hand() -> None:
-    """Salient: class stays, the rest is unknown. Not salient: background. Nothing mined at quantile 1."""
+    """Salient pixels keep a class, else are ignored; others become background. Quantile 1 mines nothing."""
     scores_KHW = row([0.9, 0.01, 0.9, 0.01])
     saliency_HW = torch.tensor([[0.8, 0.6, 0.5, 0.1]])
     label_HW = completed(
@@ -108,7 +108,7 @@ def test_mining_by_hand() -> None:
 
 
 def test_mining_leaves_salient_pixels_alone() -> None:
-    """Both classes are strong at the first two pixels; the salient one keeps its strongest."""
+    """Both classes are strong at the first two pixels; the salient one gets the stronger class."""
     scores_KHW = row([0.9, 0.9, 0.1, 0.1], [0.8, 0.8, 0.1, 0.1])
     saliency_HW = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
     label_HW = completed(
@@ -145,7 +145,7 @@ def test_nothing_seen_is_all_background(flags: tuple[int, int]) -> None:
 
 
 def test_speckles_become_background_and_ignored_pixels_stay() -> None:
-    """A block of two classes stays where it is; its thin arm goes, though an ignored pixel is beside it."""
+    """A block of two classes is kept; its thin arm becomes background, although an ignored pixel is beside it."""
     scores_KHW = torch.zeros(2, 4, 6)
     scores_KHW[0, 1:3, 1] = 1.0
     scores_KHW[1, 1:3, 2] = 1.0

@@ -48,7 +48,7 @@ def object_image(seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
 
 
 def blurred_scores(object_HW: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Background and one class, sure of itself in the middle of the object and vague at its edges."""
+    """Scores of the background and one class, near 0 or 1 except at the edges of the object."""
     score_HW = np.full(object_HW.shape, 0.2, dtype=np.float32)
     score_HW[2:17, 5:37] = 0.55
     score_HW[7:11, 14:28] = 0.95
@@ -81,7 +81,7 @@ def test_probabilities_sum_to_one() -> None:
 
 @needs_pydensecrf
 def test_without_pairwise_terms_probabilities_stay() -> None:
-    """Zero and one are kept off by the smallest probability, so nothing is infinite."""
+    """Probabilities are clamped away from 0 and 1, so no logarithm is infinite."""
     image_HW3, object_HW = object_image()
     foreground_HW = object_HW.astype(np.float32) * 0.5 + 0.25
     foreground_HW[0, 0], foreground_HW[0, 1] = 0.0, 1.0
@@ -131,8 +131,8 @@ def test_a_process_gives_the_same_labels() -> None:
     assert np.array_equal(there_HW, crf_labels(image_HW3, scores_CHW, present_K, settings=settings))
 
 
-def test_only_present_classes_travel() -> None:
-    """Background and the second class go out; the second candidate comes back as class 2."""
+def test_only_present_classes_are_given_to_the_crf() -> None:
+    """The CRF gets the background and the second class; its second channel becomes class 2."""
     image_HW3, object_HW = object_image()
     background_HW, score_HW = blurred_scores(object_HW)
     seen = []

@@ -1,4 +1,4 @@
-"""PAMR against a per-pixel version that follows the formula word by word."""
+"""PAMR against a per-pixel version of the formula."""
 
 import math
 import statistics

@@ -1,4 +1,4 @@
-"""From scores to labels: sizes, the background rules, the CRF in the place of a rule."""
+"""From scores to labels: sizes, the background rules, the CRF instead of a rule."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_refined_scores_are_those_of_pamr() -> None:
 
 
 def test_images_larger_than_the_working_area() -> None:
-    """Refined at a quarter of the pixels, labelled in the shape of the image, near what full size gives."""
+    """They are refined at a quarter of the pixels; the label has the image's size and is near that of full size."""
     image_13HW, section = picture(128, 192)[None], LabelsSection(opening=4, low=0.5, high=0.6)
     scores = PresentMaps.from_dense(torch.rand(1, 2, 8, 12), torch.tensor([[True, False]]))
     whole_HW, coarse_HW = (
@@ -177,7 +177,7 @@ def test_a_stride_beyond_the_image_leaves_one_pixel() -> None:
 
 
 def red_square(size: int = 40) -> tuple[Tensor, Tensor, Tensor]:
-    """An image, where its square lies, and scores that are too wide for it."""
+    """An image of a red square, the mask of the square, and scores that are too wide."""
     torch.manual_seed(0)
     inside = torch.zeros(size, size, dtype=torch.bool)
     inside[10:30, 12:30] = True
@@ -233,7 +233,7 @@ def test_the_crf_without_a_tag_is_background() -> None:
 
 
 def test_the_crf_sees_no_more_pixels_than_its_side() -> None:
-    """And what it gives is upsampled: two halves stay two halves."""
+    """Its output is upsampled: two halves of the image stay two halves."""
     seen: list[Any] = []
 
     def crf(image_HW3: Any, scores_CHW: Any, settings: Any) -> Any:
@@ -266,7 +266,7 @@ def test_maps_and_decoder_must_agree() -> None:
 
 
 def test_the_order_decides_what_is_refined_and_opened() -> None:
-    """PAMR of the joint probabilities, which sum to 1 before and after, or of the scores before they are compared."""
+    """PAMR refines the joint probabilities, which still sum to 1, or the scores before they join the decoder's."""
     torch.manual_seed(4)
     images_B3HW = picture(16, 24)[None]
     scores = PresentMaps.from_dense(torch.rand(1, 2, 16, 24), torch.tensor([[False, True]]))
@@ -320,7 +320,7 @@ def test_batches_without_a_tag_are_background(classes: int, decoder: bool) -> No
 
 
 def test_the_crf_takes_probabilities_as_they_are() -> None:
-    """The background's and that of the one present class."""
+    """The CRF gets the probabilities of the background and of the one present class."""
     seen: list[Any] = []
 
     def crf(image_HW3: Any, scores_CHW: Any, settings: Any) -> Any:

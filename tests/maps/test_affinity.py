@@ -1,4 +1,4 @@
-"""Spreading by attention: by hand, against the N x N matrix, and its laws."""
+"""Spreading by attention: by hand, against the N x N matrix, and properties that always hold."""
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -30,14 +30,14 @@ def test_more_maps_than_channels_a_head_and_always_the_fused_kernel() -> None:
     torch.manual_seed(2)
     attentions = [random_attention(2, 3, 9)]  # 6 channels a head
     maps = torch.rand(2, 14, 8)
-    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # without the math one, which makes the matrix
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # the math kernel, which makes the N x N matrix, is not allowed
         together = spread(maps, attentions, 1)
     alone = torch.cat([spread(maps[:, k : k + 1], attentions, 1) for k in range(14)], dim=1)
     torch.testing.assert_close(together, alone)
 
 
 def test_two_patches_by_hand() -> None:
-    """Patch 0 attends to itself and to patch 1 alike, patch 1 to itself three times as much as to patch 0."""
+    """Patch 0 attends equally to both patches, patch 1 to itself three times as much as to patch 0."""
     query = torch.tensor([[[[1.0, 0.0], [0.0, 1.0]]]])
     key = torch.tensor([[[[0.0, 0.0], [0.0, torch.log(torch.tensor(3.0))]]]])
     attention = Attention(query, key, key, key, 1.0)

@@ -1,4 +1,4 @@
-"""class_maps against the explicit way: one image, one class, N x N attention and gradient, written out."""
+"""class_maps against an explicit computation: one image and class at a time, with N x N attention and gradient."""
 
 import pytest
 import torch
@@ -159,7 +159,7 @@ def test_batch_size_does_not_change_maps() -> None:
     assert relative_error(together, alone) < 1e-5
 
 
-def test_parameters_keep_their_wishes_and_get_no_gradient() -> None:
+def test_parameters_keep_requires_grad_and_get_no_gradient() -> None:
     network = small_network(1, "project")
     network.backbone.vit.cls_token.requires_grad_(False)
     before = [p.requires_grad for p in network.parameters()]

@@ -1,4 +1,4 @@
-"""One forward for maps, decoder and loss: groups of equally many tags, where the graph begins, what is kept."""
+"""One forward for maps, decoder and loss: groups of images by number of tags, start of the graph, what is stored."""
 
 from collections.abc import Callable
 from typing import Any
@@ -52,7 +52,7 @@ def test_groups_change_neither_features_nor_gradients(network: Network, monkeypa
 
 
 def test_the_graph_begins_at_the_class_token_where_its_row_is_read(network: Network) -> None:
-    """And with parameters that learn, or another row, where it began before."""
+    """With parameters that require gradients, or with other rows, the graph begins earlier."""
 
     def begun(readings: MapSettings) -> int:
         with Recorder(network, readings) as recorder:
@@ -137,7 +137,7 @@ def test_cams_of_autocast_are_picked_as_they_are(network: Network) -> None:
 
 
 def test_gradients_of_1e_8_survive_fp16(network: Network) -> None:
-    """Which has no number between 0 and 6e-8."""
+    """fp16 has no number between 0 and 6e-8."""
     with torch.no_grad():
         for name in ("head.weight", "project.weight"):
             network.readout.get_parameter(name).mul_(1 / 3000)

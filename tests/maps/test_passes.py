@@ -1,4 +1,4 @@
-"""Which images pass together and whose turn it is: by hand, and no other grouping is cheaper."""
+"""Groups of images by number of tags and the rounds of their backwards: by hand, and against all other groupings."""
 
 from collections.abc import Iterator
 
@@ -19,8 +19,8 @@ def test_rounds_by_hand() -> None:
     assert not list(one_class_an_image(torch.zeros(2, 0, dtype=torch.bool)))
 
 
-def test_large_images_pass_with_their_like_and_small_ones_all_together() -> None:
-    """An overhead of 50 patches on a CPU, and of many more where few patches leave a device idle."""
+def test_large_images_are_grouped_by_tags_and_small_ones_together() -> None:
+    """The overhead of a pass is 50 patches on a CPU, and many more on a device that few patches leave idle."""
     present_BK = torch.tensor([[1, 1], [1, 0], [0, 1]], dtype=torch.bool)
     large, small = torch.empty(3, 3, 160, 160), torch.empty(3, 3, 16, 8)
     assert [group.tolist() for group in image_groups(large, present_BK, (8, 8))] == [[1, 2], [0]]

@@ -1,4 +1,4 @@
-"""The ragged batch of present classes: by hand, and against dense maps."""
+"""Maps of present classes, stored ragged: by hand, and against dense maps."""
 
 from __future__ import annotations
 

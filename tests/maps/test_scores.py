@@ -14,7 +14,7 @@ def test_scores_by_hand() -> None:
     assert normalised(maps_RHW[:0]).shape == (0, 1, 3)
 
 
-def test_absent_rubbish_does_not_leak() -> None:
+def test_values_of_absent_classes_do_not_leak() -> None:
     maps_BKHW = torch.tensor([[[[float("nan"), 1.0]], [[1.0, 2.0]]]])
     scores = normalise_scores(PresentMaps.from_dense(maps_BKHW, torch.tensor([[False, True]])))
     assert scores.dense().tolist() == [[[[0.0, 0.0]], [[0.5, 1.0]]]]

@@ -1,4 +1,4 @@
-"""The tape: attention with a bias or computed explicitly, blocks known by hooks, what is refused and what passes."""
+"""The tape: attention with a bias or computed explicitly, blocks identified by hooks, refused and unrecorded calls."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_rows_and_carry_use_the_bias_and_the_weights() -> None:
 
 
 def test_a_patch_that_attends_to_prefix_tokens_alone_spreads_nothing() -> None:
-    """Its shares of patches are 0 in float32; 0 / 0 is no map."""
+    """Its attention to patches is 0 in float32, so the normalisation must not divide 0 by 0."""
     query = torch.tensor([[[[1.0], [1.0], [1.0]]]])
     key = torch.tensor([[[[200.0], [0.0], [0.0]]]])
     maps_BKM = spread(torch.tensor([[[1.0, 0.5]]]), [Attention(query, key, key, key, 1.0)], 1)

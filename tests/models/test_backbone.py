@@ -1,4 +1,4 @@
-"""The backbone: weights that fit or are refused, names, sizes, prefix tokens."""
+"""The backbone: weights that are loaded or refused, names, sizes, prefix tokens."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PREFIX = {
     "vit_medium_patch16_reg4_gap_256": (4, False),  # registers alone, normalised after the pool
     "vit_small_patch14_reg4_dinov2": (5, True),
 }
-"""Prefix tokens, and whether the first of them is a class token."""
+"""Number of prefix tokens, and whether the first of them is a class token."""
 
 
 def small(name: str = "vit_tiny_patch16_224", seed: int = 0) -> Backbone:
@@ -40,7 +40,7 @@ def small(name: str = "vit_tiny_patch16_224", seed: int = 0) -> Backbone:
 
 
 def weights_with_head(seed: int = 1) -> dict[str, Tensor]:
-    """What a weights file holds: another initialisation, with an ImageNet classifier."""
+    """Content of a weights file: another initialisation, with an ImageNet classifier."""
     state = {key: value.clone() for key, value in small(seed=seed).vit.state_dict().items()}
     return {**state, "head.weight": torch.ones(1000, 24), "head.bias": torch.ones(1000)}
 
@@ -91,7 +91,7 @@ def test_weights_of_a_missing_broken_or_odd_file(tmp_path: Path) -> None:
 
 
 class Malicious:
-    """Unpickling it would make a file."""
+    """Unpickling this object would create a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -110,11 +110,11 @@ def test_a_malicious_pickle_is_refused_and_does_nothing(tmp_path: Path, how: str
     with pytest.raises(DataError, match="cannot be read as weights"):
         read_weights(path)
     assert not trap.exists()
-    pickle.loads(pickle.dumps(Malicious(trap)))  # it would have
+    pickle.loads(pickle.dumps(Malicious(trap)))  # without the check the file is created
     assert trap.exists()
 
 
-def test_pretrained_offline_is_the_machines_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pretrained_offline_is_a_machine_error(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = small()
 
     def offline(*args: Any, **kwargs: Any) -> None:
@@ -209,7 +209,7 @@ def test_taps_hold_the_tokens_of_their_block() -> None:
 
 
 GRIDS = [(4, 4), (2, 2), (7, 7), (3, 9), (4, 5), (1, 4)]
-"""Same, smaller, larger, both, larger on one axis, one row; the embeddings are made for 4 x 4."""
+"""Grids: same, smaller, larger, both, larger on one axis, one row; the embeddings are made for 4 x 4."""
 
 LEARNT = {
     **PREFIX,
@@ -221,7 +221,7 @@ LEARNT = {
 
 @contextmanager
 def as_timm_does(backbone: Backbone) -> Iterator[None]:
-    """Positions interpolated by timm inside."""
+    """Position embeddings are interpolated by timm inside the context."""
     ours = type(backbone.vit)
     backbone.vit.__class__ = ours.__mro__[2]
     try:
@@ -237,7 +237,7 @@ def with_positions(name: str) -> Backbone:
 
 
 def positions_of(backbone: Backbone, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Positions of a grid of zeros and how a random weighting of them teaches the embeddings."""
+    """Position embeddings for a grid, and the gradient of the learnt ones from a random weighting of them."""
     zeros_BhwC = torch.zeros(1, *grid, 24)
     embedded = backbone.vit._pos_embed(zeros_BhwC)
     positions_BNC = embedded[0] if isinstance(embedded, tuple) else embedded
@@ -269,7 +269,7 @@ def test_positions_of_real_sizes(old: tuple[int, int], new: tuple[int, int]) -> 
 
 
 def test_positions_by_hand() -> None:
-    """From one row to two, the same twice; from two columns to one, their mean."""
+    """From one row to two: the row twice; from two columns to one: their mean."""
     maps_BChw = torch.tensor([[[[1.0, 3.0]]]])
     torch.testing.assert_close(resample_bicubic(maps_BChw, (2, 1)), torch.full((1, 1, 2, 1), 2.0))
 
@@ -294,7 +294,7 @@ def test_positions_of_a_network_in_half_precision_keep_its_type() -> None:
 
 
 class Operators(TorchDispatchMode):
-    """Names of what is called inside, backward included."""
+    """Records the names of operators called inside, those of the backward included."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -306,7 +306,7 @@ class Operators(TorchDispatchMode):
 
 
 def upsamplings(backbone: Backbone) -> list[str]:
-    """In a training step on images of another size than the embeddings are made for."""
+    """Interpolation operators of a training step on images of another size than that of the embeddings."""
     with Operators() as operators:
         backbone(torch.rand(1, 3, 40, 24)).patches_BNC.square().sum().backward()
     assert any("bmm" in name or "mm" in name for name in operators.names)
@@ -317,11 +317,11 @@ def upsamplings(backbone: Backbone) -> list[str]:
 def test_a_step_interpolates_nothing(name: str) -> None:
     """On CUDA the gradient of an interpolation is not deterministic."""
     backbone = with_positions(name).train()
-    upsamplings(backbone)  # the first makes the matrices
+    upsamplings(backbone)  # the first step computes the interpolation matrices
     assert upsamplings(backbone) == []
     assert backbone.vit.pos_embed.grad.abs().max() > 0
     with as_timm_does(backbone):
-        assert len(upsamplings(backbone)) == 2  # there and back
+        assert len(upsamplings(backbone)) == 2  # forward and backward
 
 
 def test_positions_first_seen_in_inference_mode_can_be_learnt_after() -> None:
@@ -353,7 +353,7 @@ def test_a_backbone_is_freed_at_once() -> None:
 
 
 def test_exported_it_interpolates_as_timm_wrote_it() -> None:
-    """A matrix would be that of one size, and those kept would be tensors of the tracer, without values."""
+    """While tracing, a matrix would be a constant for one size, and a cached one a tracer's tensor without values."""
     backbone, images_B3HW = with_positions("deit_tiny_patch16_224"), torch.rand(1, 3, 8 * 6, 8 * 17)
     exported = torch.export.export(backbone.vit, (images_B3HW,))
     assert any("upsample_bicubic2d_aa" in str(node.target) for node in exported.graph.nodes)

@@ -8,7 +8,7 @@ EMBED_DIM = 24
 
 
 def make_decoder(*, has_class_token: bool = True, outputs: int = 3, fresh: bool = False) -> DPTDecoder:
-    """A decoder; its scores start at zero, so the layers that make them are given weights unless ``fresh``."""
+    """A decoder with random weights in the layers that compute scores; with ``fresh`` these stay at zero."""
     torch.manual_seed(0)
     decoder = DPTDecoder(EMBED_DIM, outputs, channels=24, has_class_token=has_class_token)
     if not fresh:
@@ -48,7 +48,7 @@ def test_few_channels_work(channels: int) -> None:
     scores.square().sum().backward()
 
 
-def test_an_image_does_not_know_its_neighbours() -> None:
+def test_images_of_a_batch_are_independent() -> None:
     decoder = make_decoder().train()
     for module in decoder.modules():
         if isinstance(module, nn.Dropout2d):

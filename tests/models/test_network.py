@@ -180,7 +180,7 @@ def test_checkpoint_round_trip(tmp_path: Path, tiny_config: Any, backbone: str, 
     assert file_hash(path) != before
 
 
-def test_checkpoints_that_are_none(tmp_path: Path, tiny_config: Any, small_network: Build) -> None:
+def test_files_that_are_no_checkpoints(tmp_path: Path, tiny_config: Any, small_network: Build) -> None:
     with pytest.raises(DataError, match="no such run"):
         find_checkpoint(tmp_path / "none")
     run = tmp_path / "run"
@@ -203,7 +203,7 @@ def test_checkpoints_that_are_none(tmp_path: Path, tiny_config: Any, small_netwo
         read_checkpoint(run / "other.pt")
 
 
-def test_checkpoints_that_do_not_fit_themselves(tmp_path: Path, tiny_config: Any, small_network: Build) -> None:
+def test_checkpoints_that_contradict_their_config(tmp_path: Path, tiny_config: Any, small_network: Build) -> None:
     path = tmp_path / "last.pt"
     save_checkpoint(path, small_network(decoder=False, depth=3), tiny_config(), training={})
     with pytest.raises(DataError, match=r"do not fit its config .*blocks\.3"):
@@ -217,7 +217,7 @@ def test_checkpoints_that_do_not_fit_themselves(tmp_path: Path, tiny_config: Any
 
 @pytest.mark.parametrize("size", [(32, 40), (29, 37)])
 def test_scores_on_the_decoders_grid(small_network: Build, size: tuple[int, int]) -> None:
-    """They are what ``decode`` upsamples: 8 rows and columns for each patch of the padded image."""
+    """``decode`` upsamples these scores: 8 rows and columns for each patch of the padded image."""
     network = small_network()
     with torch.no_grad():
         features = network.features(torch.rand(2, 3, *size), taps=True)
@@ -227,7 +227,7 @@ def test_scores_on_the_decoders_grid(small_network: Build, size: tuple[int, int]
 
 
 def test_a_network_is_built_in_one_way(tiny_config: Any) -> None:
-    """Fresh from the seed, or open for a checkpoint to fill."""
+    """With random weights from the seed, or without values until a checkpoint is loaded."""
     config = tiny_config(run__seed=3)
     one, other = (build_from(config, ["a"], decoder=True).state_dict() for _ in range(2))
     assert all(torch.equal(value, other[key]) for key, value in one.items())

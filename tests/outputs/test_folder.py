@@ -1,4 +1,4 @@
-"""A folder of label maps: what is made again, what is removed, what is refused."""
+"""A folder of label maps: which files are made again, removed or refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SETTINGS = {"kind": "pseudo", "classes": ["cat", "dog"], "scales": [224]}
 
 
 class Remarks(Silent):
-    """Keeps what is said."""
+    """A reporter that stores the messages."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -54,7 +54,7 @@ def make(
     remarks: Silent | None = None,
     **settings: Any,
 ) -> list[str]:
-    """Write what remains; names that were written."""
+    """Write the files of unfinished images; returns their names."""
     with held(out, remarks, overwrite=overwrite, **settings) as folder:
         parts = {"scores": [one.name for one in sources]} if scores else {}
         todo = folder.begin(sources, remarks or Silent(), parts=parts, overwrite=overwrite)
@@ -102,7 +102,7 @@ def test_a_change_removes_every_file_of_the_image(tmp_path: Path, change: dict[s
 
 
 def test_overwrite_removes_every_file_too(tmp_path: Path) -> None:
-    """Scores of one checkpoint must not stand beside labels of another."""
+    """Scores of one checkpoint must not stay beside labels of another."""
     make(tmp_path, source("a"), source("b"), scores=True)
     assert make(tmp_path, source("a"), overwrite=True, checkpoint_sha256="other") == ["a"]
     assert files(tmp_path) == ["labels/a.png", "overlays/a.jpg"]
@@ -144,7 +144,7 @@ def test_scores_that_are_asked_for_later(tmp_path: Path) -> None:
 
 
 def test_files_without_a_journal_line_are_made_again(tmp_path: Path) -> None:
-    """A kill between the last file and its line, or a folder of an earlier version."""
+    """The process was killed between the last file and the line, or an earlier version made the folder."""
     make(tmp_path, source("a"), source("b"))
     lines = (tmp_path / "journal.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "journal.jsonl").write_bytes(lines[0])
@@ -156,7 +156,7 @@ def test_files_without_a_journal_line_are_made_again(tmp_path: Path) -> None:
 
 
 def test_equal_names_of_another_folder(tmp_path: Path) -> None:
-    """Refused where nothing is left of the first folder; a set that was moved and changed in part goes on."""
+    """They are refused if no image of the first folder is left; a set that was moved and partly changed is not."""
     make(tmp_path, source("a"), source("b"))
     others = [source("a", "1111", "/other"), source("b", "1111", "/other")]
     with pytest.raises(UsageError, match=r"'a' was /photos/a.jpg, now it is /other/a.jpg"):

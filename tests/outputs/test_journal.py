@@ -1,4 +1,4 @@
-"""The journal: what is read back, cut lines, removals, several writers."""
+"""The journal: reading entries back, cut lines, removals, several writers."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def test_names_of_any_bytes(tmp_path: Path, name: str) -> None:
 
 
 def test_a_journal_cut_anywhere_loses_its_last_line_at_most(tmp_path: Path) -> None:
-    """As a kill or a power cut leaves it; what is added next is a line of its own."""
+    """A kill or a power cut can leave it like this; the next entry begins on a new line."""
     names = ["a", "b", "c"]
     add(tmp_path, *map(entry, names))
     content = (tmp_path / JOURNAL).read_bytes()
     ends = [i + 1 for i, byte in enumerate(content) if byte == ord("\n")]
     for cut in range(len(content) + 1):
         (tmp_path / JOURNAL).write_bytes(content[:cut])
-        whole = sum(end <= cut + 1 for end in ends)  # a line without its line feed is whole too
+        whole = sum(end <= cut + 1 for end in ends)  # a line is complete without its line feed
         assert list(read_journal(tmp_path)) == names[:whole]
         add(tmp_path, entry("d"))
         assert list(read_journal(tmp_path)) == [*names[:whole], "d"]
@@ -90,7 +90,7 @@ def test_lines_that_are_no_entries(tmp_path: Path, line: str) -> None:
 
 
 def test_journals_of_several_writers_are_read_together(tmp_path: Path) -> None:
-    """Each process has its own file; concatenated they say the same."""
+    """Each process has its own file; concatenating the files gives the same entries."""
     add(tmp_path, entry("a"), entry("b"), file="journal.0-of-2.jsonl")
     add(tmp_path, entry("c"), file="journal.1-of-2.jsonl")
     both = read_journal(tmp_path)

@@ -67,7 +67,7 @@ def test_a_sheet_of_three_tiles_in_two_columns() -> None:
     assert (sheet_HW3[GAP : GAP + 20, GAP : GAP + 40] == red).all()
     assert (sheet_HW3[GAP : GAP + 80, 2 * GAP + 40 : 2 * GAP + 80] == blue).all()
     assert (sheet_HW3[first_row + 2 * GAP :][:40, GAP : GAP + 40] == red).all()
-    assert (sheet_HW3[GAP + 20 : GAP + 20 + CAPTION_HEIGHT, GAP : GAP + 40] < 128).any()  # there is ink
+    assert (sheet_HW3[GAP + 20 : GAP + 20 + CAPTION_HEIGHT, GAP : GAP + 40] < 128).any()  # the caption is drawn
     assert (sheet_HW3[:, -GAP:] == 255).all()
 
 
@@ -91,7 +91,7 @@ ANIMALS = ("cat", "cow", "dog", "horse", "person", "sheep")
 
 
 def places(strip_HW3: NDArray[np.uint8], index: int) -> tuple[int, ...]:
-    """Top, left, height, width and pixels of what has the colour of a class index."""
+    """Top, left, height, width and number of the pixels that have the colour of a class index."""
     rows, columns = (strip_HW3 == PALETTE[index]).all(axis=2).nonzero()
     return int(rows.min()), int(columns.min()), int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1, len(rows)
 
@@ -126,7 +126,7 @@ def test_a_key_shows_each_class_held_in_its_colour() -> None:
 
 
 def test_a_key_names_the_classes() -> None:
-    """The same label map under other names has the same swatch and other letters; classes not held change nothing."""
+    """Other names give the same swatch and other letters; names of classes that are not in the map change nothing."""
     cow_HW3 = key(held(2), ANIMALS, 200)
     assert (cow_HW3 == key(held(0, 2, 2), ("bear", "cow"), 200)).all()
     other_HW3 = key(held(2), ("cat", "kangaroo"), 200)
@@ -173,12 +173,12 @@ def test_a_long_name_is_cut() -> None:
     [("L\u00f6we", "Lowe"), ("two\n lines", "two lines"), ("\u9a6c", "\u725b"), ("Stra\u00dfe", "Stra\u00fee")],
 )
 def test_names_that_the_font_cannot_draw(name: str, shown: str) -> None:
-    """Accents go; any other letter is a box."""
+    """Accents are removed; another letter that the font lacks is drawn as a box."""
     assert (key(held(1), (name,), 200) == key(held(1), (shown,), 200)).all()
 
 
 @pytest.mark.parametrize(("name", "expected"), [("cow", False), ("\u9a6c", True)])
-def test_the_index_tells_classes_of_the_same_boxes_apart(name: str, expected: bool) -> None:
+def test_the_index_distinguishes_names_that_cannot_be_drawn(name: str, expected: bool) -> None:
     beside = GAP + CAPTION_SIZE
     first_HW3, second_HW3 = (key(held(index), (name, name), 200)[:, beside:] for index in (1, 2))
     assert (first_HW3 != second_HW3).any() == expected

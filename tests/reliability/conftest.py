@@ -1,4 +1,4 @@
-"""The program in real processes, and a folder of commands to run in them."""
+"""A fixture that runs the program in real processes."""
 
 from __future__ import annotations
 

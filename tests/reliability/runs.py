@@ -1,7 +1,8 @@
-"""The program ``wsss`` in processes forked from one that has imported it: as real as others, seconds faster.
+"""The program ``wsss`` in processes forked from one that has imported it, which saves seconds of imports.
 
-Run as a script it takes orders, JSON lines, on standard input: ``{"wsss": [ARGUMENT, ...], "die_at": N, "log": FILE}``
-starts a process and answers its id; ``{"wait": PID, "seconds": S}`` answers how it ended, or null.
+As a script this file reads orders from standard input, each a JSON line.
+``{"wsss": [ARGUMENT, ...], "kill_at": N, "log": FILE}`` starts a process and prints its id;
+``{"wait": PID, "seconds": S}`` prints how it ended, or null.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 120.0
+TIMEOUT = 120.0
 """Seconds after which a test that waits has failed."""
 
 
 class Forked:
-    """One run of the program; a session of its own, which signals can reach with its loader processes."""
+    """A running program, in a session of its own, so that a signal can be sent to its loader processes too."""
 
     def __init__(self, pid: int, log: Path, owner: Warm) -> None:
         self.pid = pid
@@ -30,11 +31,11 @@ class Forked:
         self._owner = owner
 
     def send(self, number: int, *, to_all: bool = False) -> None:
-        with suppress(ProcessLookupError):  # it was quicker
+        with suppress(ProcessLookupError):  # it has ended already
             (os.killpg if to_all else os.kill)(self.pid, number)
 
-    def wait(self, seconds: float = PATIENCE) -> int:
-        """Its status, or the negative number of the signal that killed it."""
+    def wait(self, seconds: float = TIMEOUT) -> int:
+        """Wait for the end; returns the exit status, or the negative number of the signal that killed it."""
         status = self._owner.ask({"wait": self.pid, "seconds": seconds})
         if status is None:
             self.send(signal.SIGKILL, to_all=True)
@@ -42,11 +43,11 @@ class Forked:
         return int(status)
 
     def wait_for(self, path: Path) -> None:
-        """Until it has written a file."""
+        """Wait until the program has written a file."""
         self.wait_until(path.is_file)
 
     def wait_until(self, happens: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while not happens():
             assert time.monotonic() < deadline, self.error
             time.sleep(0.005)
@@ -56,8 +57,8 @@ class Forked:
         return self.log.read_text(encoding="utf-8")
 
     @property
-    def last_words(self) -> list[str]:
-        """The lines ``error:`` and ``fix:``, without their beginnings."""
+    def error_and_fix(self) -> list[str]:
+        """The last two lines of standard error, ``error:`` and ``fix:``, without these words."""
         return [line[7:] for line in self.error.splitlines()[-2:]]
 
 
@@ -71,16 +72,16 @@ class Warm:
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def start(self, *arguments: object, die_at: int | None = None) -> Forked:
-        """Run ``wsss`` with these arguments; kill it from inside at its so many-th disk operation."""
+    def start(self, *arguments: object, kill_at: int | None = None) -> Forked:
+        """Start ``wsss`` with these arguments; with ``kill_at`` it is killed at the disk operation of that number."""
         self.count += 1
         log = self.folder / f"{self.count}.log"
-        order = {"wsss": [str(argument) for argument in arguments], "die_at": die_at, "log": str(log)}
+        order = {"wsss": [str(argument) for argument in arguments], "kill_at": kill_at, "log": str(log)}
         return Forked(int(self.ask(order)), log, self)
 
-    def run(self, *arguments: object, die_at: int | None = None) -> Forked:
-        """Run it to its end, which is expected to be good."""
-        forked = self.start(*arguments, die_at=die_at)
+    def run(self, *arguments: object, kill_at: int | None = None) -> Forked:
+        """Run ``wsss`` to its end; the exit status must be 0."""
+        forked = self.start(*arguments, kill_at=kill_at)
         assert forked.wait() == 0, forked.error
         return forked
 
@@ -92,11 +93,11 @@ class Warm:
         return json.loads(self._process.stdout.readline())
 
     def close(self) -> None:
-        self._process.communicate(timeout=PATIENCE)
+        self._process.communicate(timeout=TIMEOUT)
 
 
 def serve() -> dict[str, Any] | None:
-    """Take orders to their end; in a forked process, return its own."""
+    """Read orders until standard input ends. A forked process returns from here with its order, the first one None."""
     import torch
 
     import wsss.cli.main
@@ -125,8 +126,8 @@ def _how_it_ended(wait: int, seconds: float) -> int | None:
     return None
 
 
-def be_the_program(order: dict[str, Any]) -> None:
-    """Run ``wsss`` as its console script does; this process ends with it."""
+def run_program(order: dict[str, Any]) -> None:
+    """Run ``wsss`` in this process as its console script does."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests in its background ignores it
     log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -134,41 +135,41 @@ def be_the_program(order: dict[str, Any]) -> None:
     for descriptor, target in ((nothing, 0), (nothing, 1), (log, 2)):
         os.dup2(descriptor, target)
     sys.argv = ["wsss", *order["wsss"]]
-    if order["die_at"] is not None:
-        die_at(order["die_at"])
+    if order["kill_at"] is not None:
+        kill_at(order["kill_at"])
     from wsss.cli.main import run
 
     run()
 
 
-def die_at(number: int) -> None:
-    """Be killed at the so many-th disk operation: in the middle of a write, at a sync, before or after a rename."""
+def kill_at(number: int) -> None:
+    """Kill this process at its ``number``-th disk operation: inside a write, at a sync, before or after a rename."""
     from wsss import files
 
     left = number
     write, fsync, replace = files._Raw.write, os.fsync, Path.replace
 
-    def strikes() -> bool:
+    def is_last() -> bool:
         nonlocal left
         left -= 1
         return left == 0
 
     def half_written(raw: files._Raw, data: Any) -> int:
-        if strikes():
+        if is_last():
             write(raw, bytes(data)[: len(data) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
         return write(raw, data)
 
     def unsynced(descriptor: int) -> None:
-        if strikes():
+        if is_last():
             os.kill(os.getpid(), signal.SIGKILL)
         fsync(descriptor)
 
     def renamed(path: Path, target: Path) -> Path:
-        if strikes():
+        if is_last():
             os.kill(os.getpid(), signal.SIGKILL)
         result = replace(path, target)
-        if strikes():
+        if is_last():
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 
@@ -178,4 +179,4 @@ def die_at(number: int) -> None:
 if __name__ == "__main__":
     mine = serve()
     if mine is not None:
-        be_the_program(mine)
+        run_program(mine)

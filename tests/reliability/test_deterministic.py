@@ -1,4 +1,4 @@
-"""`--deterministic` sets what torch offers, all that we compute runs under it, and results repeat to the bit."""
+"""`--deterministic` sets torch's switches, every stage runs with it, and results repeat bit for bit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The switches belong to the process."""
+    """Restore the switches after each test, because they belong to the process."""
     monkeypatch.delenv(WORKSPACE, raising=False)
     switches = (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark)
     yield
@@ -58,7 +58,7 @@ def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
 
 
 def test_every_stage_runs_and_repeats(tmp_path: Path, tiny_config: Any, scenes: Path) -> None:
-    """With double backward, PAMR, the energy and the decoder; nothing lacks a deterministic algorithm on a CPU."""
+    """This includes double backward, PAMR, energy and decoder; on a CPU all have deterministic algorithms."""
     config: Config = tiny_config(
         run__deterministic=True, segment__epochs=1, segment__weight_energy=1e-3, classify__epochs=1
     )
@@ -82,7 +82,7 @@ def test_the_flag_reaches_the_training(
     tmp_path: Path, tiny_config: Any, monkeypatch: pytest.MonkeyPatch, flag: str
 ) -> None:
     path, seen = tmp_path / "mine.yaml", list[tuple[bool, bool]]()
-    path.write_text(to_yaml(tiny_config(run__deterministic=flag != "--deterministic")))  # the flag beats the file
+    path.write_text(to_yaml(tiny_config(run__deterministic=flag != "--deterministic")))  # the flag overrides the file
 
     def train(loop: Loop) -> None:
         seen.append((loop.config.run.deterministic, torch.are_deterministic_algorithms_enabled()))

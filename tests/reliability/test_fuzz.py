@@ -1,6 +1,6 @@
-"""Readers of files from elsewhere, fed with noise and with damaged files: they read, or refuse with an error of ours.
+"""Readers of untrusted files, tested with noise and damaged files: they read the file or raise a WsssError.
 
-``WSSS_FUZZ_EXAMPLES=5000 pytest tests/reliability/test_fuzz.py`` tries so many files for each reader.
+``WSSS_FUZZ_EXAMPLES=5000 pytest tests/reliability/test_fuzz.py`` tries 5000 files for each reader.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ from wsss.reporting import Silent
 
 EXAMPLES = int(os.environ.get("WSSS_FUZZ_EXAMPLES", "20"))
 SECONDS = 20.0
-"""No file of a few kilobytes keeps a reader busy for so long, even on a machine that is busy with other things."""
+"""Limit of seconds for reading a file of a few kilobytes, for a machine with other load."""
 MEMORY = 2 * 2**30
-"""Bytes that the process may grow by at its peak: of the largest image that is read, and little else."""
+"""Limit of bytes that the peak memory of the process may grow: a little more than the largest image that is read."""
 VIT = {"patch_size": 4, "img_size": 8, "embed_dim": 4, "depth": 1, "num_heads": 1}
 BACKBONE = "vit_tiny_patch16_224"
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """What reads a file, the name of the file, and good ones; ``seal`` makes the file of its damaged content."""
+    """A function that reads a file, its name, and valid contents; ``seal`` makes a file of a damaged content."""
 
     read: Callable[[Path], object]
     file: str
@@ -77,7 +77,7 @@ def mask() -> bytes:
 
 
 def open_folder(path: Path) -> None:
-    """All that opens a data folder, by the rules of training and by those of ``wsss data check``."""
+    """Open a data folder, by the rules of training and by those of ``wsss data check``."""
     inspect_data(path.parent, Silent())
     for split in list_splits(path.parent):
         for record in open_data(path.parent, split=split).records:
@@ -89,7 +89,7 @@ def open_voc(path: Path) -> None:
 
 
 def look_at(path: Path) -> None:
-    """An image that passes the check is read, and has the size of its header."""
+    """Check an image; one that passes is read and must have the size that its header gives."""
     facts = examine_image(read_content(path), path)
     assert read_image(path).shape == (*facts.size, 3)
     assert image_size(path) == facts.size
@@ -108,7 +108,7 @@ def checkpoint(folder: Path) -> bytes:
 
 
 def sealed_pickle(archive: bytes) -> tuple[bytes, Callable[[bytes], bytes]]:
-    """The pickle of a file of torch.save, and how to make such a file of another, its checksums right."""
+    """The pickle in a file of torch.save, and a function that makes such a file, with right checksums, of another."""
     with zipfile.ZipFile(io.BytesIO(archive)) as file:
         parts = {name: file.read(name) for name in file.namelist()}
     place = next(name for name in parts if name.endswith("/data.pkl"))
@@ -129,7 +129,7 @@ def pickled(read: Callable[[Path], object], file: str, archive: bytes) -> Reader
 
 
 def sealed_png(content: bytes) -> bytes:
-    """A PNG with the checksums of its chunks right, as far as there are chunks."""
+    """A PNG whose chunks have their checksums corrected, as far as chunks can be found."""
     sealed, at = content[:8], 8
     while at + 12 <= len(content):
         end = at + 8 + int.from_bytes(content[at : at + 4], "big")
@@ -195,7 +195,7 @@ def exif() -> Image.Exif:
 
 @st.composite
 def damaged(draw: st.DrawFn, good: bytes) -> bytes:
-    """A good file after some accidents."""
+    """A valid file with some random damage."""
     content = bytearray(good)
     for _ in range(draw(st.integers(1, 6))):
         at, other = (draw(st.integers(0, len(content))) for _ in range(2))
@@ -220,7 +220,7 @@ def damaged(draw: st.DrawFn, good: bytes) -> bytes:
 
 
 def files(good: tuple[bytes, ...]) -> st.SearchStrategy[bytes]:
-    """Damaged files for the most part; some noise, alone or after the beginning of a good file."""
+    """Mostly damaged files; some noise, alone or after the beginning of a valid file."""
     one = st.sampled_from(good)
     noise = st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode(errors="surrogatepass"))
     return one.flatmap(damaged) | one.flatmap(damaged) | noise | st.builds(lambda a, b: a[:20] + b, one, noise)
@@ -247,14 +247,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.fixture
 def little_memory() -> Iterator[None]:
-    """The peak of the process does not grow by what a small file claims."""
+    """Check that the peak memory grows by less than the limit, whatever size a small file claims."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     yield
     assert 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) < MEMORY
 
 
 def refusal(reader: Reader, path: Path) -> WsssError | None:
-    """Ours, where it does not read the file; all other errors come out."""
+    """The WsssError of a reader, or None if it reads the file; other exceptions are not caught."""
     try:
         reader.read(path)
     except WsssError as error:
@@ -287,7 +287,7 @@ def test_only_our_errors_come_out(name: str, place: Callable[[str], Path]) -> No
         outcomes["read" if error is None else "refused"] += 1
         if error is not None:
             assert error.exit_status in (2, 3)
-            assert len(error.problem) < 3000, "an error is no essay"
+            assert len(error.problem) < 3000, "the error message is too long"
             assert not isinstance(error, BadData) or error.findings
 
     feed()

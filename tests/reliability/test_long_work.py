@@ -1,4 +1,4 @@
-"""Many images leave nothing behind: no memory, open file, thread or process. benchmarks/long_work.py does more."""
+"""Memory, open files, threads and processes do not grow over many images; see also benchmarks/long_work.py."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wsss.inference.predicting import predict_masks
 
 IMAGES, SIDE = 300, 16
 GROWTH = 24 * 2**20
-"""Bytes that resident memory may grow by from a third of the images on: 200 images of a leaked megabyte are more."""
+"""Limit in bytes of the growth of resident memory after a third of the images; a leak of 1 MB an image exceeds it."""
 
 
 class Watch:
@@ -46,7 +46,7 @@ class Watch:
 
 
 def held() -> dict[str, int]:
-    """What a process can forget to give back."""
+    """Numbers of the resources that a process may leak: open files, threads, child processes."""
     gc.collect()
     return {
         "files": len(list(Path("/proc/self/fd").iterdir())),
@@ -86,7 +86,7 @@ def test_many_images_leave_nothing(
             tagged = TaggedSet(root=many.root, split="all", classes=many.classes, records=chosen)
             make_pseudo_labels(network, tagged, out, config, watch, **common)
 
-    work(slice(12), tmp_path / "first", Watch())  # what stays for good: libraries, buffers
+    work(slice(12), tmp_path / "first", Watch())  # allocates what is kept for good: libraries, buffers
     before, watch = held(), Watch()
     work(slice(None), tmp_path / "out", watch)
     assert held() == before

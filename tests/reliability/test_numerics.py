@@ -1,4 +1,4 @@
-"""No NaN and no infinity, whatever the images, tags and scores; and the same labels for any batch or worker."""
+"""No NaN and no infinity for any images, tags and scores; the same labels for any batch size and number of workers."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_class_maps(
     method: Method,
     spread: bool,
 ) -> None:
-    """Of images of one patch and of one colour, with all tags or none."""
+    """Also for images of one patch and of one colour, with all tags or none."""
     network = small_network(classes=("bee", "fly", "ant"), decoder=False, depth=2)
     maps = MapSettings(method=method, start_layer=0, spread=int(spread), gamma=0.5)
     present_BK = torch.tensor([present])
@@ -215,7 +215,7 @@ def test_labels_do_not_depend_on_batches_or_workers(
         assert labels.keys() == first.keys()
         assert other <= 1e-4 * pixels
     values = np.unique(np.concatenate([label_HW.ravel() for label_HW in first.values()]))
-    assert len(values) > 1, "labels of one value agree too easily"
+    assert len(values) > 1, "the labels must have more than one value"
 
 
 @pytest.fixture
@@ -261,4 +261,4 @@ def test_training_on_odd_images(odd: Path, tmp_path: Path, tiny_config: Any) -> 
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     figures = [value for row in rows for value in row.values()]
     assert len(figures) > 3
-    assert None not in figures  # which stands for a figure that is not finite
+    assert None not in figures  # None stands for a figure that is not finite

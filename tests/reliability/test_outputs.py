@@ -1,4 +1,4 @@
-"""Outputs are whole or absent, on real disks that are full or read-only, and one process at a time writes them."""
+"""Files are complete or absent, also on full and read-only disks, and one process at a time writes to a folder."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_sweeping_takes_temporary_files_alone(tmp_path: Path) -> None:
     assert names(tmp_path) == kept
 
 
-def test_a_disk_without_folder_syncs_is_none_to_complain_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_without_folder_syncs_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(number: int) -> Callable[[int], None]:
         def fsync(descriptor: int) -> None:
             raise OSError(number, os.strerror(number))
@@ -111,7 +111,7 @@ def test_a_disk_without_folder_syncs_is_none_to_complain_of(tmp_path: Path, monk
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    """``disk("size=1m")`` mounts a disk of memory, or mounts it anew with other options."""
+    """``disk("size=1m")`` mounts a disk in memory, or remounts it with other options."""
     point = tmp_path / "disk"
     point.mkdir()
     if shutil.which("mount") is None:
@@ -184,7 +184,7 @@ def test_a_checkpoint_meets_a_full_disk(tmp_path: Path, tiny_config: Any, warm: 
     run = disk(f"size={(whole_run / 'last.pt').stat().st_size * 5 // 4}") / "run"
     forked = warm.start("train-cls", "-c", config, "-o", run)
     assert forked.wait() == 4, forked.error
-    error, fix = forked.last_words
+    error, fix = forked.error_and_fix
     assert error == f"{run}/last.pt: No space left on device"
     assert "free some space there, then " in fix
     assert f"--resume {run}" in fix
@@ -215,12 +215,12 @@ def test_pseudo_labels_and_predictions_meet_a_full_disk(
         out = disk("size=100k") / name
         forked = warm.start(*command, out)
         assert forked.wait() == 4, forked.error
-        error, fix = forked.last_words
+        error, fix = forked.error_and_fix
         assert error.startswith(f"{out}/")
         assert error.endswith(": No space left on device")
         assert fix == "free some space there, then run the same command again"
         assert "Traceback" not in forked.error
-        for path in out.rglob("*"):  # some labels, all of them whole, and nothing else
+        for path in out.rglob("*"):  # some labels, all of them complete, and nothing else
             assert (
                 path.is_dir()
                 or path.read_bytes() == (tmp_path / name / path.relative_to(out)).read_bytes()
@@ -253,7 +253,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, tiny_config: Any, warm:
     ):
         forked = warm.start(*command)
         assert forked.wait() == 4, forked.error
-        error, fix = forked.last_words
+        error, fix = forked.error_and_fix
         assert error.startswith(f"{root}/")
         assert error.endswith(": Read-only file system")
         assert fix.startswith("choose a folder on a disk that can be written")
@@ -267,7 +267,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, tiny_config: Any, warm:
 # Locks
 
 
-def test_a_run_is_one_process_s_alone(tmp_path: Path, tiny_config: Any, warm: Any) -> None:
+def test_one_process_at_a_time_writes_a_run(tmp_path: Path, tiny_config: Any, warm: Any) -> None:
     config = plan(tmp_path / "config.yaml", tiny_config(run__workers=1, classify__epochs=500))
     run = tmp_path / "run"
     first = warm.start("train-cls", "-c", config, "-o", run)
@@ -275,11 +275,11 @@ def test_a_run_is_one_process_s_alone(tmp_path: Path, tiny_config: Any, warm: An
     for command in (["-c", config, "-o", run], ["--resume", run]):
         second = warm.start("train-cls", *command)
         assert second.wait() == 2, second.error
-        assert second.last_words == [
+        assert second.error_and_fix == [
             f"{run} is in use by process {first.pid} on {platform.node()}",
             "wait until that ends, or choose another -o",
         ]
-    first.send(signal.SIGKILL)  # it alone: its loader process lives on for a while
+    first.send(signal.SIGKILL)  # not its loader process, which continues for a while
     assert first.wait() == -signal.SIGKILL
     assert (run / ".lock").is_file()
     (run / "metrics.jsonl").unlink(missing_ok=True)
@@ -290,7 +290,7 @@ def test_a_run_is_one_process_s_alone(tmp_path: Path, tiny_config: Any, warm: An
     assert not (run / ".lock").exists()
 
 
-def test_label_maps_are_one_process_s_alone(tmp_path: Path, tiny_config: Any, scenes: Path, warm: Any) -> None:
+def test_one_process_at_a_time_writes_label_maps(tmp_path: Path, tiny_config: Any, scenes: Path, warm: Any) -> None:
     config = plan(tmp_path / "config.yaml", tiny_config(segment__epochs=1))
     run, out = tmp_path / "run", tmp_path / "out"
     warm.run("train-seg", "-c", config, "-o", run)
@@ -298,7 +298,7 @@ def test_label_maps_are_one_process_s_alone(tmp_path: Path, tiny_config: Any, sc
         for command in (["make-pseudo", run], ["predict", run, scenes / "images"]):
             forked = warm.start(*command, "-c", config, "-o", out)
             assert forked.wait() == 2, forked.error
-            assert forked.last_words[0] == f"{out} is in use by process {os.getpid()} on {platform.node()}"
+            assert forked.error_and_fix[0] == f"{out} is in use by process {os.getpid()} on {platform.node()}"
         assert names(out) == {".lock"}
     assert names(out) == set()
     warm.run("predict", run, scenes / "images", "-c", config, "-o", out)
@@ -337,7 +337,7 @@ def test_a_disk_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_lock_removed_between_opening_and_locking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lock of a file without a name would keep nobody out."""
+    """A lock on a file that was removed would not stop other processes."""
     plain, opened = os.open, []
 
     def open_late(path: Any, *arguments: Any) -> int:
@@ -353,8 +353,8 @@ def test_a_lock_removed_between_opening_and_locking(tmp_path: Path, monkeypatch:
     assert len(opened) == 2
 
 
-def test_a_raw_file_remembers_its_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A writer that swallows the error of the disk, or makes another one of it, hides it from nobody."""
+def test_an_error_of_the_disk_survives_the_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DiskError is raised even if the writer ignores the error of the disk or raises another one."""
 
     def save(file: IO[bytes]) -> None:
         with suppress(OSError):

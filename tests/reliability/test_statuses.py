@@ -1,4 +1,4 @@
-"""The exit statuses, each from a real process, and what a signal leaves behind."""
+"""The exit statuses, each from a real process, and the files and processes that are left after a signal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IMAGES = 160
 
 @pytest.fixture
 def config_file(tmp_path: Path, tiny_config: Any) -> Path:
-    """Long enough to be stopped."""
+    """A config for a training that is long enough to be stopped."""
     path = tmp_path / "mine.yaml"
     path.write_text(to_yaml(tiny_config(classify__epochs=500, run__workers=2)))
     return path
@@ -48,8 +48,8 @@ def images(tmp_path: Path) -> Path:
 
 
 def test_the_help_tells_every_status() -> None:
-    told = [int(number) for number in re.findall(r"(?:^|[;:] )\s*(\d+) ", " ".join(STATUSES.split()))]
-    assert told == [0, 1, 2, 3, 4, 75, 130]
+    listed = [int(number) for number in re.findall(r"(?:^|[;:] )\s*(\d+) ", " ".join(STATUSES.split()))]
+    assert listed == [0, 1, 2, 3, 4, 75, 130]
     done = subprocess.run(
         [sys.executable, "-m", "wsss", "--help"], capture_output=True, text=True, timeout=120, check=True
     )
@@ -71,7 +71,7 @@ def test_statuses_without_signals(warm: Any, tmp_path: Path, run: Path, images: 
         program = warm.start(*arguments)
         assert program.wait() == status, program.error
         if status:
-            assert said in program.last_words[0]
+            assert said in program.error_and_fix[0]
             assert "Traceback" not in program.error
 
 
@@ -115,21 +115,21 @@ def test_a_bug_and_a_dead_worker(
 
 
 def session(leader: int) -> list[str]:
-    """Processes of a session, zombies too."""
+    """Processes of a session, including zombies."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             name, _, rest = path.read_text().rpartition(")")
         except OSError:
-            continue  # gone meanwhile
+            continue  # the process has ended
         if rest.split()[3] == str(leader):
             found.append(f"{name}) {rest.split()[0]}")
     return found
 
 
 def assert_no_trace(program: Any, out: Path) -> None:
-    """No process of it is left, and no file that is not whole."""
-    deadline = time.monotonic() + 20  # loader processes look after their parent every five seconds
+    """Check that no process of a program and no incomplete file is left."""
+    deadline = time.monotonic() + 20  # loader processes check every five seconds that their parent exists
     while session(program.pid) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert session(program.pid) == []
@@ -149,7 +149,7 @@ def wait_for(some: Callable[[], bool], program: Any) -> None:
 
 @pytest.mark.parametrize("to_all", [False, True], ids=["kill -INT", "Ctrl-C"])
 def test_ctrl_c_in_the_middle_of_predict(warm: Any, tmp_path: Path, run: Path, images: Path, to_all: bool) -> None:
-    """Sent to the program alone, and to its loader processes too, as a terminal does; the same command goes on."""
+    """Sent to the program alone, or also to its loader processes as by a terminal; the same command continues."""
     out = tmp_path / "out"
     arguments = ["predict", run, images, "-o", out, "--device", "cpu", "--workers", 2, "--no-overlays"]
     program = warm.start(*arguments)
@@ -157,21 +157,21 @@ def test_ctrl_c_in_the_middle_of_predict(warm: Any, tmp_path: Path, run: Path, i
     program.send(signal.SIGINT, to_all=to_all)
     assert program.wait() == 75, program.error
     assert "Traceback" not in program.error
-    assert program.last_words[1] == "run the same command again"
+    assert program.error_and_fix[1] == "run the same command again"
     assert_no_trace(program, out)
     assert 0 < len(list(out.glob("labels/*.png"))) < IMAGES
     warm.run(*arguments)
     assert len(list(out.glob("labels/*.png"))) == IMAGES
 
 
-def test_ctrl_c_where_nothing_can_go_on(warm: Any, tmp_path: Path) -> None:
+def test_ctrl_c_in_a_command_that_cannot_be_resumed(warm: Any, tmp_path: Path) -> None:
     out = tmp_path / "demo"
     program = warm.start("demo", "-o", out, "--train", 2000, "--device", "cpu")
     wait_for(lambda: any(out.rglob("*.jpg")), program)
     program.send(signal.SIGINT, to_all=True)
     assert program.wait() == 130, program.error
     assert "Traceback" not in program.error
-    assert program.last_words == ["stopped by Ctrl-C", "run the same command again"]
+    assert program.error_and_fix == ["stopped by Ctrl-C", "run the same command again"]
     assert_no_trace(program, out)
 
 
@@ -179,13 +179,13 @@ def test_ctrl_c_where_nothing_can_go_on(warm: Any, tmp_path: Path) -> None:
 def test_sigterm_in_the_middle_of_a_training(
     warm: Any, tmp_path: Path, scenes: Path, config_file: Path, to_all: bool
 ) -> None:
-    """Sent to the program alone, and to its loader processes too, as a batch system does."""
+    """Sent to the program alone, or also to its loader processes as by a batch system."""
     out = tmp_path / "run"
     program = warm.start("train-cls", "-c", config_file, "-o", out)
     program.wait_for(out / "metrics.jsonl")
     program.send(signal.SIGTERM, to_all=to_all)
     assert program.wait() == 75, program.error
     assert "Traceback" not in program.error
-    assert program.last_words[1].endswith(f"--resume {out}") or "--resume" in program.last_words[1]
+    assert program.error_and_fix[1].endswith(f"--resume {out}") or "--resume" in program.error_and_fix[1]
     assert_no_trace(program, out)
     assert read_checkpoint(out / "last.pt")["training"]["step"] > 0

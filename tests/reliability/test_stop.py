@@ -32,7 +32,7 @@ KILLS = 10
 
 @pytest.fixture
 def plan(tmp_path: Path, tiny_config: Any) -> Plan:
-    """Writes a config for a run of a few seconds; keywords change it."""
+    """A function that writes a config for a run of a few seconds; keywords change it."""
 
     def write(name: str = "config.yaml", **changes: Any) -> Path:
         common = {"validate_every": 2, "checkpoint_minutes": 1e-9, "epochs": 6, "ema": 0.8}
@@ -46,7 +46,7 @@ def plan(tmp_path: Path, tiny_config: Any) -> Plan:
 
 
 def leaves(value: Any, path: str = "") -> dict[str, Any]:
-    """A nested checkpoint, flat."""
+    """Values of a nested checkpoint by their path."""
     if isinstance(value, dict | list | tuple):
         items = value.items() if isinstance(value, dict) else enumerate(value)
         return {key: leaf for name, item in items for key, leaf in leaves(item, f"{path}/{name}").items()}
@@ -54,7 +54,7 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def assert_same_runs(first: Path, second: Path) -> None:
-    """The whole last checkpoint to the bit, and the metrics but for speeds."""
+    """Check that the last checkpoints are equal bit for bit, and the metrics apart from speeds."""
     ours, theirs = leaves(read_checkpoint(first / "last.pt")), leaves(read_checkpoint(second / "last.pt"))
     assert ours.keys() == theirs.keys()
     assert any("/optimizer/state/" in key for key in ours)
@@ -75,7 +75,7 @@ def lines(run: Path) -> int:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file that has its final name."""
+    """Contents of all files that have their final name."""
     paths = [path for path in folder.rglob("*") if path.is_file() and not TEMPORARY.fullmatch(path.name)]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
@@ -83,22 +83,22 @@ def contents(folder: Path) -> dict[str, bytes]:
 def kill_somewhere(
     warm: Any, again: Callable[[], list[object]], finished: Callable[[], None], *, seconds: float, writes: int
 ) -> None:
-    """Run, kill and run again, until ``KILLS`` came in time; then to the end.
+    """Run, kill and run again until ``KILLS`` runs were killed before their end; then run to the end.
 
-    Every other kill comes at a moment of the clock, to the process or to its loader processes too, and every other one
-    within a disk operation of its own.
+    Kills alternate between a random time, to the process alone or with its loader processes, and a random disk
+    operation of the process.
 
     Args:
-        warm: starts it.
-        again: the command, which may depend on how far the last one came.
-        finished: looks at the outcome of a run that was quicker, and takes it away.
-        seconds: kill by then.
-        writes: kill by this operation.
+        warm: starts the program.
+        again: returns the command, which may depend on how far the last run came.
+        finished: checks and removes the outputs of a run that ended before it was killed.
+        seconds: latest time of a kill.
+        writes: largest number of the disk operation of a kill.
     """
     kills = 0
     while kills < KILLS:
         at_write = kills % 2 == 0
-        forked = warm.start(*again(), die_at=CHANCE.randint(1, writes) if at_write else None)
+        forked = warm.start(*again(), kill_at=CHANCE.randint(1, writes) if at_write else None)
         if not at_write:
             time.sleep(CHANCE.uniform(0, seconds))
             forked.send(signal.SIGKILL, to_all=CHANCE.random() < 0.5)
@@ -121,7 +121,7 @@ def test_killed_anywhere(tmp_path: Path, plan: Plan, warm: Any, command: str) ->
 
     def again() -> list[object]:
         if (cut / "last.pt").is_file():
-            read_checkpoint(cut / "last.pt")  # it is whole whenever it is there
+            read_checkpoint(cut / "last.pt")  # if it exists, it is complete
             return [command, "--resume", cut]
         return [command, "-c", config, "-o", cut]
 
@@ -136,7 +136,7 @@ def test_killed_anywhere(tmp_path: Path, plan: Plan, warm: Any, command: str) ->
 
 @pytest.mark.slow
 def test_pseudo_labels_killed_anywhere(tmp_path: Path, plan: Plan, warm: Any) -> None:
-    """Nothing that has its name is ever half written, and in the end the folder is the same, bit for bit."""
+    """A file with its final name is always complete, and in the end the folder is the same, byte for byte."""
     config, run = plan(classify__epochs=1, run__batch_pixels=3 * 48**2), tmp_path / "run"
     warm.run("train-cls", "-c", config, "-o", run)
     command: list[object] = ["make-pseudo", run, "-c", config, "--save-scores", "--overlays", 5, "-o"]
@@ -171,7 +171,7 @@ def test_pseudo_labels_killed_anywhere(tmp_path: Path, plan: Plan, warm: Any) ->
 
 @pytest.mark.parametrize("command", ["train-cls", "train-seg"])
 def test_every_signal_saves_and_leaves_with_75(tmp_path: Path, plan: Plan, warm: Any, command: str) -> None:
-    """Also if it reaches the loader processes, as those of a terminal and of a batch system do."""
+    """Also if the signal reaches the loader processes, as from a terminal or a batch system."""
     many = {"epochs": 500, "validate_every": 500, "checkpoint_minutes": 5.0}
     section = "classify" if command == "train-cls" else "segment"
     config = plan(**{f"{section}__{key}": value for key, value in many.items()})
@@ -185,7 +185,7 @@ def test_every_signal_saves_and_leaves_with_75(tmp_path: Path, plan: Plan, warm:
         forked.send(number, to_all=True)
         assert forked.wait() == 75, forked.error
         steps.append(read_checkpoint(run / "last.pt")["training"]["step"])
-        error, fix = forked.last_words
+        error, fix = forked.error_and_fix
         assert error == f"stopped by {number.name} after step {steps[-1]} of 1500; the state is saved"
         assert f"--resume {run}" in fix
         assert "Traceback" not in forked.error
@@ -194,7 +194,7 @@ def test_every_signal_saves_and_leaves_with_75(tmp_path: Path, plan: Plan, warm:
 
 
 def test_ctrl_c_twice_stops_at_once(tmp_path: Path, plan: Plan, warm: Any) -> None:
-    """Within a step that lasts longer than the patience of the one who pressed it."""
+    """The second Ctrl-C comes inside a long step, which is not finished."""
     config, run = plan(augment__size=384, classify__batch_size=24), tmp_path / "run"
     forked = warm.start("train-cls", "-c", config, "-o", run)
     forked.wait_for(run / "last.pt")
@@ -202,7 +202,7 @@ def test_ctrl_c_twice_stops_at_once(tmp_path: Path, plan: Plan, warm: Any) -> No
         time.sleep(0.2)
         forked.send(signal.SIGINT)
     assert forked.wait() == 130, forked.error
-    assert forked.last_words == ["stopped by Ctrl-C", "run the same command again"]
+    assert forked.error_and_fix == ["stopped by Ctrl-C", "run the same command again"]
     assert read_checkpoint(run / "last.pt")["training"]["step"] == 0
     assert not list(run.glob(".*"))
 
@@ -216,7 +216,7 @@ def test_pseudo_labels_asked_to_stop(tmp_path: Path, plan: Plan, warm: Any) -> N
         forked.wait_until(lambda before=made[-1]: len(list(out.glob("labels/*.png"))) > before)
         forked.send(number, to_all=True)
         assert forked.wait() == 75, forked.error
-        error, fix = forked.last_words
+        error, fix = forked.error_and_fix
         if error != "stopped: a loader process got SIGTERM":  # whichever process reports first
             assert error.startswith(f"stopped by {number.name} after ")
             assert error.endswith("of 24 images")
@@ -228,15 +228,15 @@ def test_pseudo_labels_asked_to_stop(tmp_path: Path, plan: Plan, warm: Any) -> N
     assert made[-1] < 24
 
 
-def test_an_overwrite_killed_early_passes_nothing_old_for_new(tmp_path: Path, plan: Plan, warm: Any) -> None:
-    """Killed at each of its first disk operations, it leaves no label map that the new settings seem to have made."""
+def test_an_overwrite_killed_early_leaves_no_old_label(tmp_path: Path, plan: Plan, warm: Any) -> None:
+    """Killed at one of its first disk operations, it leaves no old label map in a folder with the new settings."""
     config, run, out = plan(classify__epochs=1), tmp_path / "run", tmp_path / "out"
     warm.run("train-cls", "-c", config, "-o", run)
     warm.run("make-pseudo", run, "-c", config, "-o", out)
     old = contents(out)
     other = ["make-pseudo", run, "-c", config, "--method", "cam", "-o", out]
     for number in (1, 3, 5):  # from 4 on the folder is that of the new settings
-        assert warm.start(*other, "--overwrite", die_at=number).wait() == -signal.SIGKILL
+        assert warm.start(*other, "--overwrite", kill_at=number).wait() == -signal.SIGKILL
         assert not set(contents(out)) & {name for name in old if name.startswith("labels/")}
     warm.run(*other)
     assert json.loads((out / "manifest.json").read_text())["counts"]["images"] == 24

@@ -1,4 +1,4 @@
-"""A loss that is not finite: its images are named and saved, and it ends the run, or its step is skipped by choice."""
+"""A loss that is not finite: its images are named and saved, and it ends the run or, if configured, is skipped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Begin = Callable[..., Loop]
 
 @pytest.fixture
 def begin(tmp_path: Path, tiny_config: Any, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> Begin:
-    """A loop of six steps whose loss is spoilt at some; ``deferred`` looks as on CUDA."""
+    """A loop of six steps, some with a bad loss; with ``deferred`` losses are checked later, as on CUDA."""
     plain = ClassifyStep.forward
 
     def loop(bad: tuple[int, ...], by: float, *, deferred: bool = False, reporter: Any = None, **changes: Any) -> Loop:
@@ -59,7 +59,7 @@ class Saying(Silent):
 
 
 def learnt(loop: Loop) -> list[Tensor]:
-    """Weights, their moving average and what the optimiser and a scaler remember."""
+    """Weights, moving average and the states of optimiser and gradient scaler."""
     memory = [value for state in loop.optimizer.state.values() for value in state.values()]
     memory += [torch.tensor(value) for value in loop.scaler.state_dict().values()]
     return [value.detach().clone() for value in (*loop.step.network.parameters(), *loop.shown.parameters(), *memory)]
@@ -89,12 +89,12 @@ def test_the_images_are_named_and_saved(begin: Begin, by: float, said: str, defe
     assert "--lr" in caught.value.fix
     assert caught.value.fix.endswith("--set classify.on_bad_loss=skip")
     last = read_checkpoint(loop.run / "last.pt")
-    assert last["training"]["step"] == 4  # of the step before
+    assert last["training"]["step"] == 4  # the step before the bad one
     assert all(value.isfinite().all() for value in last["network"].values())
 
 
 def test_no_checkpoint_holds_what_a_bad_step_made(begin: Begin) -> None:
-    """Where steps are checked later, they are when a checkpoint is written."""
+    """With deferred checks, all steps are checked before a checkpoint is written."""
     loop = begin((2,), math.nan, deferred=True, classify__checkpoint_minutes=1e-9, classify__epochs=4)
     with pytest.raises(BadLoss, match="at step 3 "):
         loop.train()
@@ -104,7 +104,7 @@ def test_no_checkpoint_holds_what_a_bad_step_made(begin: Begin) -> None:
 
 @pytest.mark.parametrize("clip_norm", [0.0, 1.0])
 @pytest.mark.parametrize("amp", ["none", "fp16"])
-def test_a_step_that_is_passed_over_changes_nothing(begin: Begin, amp: str, clip_norm: float) -> None:
+def test_a_skipped_step_changes_nothing(begin: Begin, amp: str, clip_norm: float) -> None:
     reporter = Saying()
     changes = {"run__amp": amp, "classify__clip_norm": clip_norm}
     loop = begin((1, 4), math.nan, classify__on_bad_loss="skip", reporter=reporter, **changes)
@@ -132,10 +132,10 @@ def test_a_step_that_is_passed_over_changes_nothing(begin: Begin, amp: str, clip
 
 @pytest.mark.parametrize("deferred", [False, True])
 @pytest.mark.parametrize("clip_norm", [0.0, 1.0])
-def test_a_gradient_that_is_no_number(
+def test_a_gradient_that_is_not_finite(
     begin: Begin, monkeypatch: pytest.MonkeyPatch, clip_norm: float, deferred: bool
 ) -> None:
-    """The loss is good; its gradient, of a root at 0, is not, and what it made of the weights is nowhere saved."""
+    """The loss is finite, its gradient (of a root at 0) is not; the weights after that step are not saved."""
     loop = begin((), 1.0, deferred=deferred, classify__clip_norm=clip_norm)
     plain = loop.step.forward
 
@@ -153,13 +153,13 @@ def test_a_gradient_that_is_no_number(
     assert all(value.isfinite().all() for value in last["network"].values())
 
 
-def test_bad_steps_in_a_row_are_not_passed_over_for_ever(begin: Begin) -> None:
+def test_too_many_bad_steps_in_a_row_end_the_run(begin: Begin) -> None:
     loop = begin((*range(1, 30),), math.nan, classify__on_bad_loss="skip", classify__epochs=8)
     with pytest.raises(BadLoss, match=f"at step {1 + MOST_IN_A_ROW + 1} "):
         loop.train()
 
 
-def test_a_watch_that_does_not_look_keeps_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deferred_watch_keeps_the_first_bad_step(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = LossWatch(CPU, "stop")
     watch.looks = False
     assert watch.first_bad() is None

@@ -1,4 +1,4 @@
-"""Untrusted files: nothing in them is executed, and what they claim takes no memory before it is checked."""
+"""Untrusted files: no code in them is executed, and sizes that they claim are checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ SKETCHED = (
     "eva02_tiny_patch14_224",
     "vit_tiny_patch16_dinov3_qkvb",
 )
-"""A plain transformer, one of two tokens, one with a convolutional stem, two with rotary positions."""
+"""A plain transformer, one with two prefix tokens, one with a convolutional stem, two with rotary positions."""
 LITTLE = 256 * 2**20
 """Bytes that reading a bad file may add to the peak memory of a process."""
 
 
 class Malicious:
-    """Unpickling it would make a folder."""
+    """Unpickling this object would create a folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -61,7 +61,7 @@ def little_memory() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A good checkpoint."""
+    """A valid checkpoint."""
     path = tmp_path_factory.mktemp("good") / "good.pt"
     network = build_network(BACKBONE, ["cat", "dog"], decoder_channels=16, vit=VIT)
     config = resolve(None, (), {"model.backbone": BACKBONE, "model.vit": VIT, "model.decoder_channels": 16})
@@ -72,7 +72,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def content(good: Path) -> dict[str, Any]:
-    """What it holds."""
+    """Content of the valid checkpoint."""
     return read_checkpoint(good)
 
 
@@ -90,11 +90,11 @@ def test_a_malicious_checkpoint_does_nothing(warm: Any, tmp_path: Path, content:
         program = warm.start(*command)
         assert program.wait() == 3, program.error
         assert "Traceback" not in program.error
-        problem, _ = program.last_words
+        problem, _ = program.error_and_fix
         assert problem.startswith(f"{run / 'last.pt'}: cannot be read as a checkpoint (it asks for posix.mkdir")
     assert not trap.exists()
     assert not image.exists()
-    torch.load(run / "last.pt", weights_only=False)  # it would have
+    torch.load(run / "last.pt", weights_only=False)  # without the check the folder is created
     assert trap.exists()
 
 
@@ -104,7 +104,7 @@ def test_malicious_weights_do_nothing(warm: Any, scenes: Path, tmp_path: Path, n
     path.write_bytes(pickle.dumps(Malicious(trap)))
     program = warm.start("train-cls", "--data", scenes, "-o", tmp_path / "run", "--weights", path, "--device", "cpu")
     assert program.wait() == 3, program.error
-    assert program.last_words[0].startswith(f"{path}: cannot be read as weights (")
+    assert program.error_and_fix[0].startswith(f"{path}: cannot be read as weights (")
     assert not trap.exists()
     assert not (tmp_path / "run").exists()
 
@@ -183,7 +183,7 @@ def test_checkpoints_that_claim_too_much_or_other_things(
 def test_shapes_are_compared_before_a_large_file_is_read(
     tmp_path: Path, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a file that is as large as it says; here a network of little more than a megabyte counts as large."""
+    """The file has the size that it claims; the limit is lowered so that a network of 1 MB counts as large."""
     monkeypatch.setattr(checkpoint, "UNCHECKED", 2**16)
     content["config"]["model"]["vit"]["embed_dim"] = 48
     path, load = save(tmp_path / "last.pt", content), torch.load
@@ -208,7 +208,7 @@ def test_archives_that_are_bombs(tmp_path: Path, content: dict[str, Any]) -> Non
     with pytest.raises(DataError, match=f"more than {MAX_PICKLE} bytes that are no tensors"):
         read_checkpoint(path)
 
-    save(path, content)  # every entry points at the same bytes: 50 times as much as the file
+    save(path, content)  # every entry refers to the same bytes: in sum 50 times the file
     raw = path.read_bytes()
     start = raw.rindex(b"PK\x05\x06")
     size, offset = struct.unpack("<II", raw[start + 12 : start + 20])
@@ -236,7 +236,7 @@ def test_archives_that_are_bombs(tmp_path: Path, content: dict[str, Any]) -> Non
         (b"\x8c\x02os\x8c\x06system\x93\x8c\x04true\x85R.", "it asks for more than plain values"),
         (b"ccollections\nOrderedDict\n(]t\x85R.", "not enough values|more than 0 values"),
         (b"ccollections\nOrderedDict\n)R}X\x04\x00\x00\x00keysK\x05sb.", "not of the size it claims"),
-        (b"}.", "not of the size it claims"),  # of nothing, where the file holds something
+        (b"}.", "not of the size it claims"),  # an empty dict, but the file has storages
         (b"", "exhausted|end of"),
     ],
 )
@@ -258,7 +258,7 @@ def test_pickles_that_ask_for_memory_or_worse(
     ],
 )
 def test_tensors_beyond_their_storage(tmp_path: Path, old: bytes, new: bytes, said: str) -> None:
-    """Versions of torch that believed the claimed length read memory of others."""
+    """Some versions of torch trusted the claimed length and read memory beyond the storage."""
     path = save(tmp_path / "last.pt", {"a": torch.arange(48.0).view(2, 24)})
 
     def change(name: str, part: bytes) -> bytes:
@@ -269,7 +269,7 @@ def test_tensors_beyond_their_storage(tmp_path: Path, old: bytes, new: bytes, sa
 
 
 def test_storages_that_claim_each_others_size(tmp_path: Path) -> None:
-    """The sum is right, yet the first would be read beyond its end."""
+    """The sum of the sizes is right, but the first storage would be read beyond its end."""
     path = save(tmp_path / "last.pt", {"a": torch.arange(100.0)[:2], "b": torch.arange(200.0)[:2]})
     assert archive.read_archive(path, lambda content: None)["b"].tolist() == [0, 1]
 
@@ -284,7 +284,7 @@ def test_storages_that_claim_each_others_size(tmp_path: Path) -> None:
 
 
 def test_what_torch_save_writes_is_read_as_it_was(tmp_path: Path) -> None:
-    """Every type and layout of tensors that a checkpoint of ours can hold."""
+    """Tensors of every type and layout that our checkpoints can contain."""
     base = torch.arange(24, dtype=torch.float64)
     types = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64]
     types += [torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool]
@@ -308,7 +308,7 @@ def test_what_torch_save_writes_is_read_as_it_was(tmp_path: Path) -> None:
 
 
 def test_numbers_of_another_byte_order(tmp_path: Path) -> None:
-    """Torch would read and swap all of them before anything is compared."""
+    """It is refused, because torch would read and swap all numbers before the shapes are compared."""
     other = b"big" if sys.byteorder == "little" else b"little"
     path = save(tmp_path / "last.pt", {"a": torch.ones(2)})
     rezipped(path, lambda name, part: other if name.endswith("/byteorder") else part)
@@ -317,7 +317,7 @@ def test_numbers_of_another_byte_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("little_memory")
-def test_safetensors_whose_header_lies(tmp_path: Path) -> None:
+def test_safetensors_with_a_wrong_header(tmp_path: Path) -> None:
     path, backbone = tmp_path / "weights.safetensors", Backbone(BACKBONE, overrides=VIT)
     huge = {"dtype": "F32", "shape": [2**20, 2**20], "data_offsets": [0, 2**42]}
     headers: list[Any] = [
@@ -341,7 +341,7 @@ def test_safetensors_whose_header_lies(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("little_memory")
 def test_weights_files_full_of_something_else(tmp_path: Path) -> None:
-    """A file on the disk may be sparse, and so cost nothing until it is read: other shapes are refused unread."""
+    """A sparse file can claim a huge size; wrong shapes are refused before its data are read."""
     backbone = Backbone(BACKBONE, overrides=VIT)
     state = dict(backbone.vit.state_dict())
     path = tmp_path / "weights.safetensors"
@@ -373,8 +373,8 @@ def test_weights_of_the_format_before_zip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", SKETCHED)
-def test_a_network_sketched_and_filled_is_the_network(name: str, tmp_path: Path) -> None:
-    """Loading builds no random weights first; what is no parameter must be right none the less."""
+def test_a_network_loaded_without_random_weights_is_the_same(name: str, tmp_path: Path) -> None:
+    """Loading makes no random weights first; buffers and other values must still be right."""
     small = {"depth": 2}
     network = build_network(name, ["cat"], decoder=False, vit=small).eval()
     config: Config = resolve(None, (), {"model.backbone": name, "model.vit": small})
@@ -481,7 +481,7 @@ def test_overrides_that_would_fetch_or_open_files(key: str) -> None:
 
 
 def test_bytes_of_a_checkpoint_are_plain(content: dict[str, Any]) -> None:
-    """Our own files use nothing beyond what is allowed, within the bound of their pickle."""
+    """Our own checkpoints contain only allowed types, and their pickle is below the limit."""
     file = io.BytesIO()
     torch.save(content, file)
     assert len(file.getvalue()) > MAX_PICKLE // 100

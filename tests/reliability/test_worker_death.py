@@ -1,4 +1,4 @@
-"""A loader process that dies is noticed, and the image it was reading is named."""
+"""If a loader process ends unexpectedly, an error names the image that it was reading."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from wsss.reporting import Silent
 from wsss.training.start import train_classifier
 
 SECONDS = 10.0
-"""No death takes longer to be noticed."""
+"""Seconds within which the end of a loader process must be detected."""
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def poll_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         dataloader._MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.2,)
-    )  # seconds, not 5
+    )  # poll the workers every 0.2 s instead of 5 s
 
 
 def killed(number: int = signal.SIGKILL) -> None:
@@ -47,8 +47,8 @@ def left() -> None:
     os._exit(3)
 
 
-class Deadly(Dataset[Any]):
-    """Numbers, of which one ends the process that asks for it."""
+class EndsWorker(Dataset[Any]):
+    """The numbers 0 to 11; reading number 7 ends the loader process."""
 
     def __init__(self, how: Callable[[], None]) -> None:
         self.how = how
@@ -64,7 +64,7 @@ class Deadly(Dataset[Any]):
 
 
 def assert_childless() -> None:
-    """No process is left, neither alive nor as a zombie."""
+    """Check that no child process is left, neither running nor as a zombie."""
     assert multiprocessing.active_children() == []
     zombies = [
         path.parent.name
@@ -75,7 +75,7 @@ def assert_childless() -> None:
 
 
 def stat(path: Path) -> tuple[str, str]:
-    """State and parent of a process; it may have gone meanwhile."""
+    """State and parent of a process; empty if it has ended."""
     try:
         state, parent = path.read_text().rpartition(")")[2].split()[:2]
     except OSError:
@@ -91,12 +91,12 @@ def stat(path: Path) -> tuple[str, str]:
         (left, "left with status 3"),
     ],
 )
-def test_a_dead_worker_is_named_and_buried(how: Callable[[], None], said: str) -> None:
+def test_a_dead_worker_is_named_and_waited_for(how: Callable[[], None], said: str) -> None:
     handler = signal.getsignal(signal.SIGCHLD)
     began, seen = time.monotonic(), list[int]()
     with pytest.raises(MachineError) as caught:
-        seen.extend(read_ahead(Deadly(how), 2))
-    assert seen == [*range(len(seen))]  # what a worker had read, but not yet handed over, dies with it
+        seen.extend(read_ahead(EndsWorker(how), 2))
+    assert seen == [*range(len(seen))]  # numbers that the worker has read but not sent are lost
     assert len(seen) <= 7
     assert caught.value.problem.startswith(f"street/0007: the loader process that read it {said}")
     assert caught.value.exit_status == 4
@@ -107,16 +107,16 @@ def test_a_dead_worker_is_named_and_buried(how: Callable[[], None], said: str) -
 
 def test_terminated_with_its_job() -> None:
     with pytest.raises(Interrupted) as caught:
-        list(read_ahead(Deadly(partial(killed, signal.SIGTERM)), 2))
+        list(read_ahead(EndsWorker(partial(killed, signal.SIGTERM)), 2))
     assert caught.value.exit_status == 75
     assert_childless()
 
 
-def test_a_death_never_interrupts_what_the_main_thread_does() -> None:
-    """Torch alone would raise in the middle of a step, or of a checkpoint."""
-    read = read_ahead(Deadly(killed), 2)
+def test_a_dead_worker_does_not_interrupt_the_main_thread() -> None:
+    """Torch's own SIGCHLD handler would raise inside a step or while a checkpoint is written."""
+    read = read_ahead(EndsWorker(killed), 2)
     assert next(read) == 0
-    until = time.monotonic() + 0.7  # meanwhile the worker dies
+    until = time.monotonic() + 0.7  # the worker ends in this time
     while time.monotonic() < until:
         time.sleep(0.01)
     with pytest.raises(MachineError, match=r"street/0007"):
@@ -125,7 +125,7 @@ def test_a_death_never_interrupts_what_the_main_thread_does() -> None:
 
 
 def test_signals_of_a_terminal_do_not_reach_the_workers() -> None:
-    read = read_ahead(Deadly(lambda: None), 2)
+    read = read_ahead(EndsWorker(lambda: None), 2)
     assert [next(read), next(read)] == [0, 1]  # both have begun
     for child in multiprocessing.active_children():
         for number in (signal.SIGINT, signal.SIGUSR1):
@@ -135,7 +135,7 @@ def test_signals_of_a_terminal_do_not_reach_the_workers() -> None:
 
 
 def read_or_die(path: Path) -> Any:
-    """What an image does that fills the memory: the kernel kills the process."""
+    """Read an image, or be killed, as by the kernel when an image fills the memory."""
     if path.stem == "train_00005" and multiprocessing.parent_process() is not None:
         killed()
     return read_image(path)
@@ -158,7 +158,7 @@ def test_training_and_labelling_name_the_image(
 
 
 def test_long_names_and_names_of_other_letters() -> None:
-    class Named(Deadly):
+    class Named(EndsWorker):
         def __getitem__(self, key: int) -> int:
             reading(("ü/" if key == 7 else "x") * 900)
             if key == 7:
@@ -172,6 +172,6 @@ def test_long_names_and_names_of_other_letters() -> None:
 
 
 def test_without_workers_nothing_is_shared() -> None:
-    batches = read_ahead(Deadly(killed), 0)
+    batches = read_ahead(EndsWorker(killed), 0)
     assert np.array_equal(list(batches), np.arange(12))
     assert torch.utils.data.get_worker_info() is None

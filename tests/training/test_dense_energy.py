@@ -12,10 +12,10 @@ from torch.profiler import ProfilerActivity, profile
 from wsss.training.dense_energy import OWN_CLASSES, apply_affinity, dense_energy, exact_dense_energy
 
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "bincount"}
-"""Operators that make the host wait for the device: shapes or numbers that depend on the data."""
+"""Operators that synchronise the device, because their shapes or results on the host depend on the data."""
 
 PAIR_ERROR = 0.03
-"""Of a pair's weight, in units of the largest: an axis of the colour grid errs by 0.025."""
+"""Tolerance of a pair's weight, relative to the largest; the error of one axis of the colour grid is 0.025."""
 
 
 def natural_images(batch: int, height: int, width: int, *, noise: float = 0.03, seed: int = 0) -> Tensor:
@@ -52,7 +52,7 @@ def assert_close_to_exact(
     fast = with_gradient(dense_energy, images, probabilities, **options)
     exact = with_gradient(exact_dense_energy, images, probabilities, **options)
     assert fast[0].item() == pytest.approx(exact[0].item(), rel=value)
-    rounding = 1e-5 * exact[0].item()  # the gradient of halves everywhere is zero
+    rounding = 1e-5 * exact[0].item()  # the gradient is zero where all probabilities are 0.5
     assert (fast[1] - exact[1]).norm().item() < gradient * exact[1].norm().item() + rounding
 
 
@@ -78,14 +78,14 @@ def test_close_to_exact_on_natural_images(noise: float, options: dict[str, float
 
 @pytest.mark.parametrize("grey", [0.0, 0.1, 0.5, 1.0])
 def test_close_to_exact_on_one_colour(grey: float) -> None:
-    """The error of the colour grid does not average out, so it must be nothing here."""
+    """On one colour the error of the colour grid does not average out, so it must be nearly zero."""
     images = torch.full((1, 3, 16, 20), grey)
     assert_close_to_exact(images, soft_labels(1, 3, 16, 20), 0.002, 0.005, scale=1.0)
 
 
 @pytest.mark.parametrize("width", [4, 8, 16])
 def test_close_to_exact_on_a_ramp_cut_into_classes(width: int) -> None:
-    """The hardest case: grey moves along all three axes, and pairs a little apart decide."""
+    """The hardest case: grey changes along all three colour axes, and nearby pairs dominate."""
     images = torch.linspace(0.2, 0.8, 32).expand(1, 3, 24, 32)
     labels = F.one_hot(torch.arange(32) // width).T[None, :, None].expand(1, -1, 24, 32).float()
     assert_close_to_exact(images, labels, 0.02, 0.02, scale=1.0)
@@ -119,7 +119,7 @@ def test_close_to_exact_for_any_probabilities(
 )
 @example(height=1, width=2, contrast=100.0, seed=1)
 def test_a_pair_errs_by_little_of_the_peak(height: int, width: int, contrast: float, seed: int) -> None:
-    """In an image of few pixels errors do not average out: each pair may err by that share of a weight of 1."""
+    """With few pixels errors do not average out: each pair may differ by that share of a weight of 1."""
     images = natural_images(1, height, width, seed=seed)
     soft = soft_labels(1, 3, height, width, contrast=contrast, seed=seed)
     everywhere = exact_dense_energy(torch.zeros_like(images), soft, sigma_xy=1e6, scale=1.0)  # all weights are 1
@@ -136,7 +136,7 @@ def test_a_pair_errs_by_little_of_the_peak(height: int, width: int, contrast: fl
     seed=st.integers(0, 99),
 )
 def test_close_to_exact_where_few_of_many_classes_are_present(present: int, contrast: float, seed: int) -> None:
-    """The others share the little that is left, here unequally."""
+    """The absent classes share the small rest of the probability, here unequally."""
     images = natural_images(1, 16, 14, seed=seed)
     scores = soft_labels(1, 80, 16, 14, contrast=contrast, seed=seed).log()
     scores[:, torch.randperm(80, generator=torch.Generator().manual_seed(seed))[:present]] += 8.0
@@ -175,7 +175,7 @@ def test_affinity_is_symmetric_and_almost_one_on_the_diagonal() -> None:
     matrix = apply_affinity(image, torch.eye(42).view(42, 6, 7), sigma_rgb=15.0, sigma_xy=20.0)
     matrix = matrix.reshape(42, 42)
     torch.testing.assert_close(matrix, matrix.T, rtol=0.0, atol=1e-5)
-    assert (matrix.diagonal() - 1).abs().max() < 0.05  # what the spatial products leave out
+    assert (matrix.diagonal() - 1).abs().max() < 0.05  # the error of the spatial approximation
     assert torch.linalg.eigvalsh(matrix).min() > -1e-4
 
 
@@ -242,7 +242,7 @@ def test_many_channels_are_filtered_in_parts() -> None:
     torch.testing.assert_close(together[150:151], alone, rtol=1e-4, atol=1e-4)
 
 
-def test_nothing_waits_for_the_device() -> None:
+def test_no_operator_synchronises_the_device() -> None:
     images, probabilities = natural_images(2, 12, 10), soft_labels(2, OWN_CLASSES + 5, 12, 10)
     with profile(activities=[ProfilerActivity.CPU]) as recorded:
         with_gradient(dense_energy, images, probabilities, valid_BHW=images[:, 0] > 0.1)
@@ -254,7 +254,7 @@ def test_nothing_waits_for_the_device() -> None:
 @pytest.mark.cuda
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_nothing_waits_for_the_gpu_and_it_agrees_with_the_cpu() -> None:
+def test_no_operator_synchronises_the_gpu_and_it_agrees_with_the_cpu() -> None:
     images, probabilities = natural_images(2, 40, 50), soft_labels(2, OWN_CLASSES + 5, 40, 50)
     expected = with_gradient(dense_energy, images, probabilities)
     on_gpu = [images.cuda(), probabilities.cuda()]

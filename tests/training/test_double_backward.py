@@ -1,4 +1,4 @@
-"""End-to-end training: one forward and two backwards against the same thing done in two passes.
+"""End-to-end training: one forward with two backwards against separate passes for labels and losses.
 
 Shape suffixes: B images, K classes, H x W pixels, h x w patch grid.
 """
@@ -28,7 +28,7 @@ PRESENT = torch.tensor([[True, False], [True, True], [False, False]])
 
 
 def sharp(network: Network) -> Network:
-    """In ``train`` mode without any dropout, with attention that differs from place to place."""
+    """Put a network in ``train`` mode without dropout, with attention that varies between tokens."""
     torch.manual_seed(5)
     for block in network.backbone.vit.blocks:
         nn.init.normal_(block.attn.qkv.weight, std=0.3)
@@ -58,7 +58,7 @@ def gradients(losses: dict[str, Tensor], network: Network) -> dict[str, Tensor]:
 
 
 def separate_labels(network: Network, batch: dict[str, Tensor], config: Config) -> Tensor:
-    """Pseudo labels the way ``make-pseudo`` makes them, from a forward pass of their own."""
+    """Pseudo labels made as in ``make-pseudo``, from a separate forward pass."""
     maps = config.maps
     _, maps_BKhw = class_maps(network, batch["image"], PRESENT, method=maps.method, start_layer=maps.start_layer)
     scores = normalise_scores(PresentMaps.from_dense(maps_BKhw, PRESENT))
@@ -69,7 +69,7 @@ def separate_labels(network: Network, batch: dict[str, Tensor], config: Config) 
 @pytest.mark.parametrize(
     "backbone", ["deit_tiny_distilled_patch16_224", "vit_base_patch16_siglip_gap_224", "vit_small_patch14_reg4_dinov2"]
 )
-def test_one_forward_teaches_as_two_do(
+def test_one_forward_gives_the_gradients_of_two(
     tiny_config: Any, small_network: Callable[..., Network], backbone: str, method: str
 ) -> None:
     config = tiny_config(maps__method=method, maps__start_layer=1, labels__low=0.3, labels__high=0.5)
@@ -171,11 +171,11 @@ def test_a_start_layer_that_the_backbone_lacks_is_refused_at_once(
     with pytest.raises(UsageError, match=r"maps\.start_layer 4: deit_tiny.* has 4 blocks, from 0 to 3") as caught:
         step_of(small_network(), config)
     assert caught.value.fix == "--set maps.start_layer=2"
-    step_of(small_network(), config, labels_given=True)  # reads no maps
+    step_of(small_network(), config, labels_given=True)  # with labels from disk no maps are made
 
 
 def test_a_step_is_one_module(tiny_config: Any, small_network: Callable[..., Network]) -> None:
-    """What DistributedDataParallel wraps: student and average, of which the student alone has gradients."""
+    """The module that DistributedDataParallel can wrap holds student and average; only the student has gradients."""
     step = step_of(sharp(small_network()), tiny_config(segment__maps_share=0.0)).train()
     assert isinstance(step.average, MovingAverage)
     assert not any(module.training for module in step.average.modules())
@@ -199,7 +199,7 @@ def test_the_first_share_only_classifies(tiny_config: Any, small_network: Callab
 
 
 @pytest.mark.parametrize(("labels_given", "started"), [(True, False), (False, True)])
-def test_what_knows_its_classes_segments_at_once(
+def test_a_trained_start_segments_from_the_first_step(
     tiny_config: Any, small_network: Callable[..., Network], labels_given: bool, started: bool
 ) -> None:
     network, batch = sharp(small_network()), make_batch(16, 16)

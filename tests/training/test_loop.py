@@ -1,4 +1,4 @@
-"""The loop's parts by hand: schedule, order of the images, samples, moving average, optimiser groups."""
+"""Parts of the training loop: schedule, order of the images, samples, moving average, optimiser groups."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_an_epoch_takes_no_image_twice(length: int, size: int, epochs: int, seed
         assert set(indices) <= set(range(length))
 
 
-def test_order_follows_seed_and_epoch_and_can_be_taken_up_anywhere() -> None:
+def test_order_follows_seed_and_epoch_and_can_start_at_any_step() -> None:
     def order(seed: int, start: int = 0) -> list[Any]:
         return list(StepBatches(12, 4, start, 6, seed))
 
@@ -86,7 +86,7 @@ def test_order_follows_seed_and_epoch_and_can_be_taken_up_anywhere() -> None:
     assert order(1, start=4) == order(1)[4:]  # within the second epoch
 
 
-def test_mix_tells_its_numbers_apart() -> None:
+def test_mix_differs_for_different_numbers() -> None:
     seeds = {mix(a, b, c) for a in range(3) for b in range(3) for c in range(3)}
     assert len(seeds) == 27
     assert all(0 <= seed < 2**63 for seed in seeds)
@@ -122,7 +122,7 @@ def test_a_sample_leaves_the_random_state_alone(tagged: TaggedSet) -> None:
 
 
 def test_label_and_saliency_move_with_the_image(tagged: TaggedSet, tmp_path: Path) -> None:
-    """Layers cut from the image itself: after any crop and flip they still equal its thresholded self."""
+    """Label and saliency are thresholds of the image, so after augmentation they must equal those of the sample."""
     for record in tagged.records[:6]:
         grey_HW = read_image(record.image)[..., 1]
         write_mask(tmp_path / f"{record.name}.png", (grey_HW > 120).astype(np.uint8))
@@ -156,7 +156,7 @@ def loop_of(config: Config, run: Path, tagged: TaggedSet) -> Loop:
 
 
 class Watched(Loop):
-    """Keeps the raw weights after each step."""
+    """A loop that stores the weights after each step."""
 
     def _step(self, batch: dict[str, Tensor]) -> None:
         super()._step(batch)
@@ -176,7 +176,7 @@ def test_the_moving_average_by_hand(tmp_path: Path, tiny_config: Any, tagged: Ta
     assert not torch.equal(plain.shown.readout.head.weight, plain.step.network.readout.head.weight)
 
 
-def test_the_average_remembers_longer_as_it_ages() -> None:
+def test_the_decay_of_the_average_grows_with_the_steps() -> None:
     assert [decay_after(steps, 0.99) for steps in (1, 8, 90, 890, 10**6)] == [2 / 11, 0.5, 0.91, 0.99, 0.99]
     assert decay_after(90, 0.75) == 0.75
 
@@ -266,7 +266,7 @@ def speeds(run: Path) -> dict[int, float]:
 def test_the_speed_is_that_of_the_steps_alone(
     tmp_path: Path, tiny_config: Any, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    """Eight images a step of a second, whether or not a validation, a checkpoint or a new start comes between."""
+    """Eight images a step of one second, also with a validation, a checkpoint or a resume between the steps."""
     monkeypatch.setattr(loop, "LOG_EVERY", 2)
     run = tmp_path / "run"
     forward, steps = ClassifyStep.forward, []
@@ -286,7 +286,7 @@ def test_the_speed_is_that_of_the_steps_alone(
     assert speeds(run) == {2: 8.0, 4: 8.0}
     clock.queue = 0.0
     resume_classifier(run, Silent())
-    assert steps == [0, 1, 2, 3, 4, *range(3, 12)]  # its window of two had begun before
+    assert steps == [0, 1, 2, 3, 4, *range(3, 12)]  # resumed at step 3, inside a window of two steps
     assert speeds(run) == {2: 8.0, 4: 8.0, 6: 8.0, 8: 8.0, 10: 8.0, 12: 8.0}
     assert clock.time > 5000
 
@@ -297,7 +297,7 @@ def test_figures_are_those_of_the_split_they_come_from(tmp_path: Path, tiny_conf
     assert [row["split"] for row in rows if "tag_map" in row] == ["train"]
 
 
-def test_a_loss_that_is_no_number_stops_the_run(
+def test_a_nan_loss_stops_the_run(
     tmp_path: Path, tiny_config: Any, tagged: TaggedSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "LOG_EVERY", 1)
@@ -318,7 +318,7 @@ EXEMPT = {"backbone.vit.pos_embed", "backbone.vit.cls_token", "backbone.vit.dist
 
 @pytest.mark.parametrize("by_dimension", [False, True])
 def test_what_decays_and_that_the_decoder_learns_faster(tiny_config: Any, by_dimension: bool) -> None:
-    """As timm has it, and, to resume older checkpoints, as earlier versions had it."""
+    """As in timm, and, to resume older checkpoints, as in earlier versions."""
     config = tiny_config(segment__lr=1e-2, segment__weight_decay=0.1)
     network = build_from(config, ["a"], decoder=True)
     optimizer = make_optimizer(config.segment, network, decoder_lr_factor=5.0, by_dimension=by_dimension)
@@ -341,8 +341,10 @@ def test_the_optimisers(tiny_config: Any) -> None:
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.01, 0.0}
 
 
-def test_checkpoints_obey_the_clock(tmp_path: Path, tiny_config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One before the first step and one at the end, before and after the last validation; not one an epoch."""
+def test_checkpoints_are_written_by_the_clock(
+    tmp_path: Path, tiny_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One before the first step and two at the end, before and after the last validation; none at other epochs."""
     saved: list[int] = []
     plain = loop.save_last
 
@@ -364,7 +366,7 @@ def test_a_folder_in_use_is_refused(tmp_path: Path, tiny_config: Any) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="is in use") as caught:
         train_classifier(tiny_config(), tmp_path, Silent())
-    assert caught.value.fix == "choose another -o"  # it may hold photos
+    assert caught.value.fix == "choose another -o"  # no `rm -r`, because the folder may contain photos
     (tmp_path / "last.pt").write_bytes(b"")
     with pytest.raises(UsageError, match="is in use") as caught:
         check_free(tmp_path)
@@ -391,7 +393,7 @@ def test_a_failed_start_leaves_no_run_behind(tmp_path: Path, tiny_config: Any) -
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cpu:", "cpu:0", ""])
-def test_devices_that_are_none(tmp_path: Path, tiny_config: Any, name: str) -> None:
+def test_names_that_are_no_devices(tmp_path: Path, tiny_config: Any, name: str) -> None:
     with pytest.raises(UsageError, match="expected auto, cpu, cuda or cuda:N"):
         train_classifier(tiny_config(run__device=name), tmp_path / "run", Silent())
 
@@ -413,7 +415,7 @@ def test_labels_are_found_in_the_folder_or_its_labels(tagged: TaggedSet, tmp_pat
 
 
 def test_labels_of_other_classes_are_refused(tmp_path: Path, tiny_config: Any, scenes: Path) -> None:
-    """Or of the same ones in another order, which would train wrong classes silently."""
+    """Also the same classes in another order, which would silently train wrong classes."""
     shutil.copytree(scenes / "masks", tmp_path / "made" / "labels")
     manifest = tmp_path / "made" / "manifest.json"
     for classes, order in ((["ladybird", "bee"], ", in another order"), (["bee", "wasp"], ""), (["bee"], "")):

@@ -87,7 +87,7 @@ def test_saliency_by_hand() -> None:
     assert saliency_loss(scores, torch.tensor([[target]])).item() == pytest.approx(expected / 3)
 
 
-def test_saliency_of_a_sure_mistake_still_teaches() -> None:
+def test_saliency_loss_of_a_confident_mistake_has_a_gradient() -> None:
     scores = row((80.0, 0.0)).requires_grad_()
     loss = saliency_loss(scores, torch.ones(1, 1, 1))
     (gradient,) = torch.autograd.grad(loss, scores)

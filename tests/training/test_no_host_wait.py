@@ -1,9 +1,9 @@
-"""No step synchronises the device; shown without one.
+"""No step synchronises the device; tested without a GPU, on torch's meta device.
 
-Tensors on the meta device have a shape and no values, so whatever would bring a value to the host raises: ``item``,
-``tolist``, ``bool``, ``nonzero``, a mask as an index. The network and the images are there, the tags on the host as in
-a real run. ``NoWait`` refuses what meta allows and CUDA synchronises for: a blocking copy between host and
-device, which an index that is a list makes too.
+Tensors on the meta device have a shape and no values, so every operation that needs a value on the host raises:
+``item``, ``tolist``, ``bool``, ``nonzero``, a mask as an index. The network and the images are on the meta device, the
+tags on the host as in a real run. ``NoSynchronisation`` also refuses blocking copies between host and device, which
+meta allows and which synchronise CUDA; an index that is a list makes such a copy.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SHORT = {
     "model__vit": {"patch_size": 8, "img_size": 32, "embed_dim": 24, "depth": 2, "num_heads": 3},
     "labels__pamr_iterations": 1,
 }
-"""As few operators as show all there are."""
+"""A config with as few operators as possible, in which every kind of operator still runs."""
 
 COPIES = {torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default}
 
@@ -47,12 +47,12 @@ seen_by_new_torch = pytest.mark.skipif(
 )
 
 
-class Waits(Exception):
-    """The host would."""
+class Synchronises(Exception):
+    """An operator would synchronise the device."""
 
 
-class NoWait(TorchDispatchMode):
-    """Refuses operators that join host and device, unless they copy without waiting or read a number of the host."""
+class NoSynchronisation(TorchDispatchMode):
+    """Refuses operators on tensors of both host and device, except non-blocking copies and scalars of the host."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -62,13 +62,13 @@ class NoWait(TorchDispatchMode):
         places = {tensor.device.type for tensor in tensors if copies or tensor.ndim or tensor.is_meta}
         asynchronous = copies and (kwargs.get("non_blocking") or True in args[2:])
         if (len(places) > 1 and not asynchronous) or (func is torch.ops.aten.lift_fresh.default and "meta" in places):
-            raise Waits(str(func))
+            raise Synchronises(str(func))
         return result
 
 
 @pytest.fixture(autouse=True)
 def no_autocast_on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which torch does not know; the dense energy switches it off."""
+    """torch has no autocast on the meta device, and the dense energy switches autocast off."""
     monkeypatch.setattr(torch, "autocast", lambda *arguments, **options: nullcontext())
 
 
@@ -91,11 +91,11 @@ def no_autocast_on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda there: torch.tensor(3).to(there.device),
     ],
 )
-def test_what_waits_is_seen(wait: Callable[[Tensor], Any]) -> None:
+def test_synchronisations_are_detected(wait: Callable[[Tensor], Any]) -> None:
     there = torch.empty(3, device=META)
-    with NoWait(), pytest.raises((Waits, RuntimeError)):
+    with NoSynchronisation(), pytest.raises((Synchronises, RuntimeError)):
         wait(there)
-    with NoWait():
+    with NoSynchronisation():
         assert (there * 2 + torch.tensor(1.0) + torch.ones(3).to(META, non_blocking=True)).is_meta
 
 
@@ -118,10 +118,10 @@ def loop_of(tmp_path: Path, tiny_config: Any, scenes: Path) -> Callable[..., Loo
 
 
 def take_step(loop: Loop, batch: dict[str, Tensor]) -> None:
-    """A whole one: losses, backward, clipping, optimiser, moving average, the watch over losses."""
+    """Take a complete step: losses, backward, clipping, optimiser, moving average, check of the loss."""
     weight = loop.step.network.backbone.vit.patch_embed.proj.weight
     version, taken = weight._version, loop.state.since
-    with NoWait():
+    with NoSynchronisation():
         loop._step(batch)
     assert loop.state.since == taken + 1
     assert all(value.is_meta for value in loop.state.sums.values())
@@ -129,7 +129,7 @@ def take_step(loop: Loop, batch: dict[str, Tensor]) -> None:
 
 
 def make_batch(*layers: str) -> dict[str, Tensor]:
-    """As the loader gives it."""
+    """A batch such as the loader gives."""
     size = (len(PRESENT), 32, 40)
     more = {name: torch.zeros(size, dtype=torch.uint8) for name in layers}
     return {"image": torch.zeros(size[0], 3, *size[1:], dtype=torch.uint8), "present": PRESENT, **more}
@@ -182,10 +182,10 @@ def test_labels_from_disk(loop_of: Callable[..., Loop], layers: tuple[str, ...])
 
 
 @pytest.mark.parametrize("decoder", [False, True])
-def test_pseudo_labels_up_to_their_way_back(
+def test_pseudo_labels_until_they_are_copied_to_the_host(
     tmp_path: Path, small_network: Callable[..., Network], tiny_config: Any, decoder: bool
 ) -> None:
-    """What make-pseudo does on the device: scales, flips, the decoder's probabilities, the refinement of each group."""
+    """The work of make-pseudo on the device: scales, flips, decoder probabilities, the refinement of each group."""
     network, config = small_network(depth=2, decoder=decoder).to(META), tiny_config(maps__flip=True, **SHORT)
     present_BK = torch.tensor([[True, False], [True, True], [False, False], [False, True]])
     sizes = [(30, 41), (31, 40), (31, 40), (31, 40)]
@@ -193,7 +193,7 @@ def test_pseudo_labels_up_to_their_way_back(
     scaled = [torch.zeros(4, 3, *size, dtype=torch.uint8) for size in ((32, 40), (48, 56))]
     batch = ScaledBatch([], sizes, scaled, images)
     labeller = Labeller(network, config, META)
-    with NoWait():
+    with NoSynchronisation():
         reading = labeller.read(batch.at_scales(META), present_BK)
         for group in equal_sizes(sizes, range(4), MANY_PIXELS):
             refined = labeller.refine([images[i] for i in group], sizes[group[0]], reading, group)

@@ -53,7 +53,7 @@ def crash() -> None:
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, kind: Any, step: int, how: Stop) -> None:
-    """Let something happen inside a step, once."""
+    """Call ``how`` inside the given step, once."""
     plain, done = kind.forward, []
 
     def forward(self: Any, batch: Any, at: int) -> dict[str, Tensor]:
@@ -79,7 +79,7 @@ def timeless(run: Path) -> list[dict[str, Any]]:
 
 
 def leaves(value: Any, path: str = "") -> dict[str, Any]:
-    """A nested checkpoint, flat."""
+    """Values of a nested checkpoint by their path."""
     if isinstance(value, dict):
         return {key: leaf for name, item in value.items() for key, leaf in leaves(item, f"{path}/{name}").items()}
     if isinstance(value, list | tuple):
@@ -88,7 +88,7 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def assert_same_checkpoints(first: Path, second: Path) -> None:
-    """Weights, moving average, optimiser, step and best figure: all of it, to the bit."""
+    """Check that weights, moving average, optimiser, step and best figure are equal bit for bit."""
     ours, theirs = leaves(read_checkpoint(first / "last.pt")), leaves(read_checkpoint(second / "last.pt"))
     assert ours.keys() == theirs.keys()
     for key, value in ours.items():
@@ -108,7 +108,7 @@ def test_a_classifier_stopped_by_a_signal(
     train_classifier(config, tmp_path / "whole", QUIET)
     stop_at(monkeypatch, ClassifyStep, step, terminate)
     with pytest.raises(Interrupted, match=f"stopped by SIGTERM after step {step + 1} of 6") as caught:
-        train_classifier(config, tmp_path / "cut", QUIET)  # after the last step its validation is left
+        train_classifier(config, tmp_path / "cut", QUIET)  # after the last step, only the validation is missing
     assert caught.value.fix == f"--resume {tmp_path / 'cut'}"
     assert read_checkpoint(tmp_path / "cut" / "last.pt")["training"]["step"] == step + 1
     resume_classifier(tmp_path / "cut", QUIET)
@@ -118,7 +118,7 @@ def test_a_classifier_stopped_by_a_signal(
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_a_classifier_that_crashed_forgets_what_it_wrote_since(
+def test_metrics_after_the_last_checkpoint_of_a_crash_are_removed(
     tmp_path: Path, tiny_config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_config(classify__optimizer="sgd-poly", classify__epochs=3, classify__checkpoint_minutes=1e-9)
@@ -155,7 +155,7 @@ def test_end_to_end_stopped_in_either_phase(
     assert (tmp_path / "cut" / "best.pt").is_file()
 
 
-def test_a_resumed_segmenter_remembers_where_it_learns_from(
+def test_a_resumed_segmenter_keeps_its_label_folders(
     tmp_path: Path, tiny_config: Any, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for record in open_data(scenes, split="train").records:
@@ -197,7 +197,7 @@ def test_a_segmenter_started_from_a_classifier_never_only_classifies(
 def test_stopped_during_a_validation(
     tmp_path: Path, tiny_config: Any, monkeypatch: pytest.MonkeyPatch, section: str, reaches_loader: bool
 ) -> None:
-    """Nothing of the epoch is lost, the validation ends before its next batch, and the resumed run repeats it.
+    """The steps of the epoch are saved, the validation ends before its next batch, and the resumed run repeats it.
 
     Batch systems send SIGTERM to the loader processes too, which ends them at once.
     """
@@ -235,7 +235,7 @@ def test_stopped_during_a_validation(
 def test_killed_between_a_validation_and_the_last_checkpoint(
     tmp_path: Path, tiny_config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its line is removed and written again."""
+    """The metrics of the validation are removed and written again."""
     config = tiny_config(classify__epochs=1)
     train_classifier(config, tmp_path / "whole", QUIET)
     plain = loop.save_last
@@ -272,7 +272,7 @@ KEYS = {
 def test_a_checkpoint_of_an_earlier_version_resumes(
     tmp_path: Path, tiny_config: Any, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """It has other optimiser groups, in which position embeddings and tokens decay, and no "validated"."""
+    """It has other optimiser groups, with weight decay on position embeddings and tokens, and no key "validated"."""
     config = tiny_config(segment__ema=0.9, segment__optimizer=kind, segment__weight_decay=0.1)
     grouped = optimiser.parameter_groups
 
@@ -398,7 +398,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize(("change", "said"), CHANGES.values(), ids=CHANGES)
-def test_a_run_does_not_go_on_with_other_data(
+def test_a_run_does_not_resume_on_other_data(
     begun: tuple[Path, Path], change: Callable[[Path], object], said: str
 ) -> None:
     data, run = begun
@@ -413,12 +413,12 @@ def test_a_run_does_not_go_on_with_other_data(
 
 
 def make_earlier(data: Path, run: Path, *missing: str) -> None:
-    """As a version wrote it that hashed the sizes of the files, not their bytes."""
+    """Rewrite ``run.json`` as an earlier version did, with a hash of file sizes instead of bytes."""
     facts = json.loads((run / "run.json").read_text())
     train = open_data(data, split="train")
     sizes = hashlib.sha256("\n".join(train.classes).encode())
     for record in train.records:
-        if record.image != image_of(data, 7):  # the broken one
+        if record.image != image_of(data, 7):  # the broken image
             sizes.update(f"\n{record.name} {record.tags} {record.image.stat().st_size}".encode())
     earlier = {key: value for key, value in facts.items() if key not in ("content_sha256", *missing)}
     (run / "run.json").write_text(json.dumps({**earlier, "data_sha256": sizes.hexdigest()}))
@@ -468,8 +468,8 @@ def test_a_broken_run_file_is_named(begun: tuple[Path, Path], content: str) -> N
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_a_run_goes_on_with_the_same_data_elsewhere(begun: tuple[Path, Path], known: bool) -> None:
-    """A copy behind the same path; the broken image is left out again. A run without run.json is resumed unchecked."""
+def test_a_run_resumes_on_the_same_data_elsewhere(begun: tuple[Path, Path], known: bool) -> None:
+    """A copy of the data at the same path; the broken image is left out again. Without run.json nothing is checked."""
     data, run = begun
     shutil.copytree(data, data.with_name("copy"))
     shutil.rmtree(data)
@@ -521,7 +521,7 @@ def test_the_seed_decides(tmp_path: Path, tiny_config: Any) -> None:
 def test_training_never_opens_a_mask(
     tmp_path: Path, tiny_config: Any, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the mask folder deleted the same weights come out, end to end too."""
+    """The weights are the same when the mask folder is deleted, also end to end."""
     root = tmp_path / "bare"
     shutil.copytree(scenes, root, ignore=shutil.ignore_patterns("masks"))
     for name, data in (("with", scenes), ("without", root)):
@@ -558,8 +558,8 @@ def test_the_program_leaves_with_75_when_terminated(tmp_path: Path, tiny_config:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_labels_of_a_class_that_is_none(tmp_path: Path, tiny_config: Any, scenes: Path, workers: int) -> None:
-    """Label maps of another data set are refused by name, not by a crash inside the loss or a worker."""
+def test_labels_of_an_unknown_class(tmp_path: Path, tiny_config: Any, scenes: Path, workers: int) -> None:
+    """Label maps of another data set raise an error that names the file, instead of failing in the loss or a worker."""
     for record in open_data(scenes, split="train").records:
         label_HW = np.full(read_mask(scenes / "masks" / f"{record.name}.png").shape, 7, dtype=np.uint8)
         write_mask(tmp_path / "labels" / f"{record.name}.png", label_HW)

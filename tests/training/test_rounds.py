@@ -1,4 +1,4 @@
-"""A run that is taught: its teacher, the teacher's labels, and the run that learns them."""
+"""A run of two rounds: its teacher, the teacher's labels, and the training on these labels."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def classifier(tmp_path: Path, tiny_config: Any) -> Path:
     return tmp_path / "cls"
 
 
-def test_a_taught_run_is_its_three_commands(tmp_path: Path, tiny_config: Any, classifier: Path) -> None:
-    """Train end to end, label, train on the labels: the same weights and the same label maps."""
+def test_a_run_with_a_teacher_equals_its_three_commands(tmp_path: Path, tiny_config: Any, classifier: Path) -> None:
+    """Training end to end, labelling and training on the labels give the same weights and label maps."""
     config = tiny_config(segment__rounds=2, segment__epochs=1)
     train_segmenter(config, tmp_path / "taught", QUIET, init=classifier)
     alone = tiny_config(segment__epochs=1)
@@ -64,7 +64,7 @@ def test_three_rounds_nest(tmp_path: Path, tiny_config: Any) -> None:
 
 
 @pytest.mark.parametrize("stage", ["teacher", "labels", "student"])
-def test_a_stopped_run_goes_on_to_the_same_weights(
+def test_a_stopped_run_resumes_to_the_same_weights(
     stage: str, tmp_path: Path, tiny_config: Any, classifier: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_config(segment__rounds=2, segment__epochs=1)
@@ -84,10 +84,10 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
 
 
 @pytest.mark.parametrize("stage", ["teacher", "labels", "student"])
-def test_a_full_disk_names_the_run_that_goes_on(
+def test_a_full_disk_names_the_run_to_resume(
     stage: str, tmp_path: Path, tiny_config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whichever of its parts met it; the teacher is no run of the user's."""
+    """The fix names the user's run, not its teacher, in whichever part the disk was full."""
     run = tmp_path / "run"
 
     def refuse(*_: object, **__: object) -> Any:
@@ -100,7 +100,7 @@ def test_a_full_disk_names_the_run_that_goes_on(
 
 
 def stop_at(stage: str, leave: Callable[..., Any]) -> tuple[Any, str, Callable[..., Any]]:
-    """What to replace so that a run ends in its teacher's second step, at its labels, or in its own second step."""
+    """What to replace so that a run ends in its teacher's second step, at its labels or in its own second step."""
     if stage == "labels":
         return rounds, "make_pseudo_labels", leave
     step = Loop._step
@@ -122,7 +122,7 @@ def test_labels_from_disk_need_no_teacher(tmp_path: Path, tiny_config: Any, scen
 
 
 def test_saliency_teaches_in_every_round(tmp_path: Path, tiny_config: Any, scenes: Path) -> None:
-    """It shapes the labels of the teacher and stays a loss of the student."""
+    """Saliency maps are used for the labels of the teacher and in the loss of the student."""
     import json
 
     from PIL import Image

@@ -1,4 +1,4 @@
-"""What a network has learnt from goes with it, from run to labels to run to masks."""
+"""The supervision of a network (kinds of labels) is stored in runs, label folders and mask folders made from it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_words() -> None:
     assert all_of(("tags", "a"), (), ("b", "tags")) == ("tags", "a", "b")
 
 
-def test_it_goes_from_run_to_labels_to_run_to_masks_to_the_score(
+def test_supervision_passes_from_run_to_labels_to_run_to_masks_to_the_score(
     tmp_path: Path, scenes: Path, tiny_config: Any
 ) -> None:
     train, val = (open_data(scenes, split=split) for split in ("train", "val"))
@@ -64,7 +64,7 @@ def test_it_goes_from_run_to_labels_to_run_to_masks_to_the_score(
     assert tuple(read_manifest(masks)["supervision"]) == expected
     assert evaluate_labels(masks, val).supervision == expected
 
-    (labels / "manifest.json").unlink()  # now it is unknown who drew them
+    (labels / "manifest.json").unlink()  # without a manifest the origin of the labels is unknown
     train_segmenter(config, tmp_path / "unknown", QUIET, labels=labels)
     assert supervision(tmp_path / "unknown") == ("tags", "label maps")
 
@@ -79,7 +79,7 @@ def test_end_to_end_with_saliency_and_after_a_resume(tmp_path: Path, scenes: Pat
     assert supervision(tmp_path / "run") == ("tags", "saliency maps")
 
 
-def test_a_checkpoint_of_an_earlier_version_does_not_say(tmp_path: Path, scenes: Path, tiny_config: Any) -> None:
+def test_supervision_of_an_earlier_version_is_unknown(tmp_path: Path, scenes: Path, tiny_config: Any) -> None:
     train_classifier(tiny_config(classify__epochs=1), tmp_path / "cls", QUIET)
     content = read_checkpoint(tmp_path / "cls" / "last.pt")
     del content["supervision"]
@@ -93,10 +93,10 @@ def test_a_checkpoint_of_an_earlier_version_does_not_say(tmp_path: Path, scenes:
     assert supervision(tmp_path / "seg") == ("a run that does not say its supervision", "tags")
 
 
-def test_a_run_goes_on_from_another_directory(
+def test_a_run_resumes_from_another_directory(
     tmp_path: Path, scenes: Path, tiny_config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Paths given relative to where it began are kept whole."""
+    """Relative paths are stored as absolute paths."""
     shutil.copytree(scenes, tmp_path / "here" / "photos")
     monkeypatch.chdir(tmp_path / "here")
     config = tiny_config(data__root=Path("photos"), classify__epochs=1, segment__epochs=1)

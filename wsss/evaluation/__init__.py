@@ -1,1 +1,1 @@
-"""Scoring against human masks: the only code that opens them."""
+"""Metrics of predictions against human masks and tags."""

@@ -1,4 +1,4 @@
-"""Count pixels by true and predicted class, and read the metrics off the counts.
+"""Confusion matrices of pixels, and the metrics computed from them.
 
 Shape suffixes: C classes with the background (K + 1), K foreground classes, T thresholds, H rows, W columns, P pixels
 in a row.
@@ -32,7 +32,7 @@ def as_array(values: Values) -> NDArray[Any]:
 
 
 def checked_labels(prediction: Values, truth: Values, num_classes: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """A prediction and its truth as arrays; ValueError where they do not fit, see ``ConfusionMatrix.update``."""
+    """A prediction and its truth as arrays; raises the ValueError of ``ConfusionMatrix.update``."""
     prediction, truth = _labels(prediction, "prediction"), _labels(truth, "truth")
     _same_shape(prediction, truth)
     _check_truth(truth, num_classes)
@@ -42,15 +42,15 @@ def checked_labels(prediction: Values, truth: Values, num_classes: int) -> tuple
 class ConfusionMatrix:
     """Pixels of a whole data set by true class (row) and predicted class (column).
 
-    A true class of IGNORE_INDEX is left out. A *prediction* outside 0..C-1, IGNORE_INDEX too, is wrong: it
-    lands in an extra last column, so it enlarges the union of the true class and no intersection.
+    Pixels whose true class is IGNORE_INDEX are not counted. A *prediction* outside 0..C-1, such as IGNORE_INDEX, is
+    wrong: it is counted in an extra last column, so it enlarges the union of the true class, but no intersection.
 
     Attributes:
         counts: (C, C + 1) int64, pixels.
     """
 
     def __init__(self, num_classes: int) -> None:
-        """Start with nothing counted; ``num_classes`` is C, background included, at most 255."""
+        """Start with zero counts; ``num_classes`` is C, background included, at most 255."""
         if not 1 <= num_classes <= IGNORE_INDEX:
             raise ValueError(f"num_classes must be in 1..{IGNORE_INDEX}, got {num_classes}")
         self.num_classes = num_classes
@@ -64,7 +64,7 @@ class ConfusionMatrix:
             truth: class indices of the same shape, 0..C-1 or IGNORE_INDEX.
 
         Raises:
-            ValueError: the shapes differ, a dtype is no integer, or the truth names an unknown class.
+            ValueError: the shapes differ, a dtype is not integer, or the truth contains another value.
         """
         prediction, truth = checked_labels(prediction, truth, self.num_classes)
         rows, columns = self.counts.shape
@@ -72,7 +72,7 @@ class ConfusionMatrix:
             column_P = some_P.astype(np.intp)
             column_P = np.where((column_P >= 0) & (column_P < rows), column_P, rows)
             index_P = true_P.astype(np.intp) * columns + column_P
-            counts = np.bincount(index_P, minlength=self.counts.size)  # IGNORE_INDEX comes after the matrix
+            counts = np.bincount(index_P, minlength=self.counts.size)  # pixels to ignore are beyond its size
             self.counts += counts[: self.counts.size].reshape(rows, columns)
 
     def per_class_iou(self) -> NDArray[np.float64]:
@@ -105,16 +105,16 @@ class ConfusionMatrix:
 class ThresholdSweep:
     """The confusion matrix of every background threshold, from one pass over the pixels.
 
-    A pixel is its strongest class where ``score > threshold``, else background. What is kept is a joint
-    histogram over (thresholds the score exceeds, class, truth); cumulative sums give each matrix. Scores and
-    thresholds are compared in float32.
+    A pixel gets its strongest class where ``score > threshold``, else the background. The sweep stores a joint
+    histogram over (number of thresholds that the score exceeds, class, truth); cumulative sums give each matrix.
+    Scores and thresholds are compared in float32.
 
     Attributes:
         thresholds: (T,) float64, ascending.
     """
 
     def __init__(self, num_classes: int, thresholds: Sequence[float] | NDArray[np.float64]) -> None:
-        """Start with nothing counted; ``num_classes`` is C = K + 1, from 2."""
+        """Start with zero counts; ``num_classes`` is C = K + 1, in 2..255."""
         if not 2 <= num_classes <= IGNORE_INDEX:
             raise ValueError(f"num_classes must be in 2..{IGNORE_INDEX}, got {num_classes}")
         self.num_classes = num_classes
@@ -158,7 +158,7 @@ class ThresholdSweep:
             self._joint += counts.reshape(self._joint.shape)
 
     def at(self, threshold: float) -> ConfusionMatrix:
-        """The matrix at one of the thresholds; ValueError where it is none of them."""
+        """The matrix at one of the thresholds; ValueError for another value."""
         index = int(np.abs(self.thresholds - threshold).argmin())
         if abs(self.thresholds[index] - threshold) > THRESHOLD_TOLERANCE:
             raise ValueError(f"{threshold} is none of the {self.thresholds.size} thresholds of this sweep")
@@ -170,16 +170,16 @@ class ThresholdSweep:
         return np.array([self._matrix(foreground_KC).mean_iou() for foreground_KC in foreground_TKC])
 
     def oracle(self) -> tuple[float, ConfusionMatrix]:
-        """The threshold of the highest mean IoU (the lowest such one) and its matrix.
+        """The threshold with the highest mean IoU (the lowest of equal ones) and its matrix.
 
-        It is chosen on the ground truth it is scored with, so it must be reported as an oracle.
+        The threshold is chosen on the ground truth that it is scored with, so it must be reported as an oracle.
         """
         mean_iou_T = self.mean_ious()
         threshold = float(self.thresholds[int(np.nan_to_num(mean_iou_T, nan=-1.0).argmax())])
         return threshold, self.at(threshold)
 
     def _matrix(self, foreground_KC: NDArray[np.int64]) -> ConfusionMatrix:
-        """Complete the pixels that stay foreground, (K, C) by class and truth, with the background."""
+        """The matrix where these pixels, (K, C) by class and truth, are foreground and all others background."""
         matrix = ConfusionMatrix(self.num_classes)
         matrix.counts[:, 1:-1] = foreground_KC.T
         matrix.counts[:, 0] = self._joint[:, :, :-1].sum(axis=(0, 1)) - foreground_KC.sum(axis=0)
@@ -187,7 +187,7 @@ class ThresholdSweep:
 
 
 def _chunks(*arrays: NDArray[Any]) -> Iterator[tuple[NDArray[Any], ...]]:
-    """The arrays, which have one shape, flattened and in parts: an index takes 8 bytes a pixel."""
+    """Flatten arrays of equal shape and yield them in parts, because an index takes 8 bytes a pixel."""
     flat = [array.reshape(-1) for array in arrays]
     for start in range(0, flat[0].size, PIXELS_AT_ONCE):
         yield tuple(array[start : start + PIXELS_AT_ONCE] for array in flat)
@@ -206,7 +206,7 @@ def _same_shape(prediction: NDArray[Any], truth: NDArray[Any]) -> None:
 
 
 def _check_truth(truth: NDArray[Any], num_classes: int) -> None:
-    """Raise ValueError where the truth names neither a class nor IGNORE_INDEX."""
+    """Raise ValueError if the truth contains a value that is neither a class index nor IGNORE_INDEX."""
     wrong = (truth < 0) | ((truth >= num_classes) & (truth != IGNORE_INDEX))
     if wrong.any():
         raise ValueError(f"truth holds {truth[wrong][0]}, expected 0..{num_classes - 1} or {IGNORE_INDEX}")

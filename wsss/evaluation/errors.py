@@ -1,19 +1,19 @@
-"""Sort the pixels that a prediction loses by the kind of error.
+"""Count the wrong pixels of a prediction by kind of error.
 
-A lost pixel has a true class and another prediction. Each is of exactly one kind:
+A lost pixel has a known true class and another prediction. Each has exactly one kind of error:
 
-- ignored: the prediction commits to no class (IGNORE_INDEX, or an index that is none);
-- missed: an object called background, and less than FOUND_SHARE of its region got its class;
-- partial: an object called background, while FOUND_SHARE or more of its region got its class;
-- wrong class: one foreground class called another;
-- bleeding: background called class c, in a predicted region of c that holds truth of c somewhere;
-- invented: background called class c, in a predicted region of c that holds none.
+- ignored: the prediction is IGNORE_INDEX or no class index;
+- missed: an object pixel predicted as background; less than FOUND_SHARE of its region has the right class;
+- partial: an object pixel predicted as background; FOUND_SHARE or more of its region has the right class;
+- wrong class: one foreground class predicted as another;
+- bleeding: background predicted as class c, in a predicted region of c that contains a true pixel of c;
+- invented: background predicted as class c, in a predicted region of c that contains none.
 
 A region is an 8-connected component of one class: of the truth for partial and missed, of the prediction for
-bleeding and invented. Regions of the truth end at IGNORE_INDEX; those of the prediction run on below it, so that
-an unlabelled contour does not cut a halo off its object. The halo of a misnamed object is invented: nothing of its
-class is there. Each lost pixel is put down to one class: the predicted one if it is bleeding or invented, else the
-true one.
+bleeding and invented. Regions of the truth end at IGNORE_INDEX. Regions of the prediction do not, so that an
+unlabelled contour does not separate a halo from its object. The halo of an object with the wrong class is invented,
+since its region contains no true pixel of that class. Each lost pixel is counted for one class: the predicted one if
+it is bleeding or invented, else the true one.
 
 By hand, one row of pixels from pixel 0, ``.`` background, ``?`` IGNORE_INDEX::
 
@@ -21,11 +21,11 @@ By hand, one row of pixels from pixel 0, ``.`` background, ``?`` IGNORE_INDEX::
     one     1 1 . 2 . . . . 1 1     2 partial, 3 wrong class, 6 and 7 missed, 8 and 9 invented
     other   1 1 1 1 1 . . ? . .     4 bleeding, 6 missed, 7 ignored
 
-After Hoiem, Chodpathumwan, Dai: Diagnosing error in object detectors (ECCV 2012), whose detections meet an object from
-an overlap of 0.1; there it is of boxes (intersection over union), here the share of a region.
+After Hoiem, Chodpathumwan, Dai: Diagnosing error in object detectors (ECCV 2012). There a detection finds an object if
+the IoU of their boxes is at least 0.1; here the threshold is on the share of a region.
 
-Shape suffixes: C classes with the background, E kinds of error, R regions of an image (0: all that is outside the
-others), H rows, W columns, P pixels in a row.
+Shape suffixes: C classes with the background, E kinds of error, R regions of an image (region 0 is everything outside
+the others), H rows, W columns, P pixels in a row.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from wsss.data.masks import IGNORE_INDEX, PIXELS_AT_ONCE, count_indices
 from wsss.evaluation.confusion import Values, checked_labels
 
 FOUND_SHARE = 0.1
-"""An object is found where at least this share of its region gets its class."""
+"""An object counts as found if at least this share of its region is predicted as its class."""
 
 
 class ErrorKind(IntEnum):
-    """The kinds of error, as columns of the counts; see the module."""
+    """The kinds of error, as columns of the counts; defined in the docstring of the module."""
 
     MISSED = 0
     PARTIAL = 1
@@ -57,20 +57,20 @@ class ErrorKind(IntEnum):
 
 
 NO_ERROR = len(ErrorKind)
-"""In a map of kinds: a pixel that is right, or whose truth is not known."""
+"""In a map of kinds: a pixel that is right, or whose truth is IGNORE_INDEX."""
 
 
 class ErrorCounts:
     """Lost pixels of a whole data set by class (row) and kind (column).
 
-    Their sum is what the confusion matrix holds off its diagonal.
+    Their sum equals the sum of the confusion matrix off its diagonal.
 
     Attributes:
         counts: (C, E) int64, pixels.
     """
 
     def __init__(self, num_classes: int) -> None:
-        """Start with nothing counted; ``num_classes`` is C, background included, at most 255."""
+        """Start with zero counts; ``num_classes`` is C, background included, at most 255."""
         if not 1 <= num_classes <= IGNORE_INDEX:
             raise ValueError(f"num_classes must be in 1..{IGNORE_INDEX}, got {num_classes}")
         self.num_classes = num_classes
@@ -84,7 +84,7 @@ class ErrorCounts:
             truth_HW: class indices 0..C-1 or IGNORE_INDEX.
 
         Raises:
-            ValueError: the shapes differ or are not (H, W), a dtype is no integer, or the truth names an unknown class.
+            ValueError: the shapes differ or are not (H, W), a dtype is not integer, or the truth has another value.
         """
         label_HW, truth_HW = checked_labels(label_HW, truth_HW, self.num_classes)
         known_HW = (label_HW >= 0) & (label_HW < self.num_classes)
@@ -115,7 +115,7 @@ def error_kinds(label_HW: NDArray[Any], truth_HW: NDArray[Any]) -> NDArray[np.ui
         (H, W) uint8, an ErrorKind or NO_ERROR.
 
     Raises:
-        ValueError: these are no single images.
+        ValueError: the arrays are not single images (H, W).
     """
     if truth_HW.ndim != 2:
         raise ValueError(f"expected one image (H, W), got {truth_HW.shape}")
@@ -133,7 +133,10 @@ def error_kinds(label_HW: NDArray[Any], truth_HW: NDArray[Any]) -> NDArray[np.ui
 def _in_regions(
     label_HW: NDArray[Any], other_HW: NDArray[Any], wanted: Callable[[NDArray[np.float64]], NDArray[np.bool_]]
 ) -> NDArray[np.bool_]:
-    """Pixels of a foreground region whose share that the other map gives the same class is as wanted: (H, W)."""
+    """(H, W), True in the foreground regions that are wanted.
+
+    ``wanted`` gets, for each region of ``label_HW``, the share of its pixels that have the same class in ``other_HW``.
+    """
     inside_HW = np.zeros(label_HW.shape, dtype=np.bool_)
     for index in count_indices(label_HW.astype(np.uint8, copy=False)):
         if index in (0, IGNORE_INDEX):
@@ -148,7 +151,7 @@ def _in_regions(
 
 
 def _histogram(region_P: NDArray[Any], regions: int) -> NDArray[np.int64]:
-    """Pixels of each region: (R,). In parts, since bincount makes 8 bytes of each pixel."""
+    """Number of pixels of each region, (R,); counted in parts, because bincount converts each pixel to 8 bytes."""
     flat, counts = region_P.reshape(-1), np.zeros(regions, dtype=np.int64)
     for start in range(0, flat.size, PIXELS_AT_ONCE):
         counts += np.bincount(flat[start : start + PIXELS_AT_ONCE], minlength=regions)
@@ -156,7 +159,7 @@ def _histogram(region_P: NDArray[Any], regions: int) -> NDArray[np.int64]:
 
 
 def _shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Divide by the sum over the last axis; NaN where that is 0."""
+    """Divide counts by their sum over the last axis; NaN where the sum is 0."""
     total = counts.sum(axis=-1, keepdims=True)
     shares: NDArray[np.float64] = np.full(counts.shape, np.nan)
     np.divide(counts, total, out=shares, where=total > 0)

@@ -1,6 +1,6 @@
-"""What a score says of itself: the figures, and which figures they are.
+"""Reports of scores, with the settings that are needed to compare one score with another.
 
-A number without its split, kind, scales, flip, CRF, threshold rule and supervision cannot be compared with another.
+These are the split, kind of prediction, scales, flip, CRF, threshold rule and supervision.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ class LostPixels:
     """Scored pixels whose class is wrong, by kind of error ("missed", "partial", ...: ``ErrorKind``).
 
     Attributes:
-        pixels: how many.
-        shares: of the pixels lost here, in [0, 1]; NaN where none is lost.
+        pixels: number of pixels of each kind.
+        shares: the same divided by their sum, in [0, 1]; NaN where none is lost.
     """
 
     pixels: dict[str, int]
@@ -37,13 +37,13 @@ class Report:
 
     Attributes:
         split: the split that was scored.
-        kind: "pseudo", "segmentation", "seed", or "labels" where the predictions do not say what they are.
+        kind: "pseudo", "segmentation", "seed", or "labels" where the folder has no manifest that says it.
         method: how the class maps were made; None where unknown.
         scales: test scales; None where unknown.
         flip: whether mirrored images were averaged in; None where unknown.
-        crf: whether a dense CRF came last; None where unknown.
-        supervision: what they come from, see ``wsss.outputs.provenance``; None where unknown.
-        threshold_rule: "none", "fixed 0.40" or "oracle 0.37" (chosen on the very masks it is scored with).
+        crf: whether a dense CRF was applied last; None where unknown.
+        supervision: the kinds of labels that were learnt from, see ``wsss.outputs.provenance``; None where unknown.
+        threshold_rule: "none", "fixed 0.40" or "oracle 0.37" (chosen on the masks that it is scored with).
         images: scored images.
         unscored: images of the split that have no mask.
         missing: scored images without a prediction, every pixel of which counts as wrong.
@@ -51,7 +51,7 @@ class Report:
         per_class_iou: "background" first; None for a class with an empty union.
         pixel_accuracy: share of the pixels whose class is right.
         coverage: share of the pixels that the prediction gives a class; the others count as wrong.
-        errors: the lost pixels by kind of error; None where not asked for.
+        errors: the lost pixels by kind of error; None unless requested.
     """
 
     split: str
@@ -72,7 +72,7 @@ class Report:
     errors: ErrorReport | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for ``json.dumps``: tuples become lists, NaN becomes None; ``errors`` where asked for."""
+        """Plain values for ``json.dumps``: tuples become lists, NaN becomes None; no ``errors`` if it is None."""
         values = {key: _plain(value) for key, value in asdict(self).items()}
         if self.errors is None:
             del values["errors"]
@@ -81,7 +81,7 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreReport:
-    """The seeds of one folder of scores: at a threshold fixed beforehand and at the best one in hindsight."""
+    """Scores of the seeds of one folder: at a threshold fixed in advance, and at the best threshold (an oracle)."""
 
     fixed: Report
     oracle: Report

@@ -1,4 +1,4 @@
-"""Score the classifier: do its scores rank and find the tags?
+"""Metrics of a classifier against image-level labels: average precision and F1.
 
 Shape suffixes: N images, K foreground classes.
 """
@@ -14,16 +14,16 @@ from wsss.evaluation.confusion import Values, as_array
 
 
 def average_precision(scores_NK: Values, present_NK: Values) -> NDArray[np.float64]:
-    """Area under the precision-recall steps of each class: sum of precision times gain in recall.
+    """Area under the precision-recall steps of each class: the sum of precision times gain in recall.
 
-    Images of equal score enter together, so their order does not matter.
+    Images of equal score form one step, so their order does not matter.
 
     Args:
         scores_NK: scores or logits, any monotone scale.
         present_NK: bool or 0/1, the tags.
 
     Returns:
-        (K,) in [0, 1], NaN for a class that no image holds.
+        (K,) in [0, 1], NaN for a class that no image has.
 
     Raises:
         ValueError: shapes differ or a score is NaN.
@@ -33,16 +33,16 @@ def average_precision(scores_NK: Values, present_NK: Values) -> NDArray[np.float
 
 
 def tag_map(scores_NK: Values, present_NK: Values) -> float:
-    """Mean average precision in [0, 1] over the classes with a positive; NaN where there is none."""
+    """Mean average precision in [0, 1] over the classes that an image has; NaN if there is none."""
     precision_K = average_precision(scores_NK, present_NK)
     known = precision_K[~np.isnan(precision_K)]
     return float(known.mean()) if known.size else float("nan")
 
 
 def tag_f1(scores_NK: Values, present_NK: Values, threshold: float = 0.5) -> float:
-    """Micro F1 in [0, 1] of the tags ``score > threshold``: all (image, class) pairs count alike.
+    """Micro F1 in [0, 1] of the tags ``score > threshold``: all (image, class) pairs have equal weight.
 
-    NaN where there is neither a tag nor a predicted one; ValueError where shapes differ or a score is NaN.
+    NaN if there is neither a true nor a predicted tag; ValueError if shapes differ or a score is NaN.
     """
     scores_NK, present_NK = _scores_and_tags(scores_NK, present_NK)
     found_NK = scores_NK > threshold

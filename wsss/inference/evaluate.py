@@ -32,7 +32,7 @@ READERS = 4
 """Threads that decode files ahead of the counting; decoding releases the interpreter lock."""
 
 PUBLISHED_THRESHOLD = crossing(32)
-"""Class score at which the published background rule changes."""
+"""Class score from which the published background rule (power, exponent 32) chooses the class."""
 ORACLE_THRESHOLDS = tuple(step / 100 for step in range(101))
 BACKGROUND = "background"
 
@@ -55,13 +55,13 @@ def evaluate_labels(
     Args:
         predictions: see ``find_predictions``.
         tagged: the split; its images without a mask are counted as unscored.
-        errors: sort the lost pixels by kind of error as well.
-        missing_as_wrong: count every pixel of an image without a prediction as wrong instead of refusing.
-        on_progress: told of every image.
+        errors: count the lost pixels by kind of error as well.
+        missing_as_wrong: count every pixel of an image without a prediction as wrong instead of raising.
+        on_progress: called after each image.
 
     Raises:
         DataError: the split has no masks; a prediction is missing or has another size than its mask; the
-            predictions were made for other classes; a file is unreadable.
+            predictions have other classes than the data; a file is unreadable.
     """
     found = find_predictions(predictions)
     _check_classes(found.making, tagged, predictions)
@@ -93,18 +93,18 @@ def evaluate_scores(
     fixed_threshold: float | None = None,
     on_progress: OnProgress | None = None,
 ) -> ScoreReport:
-    """Score the seeds that stored class scores give, at a fixed background threshold and at the best one.
+    """Score the seeds of stored class scores, at a fixed background threshold and at the best one.
 
-    A seed pixel is its strongest class where the score exceeds the threshold, else background. Scores are
-    stored before any CRF, and the report says so.
+    A seed pixel gets its strongest class where the score exceeds the threshold, else the background. Scores are stored
+    before the CRF, so the report has ``crf=False``.
 
     Args:
         predictions: see ``find_predictions``.
         tagged: the split; its images without a mask are counted as unscored.
-        thresholds: those among which the oracle chooses; 0.00, 0.01, ... 1.00 by default.
-        fixed_threshold: chosen without looking at these masks; by default that of the background rule that their
-            pseudo labels were made by, or the published one.
-        on_progress: told of every image.
+        thresholds: candidates of the oracle; 0.00, 0.01, ... 1.00 by default.
+        fixed_threshold: must be chosen without these masks. Default: the threshold of the background rule in the
+            manifest of the predictions, else that of the published rule.
+        on_progress: called after each image.
 
     Raises:
         DataError: as for ``evaluate_labels``.
@@ -121,7 +121,7 @@ def evaluate_scores(
     def read(pair: _Pair) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8]]:
         truth_HW = _read_truth(pair, tagged)
         scores_Chw, classes_C, size = _read_scores(pair.prediction, len(tagged.classes))
-        _check_size(size, truth_HW.shape, pair)  # before so much memory is taken
+        _check_size(size, truth_HW.shape, pair)  # before arrays of this size are allocated
         return *strongest_class(scores_Chw, classes_C, size), truth_HW
 
     for done, image in enumerate(_read_ahead(read, work.pairs, 6), start=1):
@@ -162,7 +162,7 @@ def strongest_class(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Pair:
-    """A prediction and the record whose truth it is compared with; ``where`` names that truth in messages."""
+    """A prediction and the record whose truth it is compared with; ``where`` names the truth in messages."""
 
     record: Record
     prediction: Path
@@ -172,7 +172,7 @@ class _Pair:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Work:
-    """What there is to score, and how many images there are that cannot be."""
+    """The images to score; numbers of images without a mask (unscored) and of pairs without a prediction (missing)."""
 
     pairs: list[_Pair]
     unscored: int
@@ -180,7 +180,7 @@ class _Work:
 
 
 def _pair(tagged: TaggedSet, folder: Path, suffix: str, *, missing_as_wrong: bool = False) -> _Work:
-    """Match predictions with masks; refuse where there is nothing to score or, unless told, one is missing."""
+    """Pair masks with predictions; raises if there is no mask, no prediction or, by default, one is missing."""
     masks = [record for record in tagged.records if tagged.has_truth(record)]
     if not masks:
         folder_of_masks = tagged.root if tagged.mask_folder is None else tagged.mask_folder
@@ -202,20 +202,20 @@ def _pair(tagged: TaggedSet, folder: Path, suffix: str, *, missing_as_wrong: boo
 
 def _missing_error(missing: Sequence[Record], expected: int, folder: Path, suffix: str, split: str) -> DataError:
     names = first_few([record.name for record in missing])
-    fix = f"make the predictions of split '{split}' whole, or choose another folder: ls {folder}"
+    fix = f"make the missing predictions of split '{split}', or choose another folder: ls {folder}"
     if suffix == ".npz" and len(missing) == expected:
-        fix = "wsss make-pseudo RUN --data DIR --save-scores -o OUT  # keeps them"
+        fix = "wsss make-pseudo RUN --data DIR --save-scores -o OUT  # writes the scores"
     elif suffix == ".png" and len(missing) < expected:
         fix = "make these predictions too, or --missing-as-wrong  # counts all of their pixels as wrong"
     return DataError(
         f"{folder}: no NAME{suffix} for {len(missing)} of the {expected} masked images of split '{split}'"
-        f" ({names}); a score may not leave images out",
+        f" ({names}); a score must cover all of them",
         fix,
     )
 
 
 def _read_ahead(read: Callable[[_Pair], _Result], pairs: Sequence[_Pair], bytes_a_pixel: int) -> Iterator[_Result]:
-    """Results in order, read by a few threads ahead of the counting, of so many pixels as memory is meant for."""
+    """Results in order, read ahead by threads; ``Pool`` bounds the pixels that are held at once."""
 
     def jobs() -> Iterator[Job[_Result]]:
         for pair in pairs:

@@ -1,4 +1,4 @@
-"""Score a network on a split: its masks and its tags. Validation and the demo use it.
+"""Score a network on a split: its segmentation and its classification. Validation and the demo use it.
 
 Shape suffixes: B, N images, C = K + 1 label channels, K classes, h x w grid of the decoder, H x W pixels.
 """
@@ -56,7 +56,10 @@ def tag_scores(
     *,
     between_batches: Callable[[], None] = lambda: None,
 ) -> tuple[Any, Any]:
-    """Class probabilities and tags of a set, (N, K) each, one scale, in the same order; see `score_split`."""
+    """Class probabilities and tags of all images, (N, K) each, in the same order, at one scale.
+
+    ``between_batches`` is called before each batch and may raise to end the work.
+    """
     scores: list[Tensor] = []
     present: list[Any] = []
     for batch in _batches(network, tagged.records, config, config.classify, device):
@@ -71,7 +74,7 @@ def tag_scores(
 def _batches(
     network: Network, records: Sequence[Record], config: Config, section: Optimisation, device: torch.device
 ) -> Iterator[ScaledBatch]:
-    """The images of a validation, one scale."""
+    """Batches at the one scale of a validation (`validation_side`)."""
     scales = (validation_side(config, section),)
     images = ScaledImages(records, scales, network.backbone.stride, batch_pixels(config.run, device))
     return load_batches(images, num_workers(config.run), device)

@@ -1,8 +1,8 @@
-"""One process at a time writes to a folder.
+"""A lock that lets one process at a time write to a folder.
 
-The lock is the kernel's, on the file ``.lock`` of the folder, so it ends with its process, however that ends; loader
-processes that were forked do not hold it. The file tells others whose it is. Who holds it must not open that file
-again: closing it would end the lock.
+It is an operating-system lock (``fcntl.lockf``) on the file ``.lock`` in the folder, so it is released when its process
+ends, however it ends. Forked loader processes do not hold it. The file contains the process id and host of the owner,
+for error messages. The owner must not open that file a second time: closing it would release the lock.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ except ImportError:  # Windows
 FILE = ".lock"
 HELD = (errno.EACCES, errno.EAGAIN)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
-"""What file systems without locks answer."""
+"""Errors of file systems that have no locks."""
 
 _held: set[tuple[int, Path]] = set()
-"""Process and folder; the kernel does not keep a process from locking twice."""
+"""(process id, lock file) of the locks held here; the kernel does not stop a process from locking a file twice."""
 
 
 @contextmanager
 def locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Be the only process that writes to a folder, which is made where there is none.
+    """Hold the lock of a folder, which is created if it does not exist.
 
     Args:
-        folder: with all that is below it.
-        say: is told if the folder lies on a disk without locks; the work goes on unguarded.
+        folder: the lock covers everything below it.
+        say: called with a warning if the file system has no locks; the work then continues without one.
 
     Raises:
-        UsageError: another process is, or this one already.
+        UsageError: another process, or this one, already holds the lock.
         DiskError: the folder cannot be written.
     """
     path = folder.resolve() / FILE
@@ -65,15 +65,15 @@ def locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def content(folder: Path) -> set[str]:
-    """Names in a folder, but for the lock and for what killed processes were writing."""
+    """Names in a folder, without the lock file and the temporary files of killed processes."""
     return {path.name for path in folder.iterdir() if path.name != FILE and not TEMPORARY.fullmatch(path.name)}
 
 
 def refuse_held(folder: Path) -> None:
-    """Raise where another process writes to a folder.
+    """Check that no other process holds the lock of a folder.
 
     Raises:
-        UsageError: it does.
+        UsageError: one does.
     """
     path = folder.resolve() / FILE
     if path.is_file() and (os.getpid(), path) not in _held and os.access(path, os.W_OK):
@@ -82,7 +82,7 @@ def refuse_held(folder: Path) -> None:
 
 
 def _lock(path: Path, folder: Path, say: Callable[[str], None]) -> int:
-    """The open lock file, locked."""
+    """Open and lock the lock file; returns its file descriptor."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -92,7 +92,7 @@ def _lock(path: Path, folder: Path, say: Callable[[str], None]) -> int:
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # its last owner has removed it in between
+        os.close(descriptor)  # the previous owner removed the file between opening and locking
 
 
 def _ask_kernel(descriptor: int, path: Path, folder: Path, say: Callable[[str], None]) -> None:
@@ -120,7 +120,7 @@ def _owner(path: Path) -> str:
     try:
         owner = json.loads(path.read_text(encoding="utf-8"))
         return f"process {owner['pid']} on {owner['host']}"
-    except (OSError, ValueError, TypeError, KeyError):  # it has not written its name yet
+    except (OSError, ValueError, TypeError, KeyError):  # the owner has not written them yet
         return "another process"
 
 

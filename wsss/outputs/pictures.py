@@ -1,4 +1,4 @@
-"""Pictures for people: label maps over their images, sheets of captioned tiles, and the key to the colours.
+"""Pictures to look at: label maps drawn over their images, sheets of captioned tiles, and keys of the colours.
 
 Shape suffixes: H rows, W columns, 3 channels RGB.
 """
@@ -29,18 +29,18 @@ INK = 40
 
 CAPTION_HEIGHT = 20
 CAPTION_SIZE = 13
-"""Letters of a caption or key, in pixels; pictures wider than ``LETTERS_ACROSS`` times this have larger ones."""
+"""Height of the letters of a caption or key, in pixels; more in pictures wider than ``LETTERS_ACROSS`` times this."""
 
 LETTERS_ACROSS = 60
 KEY_MIN_WIDTH = 160
-"""A narrower picture with a key gets a white margin."""
+"""Width in pixels of a picture with a key; a narrower one gets a white margin on its right."""
 
 LONGEST_SIDE = 65_500
 """Pixels of the longest side that a JPEG can have."""
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 NO_LETTER = "\uffff"
-"""A code point that fonts lack: it is drawn as the sign for missing letters."""
+"""A code point that no font has, so it is drawn as the sign for a missing letter."""
 
 UNDECIDED = "hatched: undecided"
 NO_CLASS = "background only"
@@ -49,12 +49,12 @@ NO_CLASS = "background only"
 def overlay(image_HW3: NDArray[np.uint8], label_HW: NDArray[np.uint8], *, alpha: float = 0.5) -> NDArray[np.uint8]:
     """Blend the palette colours of a label map into its image and draw white contours.
 
-    Background stays as it is; ignored pixels get a light grey hatch.
+    Background pixels are not changed; ignored pixels get a light grey hatch.
 
     Args:
         image_HW3: RGB.
         label_HW: class indices, 0 background, 255 ignore.
-        alpha: weight of the colours, in [0, 1]; contours are drawn at any.
+        alpha: weight of the colours, in [0, 1]; contours do not depend on it.
 
     Returns:
         (H, W, 3) RGB.
@@ -71,7 +71,7 @@ def overlay(image_HW3: NDArray[np.uint8], label_HW: NDArray[np.uint8], *, alpha:
 
 
 def with_key(picture_HW3: NDArray[np.uint8], label: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.uint8]:
-    """Put the key of label maps below a picture of them.
+    """Add a key of the classes in ``label`` below a picture.
 
     Returns:
         (H + h, W', 3) RGB; W' = max(W, KEY_MIN_WIDTH).
@@ -82,15 +82,15 @@ def with_key(picture_HW3: NDArray[np.uint8], label: NDArray[np.uint8], classes: 
 
 
 def key(label: NDArray[np.uint8], classes: Sequence[str], width: int) -> NDArray[np.uint8]:
-    """Say what the colours over label maps mean: a swatch and the name of each class in them, on white.
+    """Draw a key: a colour swatch and the name of each class that is in ``label``, on white.
 
     Args:
         label: class indices of one or more label maps, of any shape.
         classes: foreground class names; class index 1 is the first.
-        width: of the strip, in pixels, from about 60.
+        width: width of the key in pixels, at least about 60.
 
     Returns:
-        (h, width, 3) RGB, as high as its lines.
+        (h, width, 3) RGB; h depends on the number of lines.
     """
     size = _letter_size(width)
     font, line = ImageFont.load_default(size), size * CAPTION_HEIGHT // CAPTION_SIZE
@@ -138,12 +138,12 @@ def contact_sheet(tiles: Sequence[tuple[str, NDArray[np.uint8]]], columns: int, 
 
 
 def write_jpeg(path: Path, image_HW3: NDArray[np.uint8], quality: int = 90) -> None:
-    """Write an RGB image as JPEG of quality 0..100; the file appears whole or not at all."""
+    """Write an RGB image as JPEG of quality 0..100, atomically."""
     write_whole(path, encode_jpeg(image_HW3, quality))
 
 
 def encode_jpeg(image_HW3: NDArray[np.uint8], quality: int = 90) -> bytes:
-    """The content of a JPEG of an RGB image, of quality 0..100; sides above ``LONGEST_SIDE`` are reduced to it."""
+    """Encode an RGB image as JPEG of quality 0..100; it is reduced if a side is above ``LONGEST_SIDE``."""
     longest = max(image_HW3.shape[:2])
     if longest > LONGEST_SIDE:
         height, width = (max(1, side * LONGEST_SIDE // longest) for side in image_HW3.shape[:2])
@@ -153,7 +153,7 @@ def encode_jpeg(image_HW3: NDArray[np.uint8], quality: int = 90) -> bytes:
 
 
 def label_at(label_HW: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:
-    """A label map at the size (h, w) of a reduced picture: the class index of the nearest pixel."""
+    """Resize a label map to ``size`` (h, w) with nearest-neighbour interpolation."""
     if label_HW.shape == size:
         return label_HW
     small_hw = cv2.resize(label_HW, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
@@ -193,7 +193,7 @@ def _contour(label_HW: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _cell(caption: str, image_HW3: NDArray[np.uint8], width: int, size: int) -> NDArray[np.uint8]:
-    """The image at this width with its caption, in letters of this size, below."""
+    """The image resized to ``width``, with its caption below in letters of ``size`` pixels."""
     height = max(1, round(image_HW3.shape[0] * width / image_HW3.shape[1]))
     shrinks = width < image_HW3.shape[1]
     tile_HW3 = cv2.resize(image_HW3, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
@@ -209,12 +209,12 @@ def _caption(text: str, width: int, size: int) -> NDArray[np.uint8]:
 
 
 def _letter_size(width: int) -> int:
-    """Pixels of the letters in a picture so wide."""
+    """Height in pixels of the letters in a picture of this width."""
     return max(CAPTION_SIZE, width // LETTERS_ACROSS)
 
 
 def _named(index: int, classes: Sequence[str], font: Font) -> str:
-    """What a key says of a class index, which comes before a name that the font cannot draw."""
+    """Text of a class in a key; it begins with the class index where the font lacks a letter of the name."""
     if index in (0, IGNORE_INDEX):
         return UNDECIDED if index else NO_CLASS
     name = _plain(classes[index - 1])
@@ -223,13 +223,13 @@ def _named(index: int, classes: Sequence[str], font: Font) -> str:
 
 
 def _plain(text: str) -> str:
-    """One line without accents, which Pillow's font lacks."""
+    """The text on one line and without accents, which Pillow's default font lacks."""
     letters = unicodedata.normalize("NFKD", " ".join(text.split()))
     return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 
 def _cut(text: str, width: float, font: Font) -> str:
-    """The text, or as much of its beginning as fits this width with dots after it."""
+    """The text, cut and ended with dots if it is wider than ``width`` pixels."""
     if font.getlength(text) <= width:
         return text
     kept = bisect_right(range(1, len(text)), width, key=lambda count: font.getlength(f"{text[:count]}..."))

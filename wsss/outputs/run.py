@@ -1,8 +1,9 @@
-"""Run folders: what a training reads, where it writes, and whether it can be resumed.
+"""Run folders: creating one, and checking that a training may write to it or be resumed from it.
 
-A run holds ``config.yaml`` (resolved), ``run.json`` (versions, command, hashes of its data), ``metrics.jsonl``,
-``last.pt`` and, where there is a validation split, ``best.pt``. It can be resumed from its first step on: ``last.pt``
-is written before that. A folder of a run that was killed earlier may be used again.
+A run folder contains ``config.yaml`` (resolved), ``run.json`` (versions, command, hashes of its data),
+``metrics.jsonl``, ``last.pt`` and, if there is a validation split, ``best.pt``. The first ``last.pt`` is written before
+the first step, and from then on the run can be resumed. The folder of a run that was killed before that may be used for
+a new run.
 """
 
 from __future__ import annotations
@@ -36,16 +37,16 @@ CHANGES = {
     "content_sha256": "the image files have changed",
     "data_sha256": "the image files have changed",
 }
-"""What it means that one of ``data_facts`` differs while those before it do not."""
+"""Message for the first of ``data_facts``, in this order, that differs."""
 BY_SIZES = "data_sha256"
-"""The fact that runs of earlier versions have in place of "content_sha256": names, tags and sizes of the files."""
+"""Runs of earlier versions have this hash of names, tags and file sizes instead of "content_sha256"."""
 
 
 def data_facts(tagged: TaggedSet) -> dict[str, str | int]:
-    """What identifies a data set, wherever it lies.
+    """Facts that identify a data set, whatever its path.
 
-    Each SHA-256 covers the classes and more than the one before it: the names in their order, the tags too, the bytes
-    of the images too.
+    There are three SHA-256, each of the classes and the image names in their order: of these alone, with the tags, and
+    with the tags and the bytes of the images.
     """
     names, tags = (_hash_of(tagged.classes) for _ in range(2))
     for record in tagged.records:
@@ -73,13 +74,13 @@ def _facts_by_sizes(tagged: TaggedSet) -> str:
 
 
 def check_same_data(run: Path, train: TaggedSet) -> None:
-    """Refuse to resume a run on other data: its steps would have other images, and perhaps another number.
+    """Refuse to resume a run on other data, where its batches would have other images.
 
-    Images that cannot be read belong to neither set. A run without ``run.json`` is not checked. Of a run of an earlier
-    version the sizes of the files are compared, not their bytes.
+    Unreadable images are left out on both sides. A run without ``run.json`` is not checked. For a run of an earlier
+    version, file sizes are compared instead of bytes.
 
     Raises:
-        DataError: the training split is not what the run began with.
+        DataError: the training split is not the one that the run began with.
     """
     if not (run / FACTS).is_file():
         return
@@ -102,7 +103,7 @@ def read_facts(run: Path) -> dict[str, Any]:
     """The content of ``run.json``.
 
     Raises:
-        DataError: it is broken.
+        DataError: it cannot be read or is not a JSON object.
     """
     path = run / FACTS
     try:
@@ -115,7 +116,7 @@ def read_facts(run: Path) -> dict[str, Any]:
 
 
 def create_run(run: Path, config: Config, train: TaggedSet) -> None:
-    """Make the folder and write what is needed to repeat the run; the caller holds its lock.
+    """Write ``run.json`` and ``config.yaml``, which are needed to repeat the run; the caller holds the folder's lock.
 
     Raises:
         UsageError: the folder is in use.
@@ -144,7 +145,7 @@ def check_free(run: Path) -> None:
     """Refuse a folder that is not empty, unless it is a run that was killed before its first checkpoint.
 
     Raises:
-        UsageError: it holds other files, or another process writes there.
+        UsageError: it contains other files, or another process holds its lock.
     """
     if run.is_dir():
         refuse_held(run)
@@ -156,11 +157,11 @@ def check_free(run: Path) -> None:
 
 
 def check_resumable(run: Path) -> None:
-    """Refuse what cannot be resumed, with the command that can be run instead.
+    """Refuse to resume a path that is no resumable run; the error names the command to run instead.
 
     Raises:
-        UsageError: it is a file.
-        DataError: it was killed before its first checkpoint.
+        UsageError: the path is a file.
+        DataError: the run was killed before its first checkpoint.
     """
     if run.is_file():
         raise UsageError(f"--resume {run}: expected the folder of a run, got a file", f"--resume {run.parent}")
@@ -171,4 +172,5 @@ def check_resumable(run: Path) -> None:
 
 
 def _is_beginning(run: Path) -> bool:
+    """Whether a folder holds only the files that a run writes before its first checkpoint."""
     return content(run) in ({FACTS}, {FACTS, SETTINGS})
