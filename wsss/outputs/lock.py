@@ -3,6 +3,9 @@
 It is an operating-system lock (``fcntl.lockf``) on the file ``.lock`` in the folder, so it is released when its process
 ends, however it ends. Forked loader processes do not hold it. The file contains the process id and host of the owner,
 for error messages. The owner must not open that file a second time: closing it would release the lock.
+
+The package filelock does not say who holds a lock, leaves its file behind, and where a disk has no locks it writes
+markers that a killed process leaves behind.
 """
 
 from __future__ import annotations
