@@ -30,6 +30,8 @@ from wsss.models.network import Network
 
 SIDE = 32
 CLASSES = ("cat", "dog")
+PHOTOS = ((375, 500), (480, 640), (3000, 4000), (640, 427), (4000, 3000), (1080, 1920))
+"""(H, W) of photos of data sets, phones and videos."""
 MOMENTS = (0.1, 0.5, 1.0)
 """Shares of the images after which a row is added to the table."""
 SETTINGS = {
@@ -79,14 +81,19 @@ class Watch:
         )
 
 
-def write_images(root: Path, count: int) -> TaggedSet:
-    """A data folder of noise with random tags."""
+def write_images(root: Path, count: int, *, photos: bool = False) -> TaggedSet:
+    """A data folder of noise, or of photo sizes, with random tags."""
     rng = np.random.default_rng(0)
     (root / "images").mkdir(parents=True)
     rows = ["image,labels"]
     for k in range(count):
-        noise = rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(root / "images" / f"{k:06d}.png", compress_level=1)
+        if photos:
+            coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+            height, width = PHOTOS[k % len(PHOTOS)]
+            coarse.resize((width, height), Image.Resampling.BICUBIC).save(root / "images" / f"{k:06d}.jpg", quality=90)
+        else:
+            noise = rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(root / "images" / f"{k:06d}.png", compress_level=1)
         rows.append(f"{k:06d},{';'.join(name for name in CLASSES if rng.random() < 0.5)}")
     (root / "classes.txt").write_text("".join(f"{name}\n" for name in CLASSES))
     (root / "tags.csv").write_text("\n".join(rows) + "\n")
@@ -105,12 +112,13 @@ def work(network: Network, tagged: TaggedSet, out: Path, config: Config, watch: 
 def main(
     images: Annotated[int, typer.Option(help="How many.")] = 10000,
     workers: Annotated[int, typer.Option(help="Loader processes.")] = 2,
+    photos: Annotated[bool, typer.Option("--photos", help="Sizes of real photos in place of small noise.")] = False,
 ) -> None:
     """Print the table."""
     config = resolve(None, (), {**SETTINGS, "run.workers": workers})
     watch = Watch()
     with TemporaryDirectory() as folder:
-        tagged = write_images(Path(folder, "data"), images)
+        tagged = write_images(Path(folder, "data"), images, photos=photos)
         network = build_from(config, CLASSES, decoder=True)
         watch.look("before")
         work(network, tagged, Path(folder, "out"), config, watch)
