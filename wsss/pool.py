@@ -26,7 +26,7 @@ class Job(Generic[Result]):
     """What remains to be done for an image.
 
     Attributes:
-        name: of the image, for the words of an error.
+        name: name of the image, for error messages.
         run: called in a thread.
         pixels: of the arrays that it holds; bounds how many jobs are held at one time.
     """
@@ -45,8 +45,8 @@ class Pool:
         waiting: threads that mostly wait for a process; ``WRITERS`` more are there to write.
 
     Attributes:
-        in_flight: at most so many jobs are started or wait, so memory does not grow with their number. Jobs of many
-            pixels are fewer: see ``MOST_PIXELS``.
+        in_flight: largest number of jobs that run or wait, so memory does not grow with the number of jobs. It is
+            smaller for jobs of many pixels: see ``MOST_PIXELS``.
     """
 
     def __init__(self, waiting: int = 0) -> None:

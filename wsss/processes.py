@@ -70,7 +70,7 @@ class Processes(Generic[Parameters, Result]):
         """Run the function in the next process that is free.
 
         Args:
-            name: of the image, for the words of an error.
+            name: name of the image, for error messages.
 
         Raises:
             MachineError: a process died.

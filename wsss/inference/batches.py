@@ -45,12 +45,12 @@ def process_remaining(
         run: loader workers, as many processes for the CRF.
         device: where batches are used.
         reporter: progress.
-        stop: asked after each image.
+        stop: checked after each image.
         crf: whether jobs call the CRF.
 
     Raises:
         MachineError: the CRF is not installed, or its process died, or the disk refuses.
-        Interrupted: a signal asked to stop; the files made so far are whole.
+        Interrupted: a signal arrived; the files made so far are complete.
     """
     total, workers = sum(len(batch) for batch in images.batches), num_workers(run)
     images.batches = [batch for batch in images.batches if any(record.name in todo for record in batch)]

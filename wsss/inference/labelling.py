@@ -78,7 +78,7 @@ def make_pseudo_labels(
         UsageError: the folder was made with other settings, holds something else, or another process writes there.
         DataError: a saliency map is missing or has another size than its image.
         MachineError: the CRF is wanted and not installed, or its process died, or the disk refuses.
-        Interrupted: a signal asked to stop; the labels made so far are whole.
+        Interrupted: a signal arrived; the labels made so far are complete.
     """
     wanted = wanted or Wanted()
     saliency = config.data.saliency

@@ -53,7 +53,7 @@ def predict_masks(
     Raises:
         UsageError: the network has no decoder, or the folder is in use or was made with other settings.
         MachineError: the CRF is wanted and not installed, or its process died, or the disk refuses.
-        Interrupted: a signal asked to stop; the masks made so far are whole.
+        Interrupted: a signal arrived; the masks made so far are complete.
     """
     segmenter = Segmenter(network, config, device)
     settings = _settings(segmenter, checkpoint_sha256, split)

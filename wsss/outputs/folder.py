@@ -58,7 +58,7 @@ class LabelFolder:
 
     Attributes:
         out: the folder.
-        stop: asked for by a signal; call ``stop.leave_if_asked`` after each image.
+        stop: the request set by a signal; call ``stop.leave_if_asked`` after each image.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class LabelFolder:
 
         Args:
             sources: all images of the set.
-            reporter: told what is made again and why.
+            reporter: gets a message about images that are made again and why.
             parts: names of the images that must have a file in "scores" or "overlays" too.
             overwrite: make every image of the set again.
 

@@ -1,4 +1,4 @@
-"""The journal of a folder of label maps: one JSON line an image, appended when all files of the image are whole.
+"""The journal of a folder of label maps: one JSON line an image, appended when all files of the image are complete.
 
 A line holds all that decides whether the files are still valid, and all that is counted and hashed, so that no file is
 read back later. The last line of a name counts; a line ``{"name": NAME, "removed": true}`` takes an image out. Lines
@@ -115,7 +115,7 @@ class Journal:
             os.fsync(file.fileno())
 
     def add(self, entry: Entry) -> None:
-        """Append the line of an image whose files are whole.
+        """Append the line of an image whose files are complete.
 
         Raises:
             DiskError: it cannot be written; the files of the image then count as not made.

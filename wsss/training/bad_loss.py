@@ -94,7 +94,7 @@ class LossWatch:
         return step if step >= 0 else None
 
     def skips(self, in_a_row: int) -> bool:
-        """Whether a run continues after so many bad steps in a row."""
+        """Whether a run continues after ``in_a_row`` consecutive bad steps."""
         return self.choice == "skip" and in_a_row <= MOST_IN_A_ROW
 
 

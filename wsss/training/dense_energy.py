@@ -51,10 +51,10 @@ COLOUR_RANGE = 255.0
 """Images arrive in [0, 1]; sigma_rgb is in these units."""
 
 CELLS_PER_SIGMA = 1.1
-"""Colour cells a sigma_rgb: an axis errs by 2.5% of the peak at most, by nothing at the peak."""
+"""Colour cells in one sigma_rgb: the error on an axis is at most 2.5% of the peak, and zero at the peak."""
 
 LEVELS_PER_CELL = 64
-"""Colours are rounded to so many levels a cell, finer than those of 8-bit images for the usual sigma_rgb."""
+"""Levels in a cell to which colours are rounded; finer than those of 8-bit images for the usual sigma_rgb."""
 
 COLOUR_FITS = 4
 """Times that the kernel of a colour axis and the weights of its levels are fitted in turn."""
