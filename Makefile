@@ -18,6 +18,7 @@ check: $(INSTALLED)
 	rm -rf build
 	$(BIN)/python -m pip install -q --no-deps --target build/check .
 	cd build/check && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p wsss
+	cd benchmarks && MYPYPATH=../build/check $(abspath $(BIN))/mypy --config-file ../pyproject.toml *.py ../examples/*.py
 
 crf: $(INSTALLED)
 	$(BIN)/python -m pip install -q -e '.[crf]'

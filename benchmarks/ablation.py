@@ -25,7 +25,7 @@ import typer
 from measuring import machine, table
 
 from wsss.config import Config, resolve
-from wsss.inference.settings import for_run
+from wsss.inference.settings import predict_scales
 from wsss.machine import pick_device
 
 PUBLISHED = (
@@ -74,7 +74,7 @@ def views_of(config: Config) -> dict[str, Sequence[str]]:
     Raises:
         typer.BadParameter: the preset has one scale or more than four.
     """
-    scales = for_run(config, config).predict.scales
+    scales = predict_scales(config)
     if not 2 <= len(scales) < len(NUMBERS):
         raise typer.BadParameter(f"predict.scales is {scales}: the tables need two to four scales")
     one = ("--scales", str(config.augment.size))

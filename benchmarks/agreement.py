@@ -27,7 +27,6 @@ from torch import Tensor
 
 from wsss.config import LabelsSection
 from wsss.data.dataset import open_data
-from wsss.data.masks import read_mask
 from wsss.data.scaled import ScaledImages, load_batches
 from wsss.evaluation.confusion import ConfusionMatrix
 from wsss.labels.agreement import Confidence
@@ -38,7 +37,7 @@ from wsss.machine import pick_device
 from wsss.maps.generate import multiscale_scores
 from wsss.maps.present import PresentMaps
 from wsss.maps.recorder import MapSettings
-from wsss.models.averaged import LabelProbabilities
+from wsss.models.averaged import LabelProbabilities, decoder_grid
 from wsss.models.checkpoint import load_network
 
 
@@ -145,22 +144,20 @@ def main(
     chosen = rows()
     matrices = {name: ConfusionMatrix(len(tagged.classes) + 1) for name in chosen}
     settings, sides = MapSettings.of(config.maps), tuple(int(side) for side in scales.split(","))
-    images = ScaledImages(tagged.records, sides, network.backbone.stride, batch_size=8)
+    images = ScaledImages(tagged.records, sides, network.backbone.stride, 2**20, images=True)
     for batch in track(load_batches(images, 0), f"labels of {tagged.split}", len(images)):
         present_BK = torch.from_numpy(np.stack([tagged.present(record) for record in batch.records]))
-        opinion = LabelProbabilities([(image.shape[0], image.shape[1]) for image in batch.images])
         at_scales = batch.at_scales(where)
-        _, scores = multiscale_scores(network, at_scales, present_BK, settings, flip=True, opinion=opinion)
-        for b, (record, decoder_CHW) in enumerate(zip(batch.records, opinion.mean(), strict=True)):
-            image_3HW = batch.images[b].to(where).permute(2, 0, 1).float() / 255
-            size = (image_3HW.shape[1], image_3HW.shape[2])
-            image_13hw, log_1Chw = (
-                resized(image_3HW[None], working_size(*size)),
-                decoder_CHW[None].clamp_min(1e-30).log(),
-            )
-            truth_HW = read_mask(tagged.mask_path(record) or Path())
+        decoder = LabelProbabilities(decoder_grid(network, at_scales))
+        _, scores = multiscale_scores(network, at_scales, present_BK, settings, flip=True, decoder=decoder)
+        log_BChw = decoder.log_mean()
+        for b, (record, size) in enumerate(zip(batch.records, batch.sizes, strict=True)):
+            image_13HW = batch.images[b].to(where).permute(2, 0, 1)[None].float() / 255
+            image_13hw = resized(image_13HW, working_size(*size))
+            truth_HW = tagged.truth(record)
+            assert truth_HW is not None
             for name, row in chosen.items():
-                label_HW = row(Reading(image_13hw, size, scores.select([b]), log_1Chw), config.labels)
+                label_HW = row(Reading(image_13hw, size, scores.select([b]), log_BChw[b : b + 1]), config.labels)
                 matrices[name].update(label_HW, truth_HW)
     print(f"### {tagged.split}: {len(tagged)} images, {scales} px, flip, {path} ({machine(where)})\n")
     cells = [

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from wsss.config import CrfSection
 from wsss.labels.crf import Crf, crf_probabilities, crf_processes, require_crf
 from wsss.labels.crf_label import crf_label
-from wsss.pool import Pool
+from wsss.pool import Job, Pool
 
 TAGS = (1, 1, 2, 1, 1, 3, 1, 2, 2)
 """Present classes of each image: 14 in 9 images, 1.56 an image."""
@@ -70,7 +70,8 @@ class Scene:
 
     def over_all_classes(self) -> NDArray[np.uint8]:
         """Label map of the baseline."""
-        return crf_probabilities(self.image_HW3, self.scores_CHW, SETTINGS).argmax(axis=0).astype(np.uint8)
+        label_HW: NDArray[np.uint8] = crf_probabilities(self.image_HW3, self.scores_CHW, SETTINGS).argmax(axis=0)
+        return label_HW.astype(np.uint8)
 
     def over_present_classes(self, crf: Crf = crf_probabilities) -> NDArray[np.uint8]:
         """Label map from the background and the present classes only, as `wsss` makes it."""
@@ -88,9 +89,9 @@ def compare(scenes: list[Scene], count: int, rounds: int) -> dict[str, Times]:
     """Times of the three ways, after a check that their labels agree."""
     with Pool(count) as pool, crf_processes(count) as crf:
 
-        def jobs() -> Iterator[tuple[str, partial[NDArray[np.uint8]]]]:
+        def jobs() -> Iterator[Job[NDArray[np.uint8]]]:
             for i, scene in enumerate(scenes):
-                yield str(i), partial(scene.over_present_classes, partial(crf.call, str(i)))
+                yield Job(str(i), partial(scene.over_present_classes, partial(crf.call, str(i))))
 
         usual, ours, parallel = serially(scenes, present=False), serially(scenes, present=True), list(pool.run(jobs()))
         agreement = float(np.mean([(a == b).mean() for a, b in zip(usual, ours, strict=True)]))

@@ -22,7 +22,6 @@ from rich.progress import track
 from wsss.config import LabelsSection
 from wsss.data.dataset import open_data
 from wsss.data.layers import read_layer
-from wsss.data.masks import read_mask
 from wsss.data.scaled import ScaledImages, load_batches
 from wsss.evaluation.confusion import ConfusionMatrix
 from wsss.labels.recipe import complete, refine_scores, resized, working_size
@@ -69,7 +68,7 @@ def main(
     rows = [(name, False) for name in RULES] + ([(name, True) for name in RULES] if saliency else [])
     matrices = {row: ConfusionMatrix(len(tagged.classes) + 1) for row in rows}
     sides = tuple(int(side) for side in scales.split(","))
-    images = ScaledImages(tagged.records, sides, network.backbone.stride, batch_size=8)
+    images = ScaledImages(tagged.records, sides, network.backbone.stride, 2**20, images=True)
     for batch in track(load_batches(images, 0), f"labels of {tagged.split}", len(images)):
         present_BK = torch.from_numpy(np.stack([tagged.present(record) for record in batch.records]))
         _, scores = multiscale_scores(network, batch.at_scales(where), present_BK, settings, flip=flip)
@@ -78,7 +77,8 @@ def main(
             size = (image_3HW.shape[1], image_3HW.shape[2])
             images_13hw = resized(image_3HW[None], working_size(*size))
             refined = refine_scores(images_13hw, scores.select([b]), LabelsSection())
-            truth_HW = read_mask(tagged.mask_path(record) or Path())
+            truth_HW = tagged.truth(record)
+            assert truth_HW is not None
             for name, salient in rows:
                 saliency_1HW = None
                 if salient and saliency is not None:

@@ -220,7 +220,8 @@ def half_table(run: Path, data: Path, split: str, limit: int) -> str:
     tagged = few(open_data(data, split=split, classes=network.classes), limit)
     settings, section = MapSettings.of(config.maps), config.labels
     pixels, changed = 0, dict.fromkeys(HALVES, 0)
-    for batch in load_batches(ScaledImages(tagged.records, map_scales(config), network.backbone.stride, 8), 0):
+    images = ScaledImages(tagged.records, map_scales(config), network.backbone.stride, 2**20, images=True)
+    for batch in load_batches(images, 0):
         present_BK = torch.from_numpy(np.stack([tagged.present(record) for record in batch.records]))
         _, scores = multiscale_scores(network, batch.at_scales(torch.device("cpu")), present_BK, settings)
         for i, image_HW3 in enumerate(batch.images):

@@ -49,7 +49,7 @@ from wsss.data.records import Record, TaggedSet
 from wsss.data.scaled import ScaledBatch, ScaledImages, resize, scaled_size
 from wsss.data.scenes import SceneSettings, write_scenes
 from wsss.inference.labelling import make_pseudo_labels
-from wsss.inference.settings import map_scales
+from wsss.inference.settings import batch_pixels, map_scales
 from wsss.labels.recipe import Refined, complete
 from wsss.machine import autocast, pick_device
 from wsss.maps.generate import multiscale_scores
@@ -93,9 +93,9 @@ class Work:
 
     def scaled(self) -> ScaledImages:
         """Its batches, as make-pseudo forms them."""
-        sides = map_scales(self.config)
-        count = max(1, (self.config.run.batch_pixels or 2**20) // max(sides) ** 2)
-        return ScaledImages(self.tagged.records, sides, self.network.backbone.stride, count)
+        pixels = batch_pixels(self.config.run, self.device)
+        stride = self.network.backbone.stride
+        return ScaledImages(self.tagged.records, map_scales(self.config), stride, pixels, images=True)
 
     def present(self, record: Record) -> Tensor:
         """Image-level labels, (K,) bool."""

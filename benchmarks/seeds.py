@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wsss.data.dataset import open_data
-from wsss.data.masks import read_mask
 from wsss.data.records import TaggedSet
 from wsss.data.scaled import ScaledImages, load_batches
 from wsss.evaluation.confusion import ThresholdSweep
@@ -99,7 +98,7 @@ def read_all(network: Network, images_B3HW: Tensor, present_BK: Tensor, wanted: 
             if variant.method in CLASS_AGNOSTIC:
                 reading = _reading(network, tape, variant)
                 row_BN = CLASS_AGNOSTIC[variant.method](reading)[:, prefix:]
-                total += row_BN.detach().unflatten(1, features.grid)[:, None]
+                total += row_BN.detach().reshape(-1, 1, *features.grid)
             elif variant.method == "cam":
                 total += network.readout.cam(features).detach()
         rounds = list(one_class_an_image(present_BK))
@@ -117,7 +116,7 @@ def read_all(network: Network, images_B3HW: Tensor, present_BK: Tensor, wanted: 
                     row_BN = gradcam(tokens[0][:, prefix:], token_gradient[:, prefix:])
                 else:
                     continue
-                total += chosen_BK[:, :, None, None] * row_BN.detach().unflatten(1, features.grid)[:, None]
+                total += chosen_BK[:, :, None, None] * row_BN.detach().reshape(-1, 1, *features.grid)
         for i, variant in enumerate(wanted):
             if variant.spread:
                 rooted_BKM = totals[i].clamp_min(0).sqrt().flatten(2)
@@ -171,15 +170,16 @@ def score_split(
     settings = SETTINGS
     classes = len(tagged.classes) + 1
     sweeps = {(v, s): ThresholdSweep(classes, THRESHOLDS) for v in range(len(wanted)) for s in settings}
-    records = [record for record in tagged.records if tagged.mask_path(record) is not None]
-    images = ScaledImages(records, scales, network.backbone.stride, batch_size=8)
+    records = [record for record in tagged.records if tagged.has_truth(record)]
+    images = ScaledImages(records, scales, network.backbone.stride, 2**20, images=True)
     for batch in track(load_batches(images, 0), f"seeds of {tagged.split}", len(images)):
         present_BK = torch.from_numpy(np.stack([tagged.present(record) for record in batch.records])).to(device)
         at_scales = batch.at_scales(device)
         single = read_all(network, at_scales[0], present_BK, wanted)
         several = averaged(network, at_scales, present_BK, wanted)
         for b, record in enumerate(batch.records):
-            truth_HW = read_mask(tagged.mask_path(record) or Path())
+            truth_HW = tagged.truth(record)
+            assert truth_HW is not None
             tags = list(record.tags)
             maps_MHW = torch.cat(
                 [
@@ -214,7 +214,7 @@ def _count(
     truth_HW: np.ndarray,
 ) -> None:
     """Add one image to the sweeps of every variant; ``maps_MHW`` is ordered by setting, variant and class."""
-    everything = maps_MHW.unflatten(0, (2, count, len(tags)))
+    everything = maps_MHW.reshape(2, count, len(tags), *maps_MHW.shape[1:])
     classes = torch.tensor(tags, device=maps_MHW.device) + 1
     for setting, of_setting in zip(settings, everything, strict=True):
         for v in range(count):

@@ -156,7 +156,7 @@ def reading(tiny_config: Any, amp: str, device: torch.device) -> Config:
         run__workers=2,
         maps__scales=[48, 32],
         maps__flip=True,
-        maps__batch_size=6,
+        run__batch_pixels=6 * 2 * 48**2,
         predict__scales=[48, 32],
         predict__flip=True,
     )
@@ -185,7 +185,7 @@ def test_pseudo_labels_equal_those_of_the_cpu(
         config, out = reading(tiny_config, kind, device), tmp_path / device.type
         together.clear()
         with monkeypatch.context() as watched:
-            watched.setattr("wsss.inference.labelling.refine_scores", counted)
+            watched.setattr("wsss.inference.labeller.refine_scores", counted)
             make_pseudo_labels(network, two_sizes, out, config, Silent(), device=device, checkpoint_sha256="f00d")
         assert sum(together) == 16
         assert (max(together) > 1) == (device == CUDA)
