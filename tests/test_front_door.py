@@ -210,7 +210,7 @@ def test_arrays_that_cannot_be_written(run: Path) -> None:
 )
 def test_what_a_labeller_does_not_take(run: Path, tags: Any, saliency: Any, error: type[Exception]) -> None:
     labeller = wsss.Labeller.load(run, device="cpu", settings=["maps.scales=[48]"])
-    with pytest.raises(error, match="class names|saliency map"):
+    with pytest.raises(error, match=r"class names|saliency map"):
         labeller.label(np.zeros((4, 6, 3), np.uint8), tags, saliency=saliency)
 
 
