@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from wsss.data.images import read_image
 from wsss.data.masks import read_mask
 from wsss.data.records import TaggedSet
 from wsss.errors import DataError, UsageError
+from wsss.inference.inputs import image_array
 from wsss.inference.labelling import make_pseudo_labels
 from wsss.inference.predicting import predict_masks
 from wsss.models.checkpoint import load_network, save_checkpoint
@@ -124,6 +125,37 @@ def test_many_predictions_come_in_order_whatever_the_shapes(run: Path, tagged: T
     assert list(segmenter.predict_many([])) == []
 
 
+def test_an_array_may_be_used_again(run: Path) -> None:
+    """Frames of a video that are decoded into one array; here they have the size that the network sees."""
+    segmenter = wsss.Segmenter.load(run, device="cpu", scales=[48])
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (48, 48, 3), dtype=np.uint8) for _ in range(3)]
+
+    def reused() -> Iterator[np.ndarray[Any, Any]]:
+        buffer = np.empty((48, 48, 3), dtype=np.uint8)
+        for frame in frames:
+            buffer[:] = frame
+            yield buffer
+
+    for frame, prediction in zip(frames, segmenter.predict_many(reused()), strict=True):
+        assert np.array_equal(prediction.overlay(), segmenter.predict(frame).overlay())
+
+
+def test_large_images_are_not_read_far_ahead(run: Path) -> None:
+    """Label maps of a window are as large as their images, however small the network sees these."""
+    segmenter = wsss.Segmenter.load(run, device="cpu", scales=[48])
+    read = 0
+
+    def images() -> Iterator[np.ndarray[Any, Any]]:
+        nonlocal read
+        for _ in range(4):
+            read += 1
+            yield np.zeros((2048, 4096, 3), dtype=np.uint8)
+
+    assert next(segmenter.predict_many(images())).label_HW.shape == (2048, 4096)
+    assert read == 1
+
+
 def test_probabilities_overlay_and_file(tmp_path: Path, run: Path, tagged: TaggedSet) -> None:
     image_HW3 = read_image(tagged.records[0].image)
     prediction = wsss.Segmenter.load(run, device="cpu", scales=[48]).predict(image_HW3)
@@ -154,12 +186,41 @@ def test_pil_images_are_turned_upright(tmp_path: Path, run: Path) -> None:
         assert segmenter.predict(image.convert("L")).label_HW.shape == (56, 40)
 
 
+def test_pil_images_of_16_bits_keep_their_upper_8(tmp_path: Path) -> None:
+    path = tmp_path / "grey.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 2**16, (4, 5), dtype=np.uint16)).save(path)
+    with Image.open(path) as image:
+        assert np.array_equal(image_array(image), read_image(path))
+
+
+@pytest.mark.filterwarnings("error")
+def test_arrays_that_cannot_be_written(run: Path) -> None:
+    image_HW3 = np.asarray(Image.new("RGB", (30, 20)))
+    assert not image_HW3.flags.writeable
+    assert wsss.Segmenter.load(run, device="cpu", scales=[48]).predict(image_HW3).label_HW.shape == (20, 30)
+
+
+@pytest.mark.parametrize(
+    ("tags", "saliency", "error"),
+    [
+        ("bee", None, TypeError),
+        (["bee"], np.zeros((4, 6)), TypeError),
+        (["bee"], np.zeros((6, 4), np.uint8), ValueError),
+    ],
+)
+def test_what_a_labeller_does_not_take(run: Path, tags: Any, saliency: Any, error: type[Exception]) -> None:
+    labeller = wsss.Labeller.load(run, device="cpu", settings=["maps.scales=[48]"])
+    with pytest.raises(error, match=r"class names|saliency map"):
+        labeller.label(np.zeros((4, 6, 3), np.uint8), tags, saliency=saliency)
+
+
 @pytest.mark.parametrize(
     ("image", "error"),
     [
         (np.zeros((4, 5, 3)), TypeError),
         (np.zeros((4, 5), np.uint8), ValueError),
         (np.zeros((0, 5, 3), np.uint8), ValueError),
+        (Image.new("F", (5, 4)), ValueError),
         (3, TypeError),
         ("nowhere.jpg", DataError),
     ],

@@ -168,6 +168,21 @@ def test_a_process_that_is_killed() -> None:
         assert caught.value.problem.startswith("wasp: the process of call was killed by SIGKILL; perhaps")
 
 
+def test_no_reply_is_taken_for_that_of_a_later_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failure that leaves a reply unread."""
+
+    def full(file: Any) -> Any:
+        raise MemoryError
+
+    with helpers(1) as processes:
+        with monkeypatch.context() as patch:
+            patch.setattr("wsss.processes.pickle.load", full)
+            with pytest.raises(MemoryError):
+                processes.call("first", operator.mul, 2, 3)
+        with pytest.raises(MachineError, match=r"^second: the process of call was killed"):
+            processes.call("second", operator.mul, 5, 7)
+
+
 def test_ctrl_c_does_not_wait_for_processes() -> None:
     """Two processes sleep for a minute, other jobs wait for them."""
 

@@ -87,6 +87,9 @@ class Processes(Generic[Parameters, Result]):
             result, failure = pickle.load(cast(IO[bytes], worker.stdout))
         except (EOFError, OSError, ValueError, pickle.UnpicklingError):
             raise self._died(name, worker) from None
+        except BaseException:  # the next call would read the rest of this reply
+            worker.kill()
+            raise
         finally:
             self._idle.put(worker)  # a dead one too, so that no caller blocks
         if failure is not None:

@@ -22,7 +22,8 @@ from PIL import Image
 from wsss.data import index, index_file
 from wsss.data.dataset import open_data, open_unlabelled
 from wsss.data.entries import ENTRY, Entries, Fault, file_stamp
-from wsss.data.facts import examine_image, image_digest, why_unreadable
+from wsss.data.facts import examine_image, image_digest
+from wsss.data.images import UnreadableImage, read_content
 from wsss.data.index import Scan, keep_readable, keep_readable_records, scan_images, too_many_broken
 from wsss.data.index_file import index_path, load_index, save_index
 from wsss.data.records import Record, Records, TaggedSet
@@ -40,6 +41,15 @@ def photo_set(root: Path, count: int) -> TaggedSet:
         Image.fromarray(rng.integers(0, 256, (64, 96, 3), dtype=np.uint8)).save(root / f"p{k}.jpg")
     records = tuple(Record(name=f"p{k}", image=root / f"p{k}.jpg", tags=(0,)) for k in range(count))
     return TaggedSet(root=root, split="all", classes=("cat",), records=records)
+
+
+def why_unreadable(path: Path) -> str | None:
+    """What is wrong with a broken image file; None for a good one."""
+    try:
+        examine_image(read_content(path), path)
+    except UnreadableImage as error:
+        return error.reason
+    return None
 
 
 def cut(path: Path, share: float) -> None:

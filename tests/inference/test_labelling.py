@@ -326,6 +326,14 @@ def test_as_many_pictures_as_asked(tmp_path: Path, make: Make, asked: int, drawn
     assert len(list((tmp_path / "out").glob("overlays/*.jpg"))) == drawn
 
 
+def test_pictures_asked_for_later_are_drawn_and_scores_stay(tmp_path: Path, make: Make) -> None:
+    make(tmp_path / "out", scores=True)
+    assert make(tmp_path / "out", overlays=3)["made"] == 3
+    assert len(list((tmp_path / "out").glob("overlays/*.jpg"))) == 3
+    assert len(list((tmp_path / "out").glob("scores/*.npz"))) == 8
+    assert make(tmp_path / "out", overlays=3, scores=True)["made"] == 0
+
+
 def test_a_picture_has_a_key_of_the_classes(tmp_path: Path, make: Make, tagged: TaggedSet) -> None:
     make(tmp_path / "out", overlays=1)
     name = tagged.records[0].name

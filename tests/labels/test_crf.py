@@ -3,14 +3,17 @@
 import importlib.util
 import sys
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from wsss.config import CrfSection
 from wsss.errors import MachineError
+from wsss.labels.bands import BAND_VALUES
 from wsss.labels.crf import Crf, crf_probabilities, crf_processes, dense_crf
 from wsss.labels.crf_label import crf_label
 
@@ -153,6 +156,34 @@ def test_no_present_class_is_all_background(monkeypatch: pytest.MonkeyPatch) -> 
     label_HW = crf_labels(image_HW3, blurred_scores(object_HW), np.array([False]), settings=CrfSection())
     assert label_HW.shape == (ROWS, COLUMNS)
     assert not label_HW.any()
+
+
+def test_a_photo_larger_than_the_crf_takes_little_memory() -> None:
+    """Indexing by the whole label map would make 8 bytes of each pixel; classes keep their indices."""
+
+    class Largest(TorchDispatchMode):
+        bytes = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            made = func(*args, **(kwargs or {}))
+            if isinstance(made, torch.Tensor):
+                self.bytes = max(self.bytes, made.numel() * made.element_size())
+            return made
+
+    scores_Chw = torch.zeros(4, 1, 4)
+    scores_Chw[range(4), 0, range(4)] = 1.0
+    size = (3000, 4000)
+    with Largest() as largest:
+        label_HW = crf_label(
+            np.zeros((1, 4, 3), np.uint8),
+            scores_Chw,
+            torch.tensor([0, 1, 3, 20], dtype=torch.uint8),
+            size,
+            CrfSection(),
+            lambda image, scores, settings: scores,
+        )
+    assert label_HW[0, ::1000].tolist() == [0, 1, 3, 20]
+    assert largest.bytes <= 4 * BAND_VALUES
 
 
 def test_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,6 +143,25 @@ def test_scores_that_are_asked_for_later(tmp_path: Path) -> None:
     assert make(tmp_path, source("a")) == []
 
 
+def test_a_part_that_is_asked_for_later_costs_no_other_part(tmp_path: Path) -> None:
+    """Neither where the process is killed before it writes the part."""
+    make(tmp_path, source("a"), source("b"))
+    before = files(tmp_path)
+    for written in (False, True):
+        with held(tmp_path) as folder:
+            parts = {"scores": ["a", "b"]}
+            assert folder.begin([source("a"), source("b")], Silent(), parts=parts, overwrite=False) == {"a", "b"}
+            if written:
+                folder.write(source("a"), np.zeros((2, 3), np.uint8), scores=b"later")
+        assert files(tmp_path) == sorted([*before, *["scores/a.npz"] * written])
+    assert (read_mask(tmp_path / "labels" / "a.png") == 2).all()
+    entry = read_journal(tmp_path)["a"]
+    assert entry.files.keys() == {"labels/a.png", "overlays/a.jpg", "scores/a.npz"}
+    assert entry.pixels == {2: 6}
+    for path, digest in entry.files.items():
+        assert hashlib.sha256((tmp_path / path).read_bytes()).hexdigest() == digest
+
+
 def test_files_without_a_journal_line_are_made_again(tmp_path: Path) -> None:
     """The process was killed between the last file and the line, or an earlier version made the folder."""
     make(tmp_path, source("a"), source("b"))
@@ -165,6 +184,45 @@ def test_equal_names_of_another_folder(tmp_path: Path) -> None:
         make(tmp_path, others[0], source("c"))
     assert make(tmp_path, others[0], source("b", "00", "/other")) == ["a"]
     assert make(tmp_path, *others, overwrite=True) == ["a", "b"]
+
+
+def test_a_set_that_was_moved_may_have_new_tags_and_layers(tmp_path: Path) -> None:
+    make(tmp_path, source("a", "00+11"), source("b", "00+11"))
+    moved = [source("a", "00+22", "/other"), source("b", "00+11", "/other", (1,))]
+    assert make(tmp_path, *moved) == ["a", "b"]
+
+
+def test_one_image_that_is_the_same_does_not_make_a_set_the_same(tmp_path: Path) -> None:
+    make(tmp_path, *(source(name) for name in "abc"))
+    others = [source("a", "1111", "/other"), source("b", "1111", "/other"), source("c", "00", "/other")]
+    with pytest.raises(UsageError, match="other images of the same names"):
+        make(tmp_path, *others)
+
+
+def test_a_refused_set_leaves_a_complete_folder_complete(tmp_path: Path) -> None:
+    make(tmp_path, source("a"))
+    with pytest.raises(UsageError):
+        make(tmp_path, source("a", "1111", "/other"))
+    assert read_manifest(tmp_path)["counts"]["images"] == 1
+
+
+@pytest.mark.parametrize("journal", [True, False])
+def test_overwrite_removes_what_has_no_journal_line(tmp_path: Path, journal: bool) -> None:
+    """A kill between a file and its line, or an earlier version: the new manifest would claim the file."""
+    make(tmp_path, source("a"), source("b"))
+    lines = (tmp_path / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "journal.jsonl").write_bytes(lines[0])
+    if not journal:
+        (tmp_path / "journal.jsonl").unlink()
+    make(tmp_path, source("a"), overwrite=True, scales=[320])
+    assert files(tmp_path) == ["labels/a.png", "overlays/a.jpg"]
+
+
+def test_overwrite_removes_no_file_of_another_program(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "drawn.png").write_bytes(b"by hand")
+    make(tmp_path, source("a"), overwrite=True)
+    assert (tmp_path / "labels" / "drawn.png").read_bytes() == b"by hand"
 
 
 def test_the_manifest_says_when_a_folder_is_incomplete(tmp_path: Path) -> None:

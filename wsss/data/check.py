@@ -14,7 +14,7 @@ from typing import Any
 from wsss.data.class_names import alike_names, odd_labels
 from wsss.data.dataset import CLASS_FILE, Layout, list_splits, open_data
 from wsss.data.facts import ImageFacts
-from wsss.data.findings import KINDS, BadData, Finding, Place, Severity, first_few
+from wsss.data.findings import KINDS, BadData, Finding, Place, Severity
 from wsss.data.images import UnreadableImage
 from wsss.data.index import Scan, scan_images
 from wsss.data.masks import read_mask, unknown_indices
@@ -24,7 +24,7 @@ from wsss.data.readers.tag_table import find_tag_file, read_tag_file
 from wsss.data.records import Record, Records, TaggedSet
 from wsss.data.threads import in_threads
 from wsss.files import write_whole
-from wsss.reporting import Reporter
+from wsss.reporting import Reporter, first_few
 
 PATCH = 16
 """Side, in pixels, of the patches of most backbones."""

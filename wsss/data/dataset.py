@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss.data.findings import BadData, Finding, Note, first_few, refuse
+from wsss.data.findings import BadData, Finding, Note, refuse
 from wsss.data.images import IMAGE_SUFFIXES, list_images, split_suffix
 from wsss.data.masks import IGNORE_INDEX
 from wsss.data.readers.listing import ListedImage, Listing
@@ -19,6 +19,7 @@ from wsss.data.readers.registry import READERS, find_reader, recognise
 from wsss.data.readers.tag_table import read_text
 from wsss.data.records import Record, Records, TaggedSet
 from wsss.errors import DataError, UsageError
+from wsss.reporting import first_few
 
 Layout = Literal["auto", "voc", "folder"]
 """The name of a reader, or "auto" for the one that recognises the folder."""

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from wsss.data.images import UnreadableImage, opened, orientation, read_content, stored_mode, upright_size
+from wsss.data.images import UnreadableImage, opened, orientation, stored_mode, upright_size
 
 DRAFT = 8
 """JPEGs are decoded at 1/8 of their size: every byte is read, few pixels are computed."""
@@ -58,15 +58,6 @@ class ImageFacts:
 def image_digest(content: bytes) -> str:
     """The digest of an image: BLAKE2b of its bytes, 16 bytes as 32 hexadecimal digits. Copies share it."""
     return blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
-
-
-def why_unreadable(path: Path) -> str | None:
-    """What is wrong with a broken image file; None for a good one."""
-    try:
-        examine_image(read_content(path), path)
-    except UnreadableImage as error:
-        return error.reason
-    return None
 
 
 def pixel_count(content: bytes, where: Path) -> int:

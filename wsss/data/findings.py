@@ -6,7 +6,7 @@ The readers call a ``Note`` with every fault. Training passes ``refuse``, which 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -145,8 +145,3 @@ Note = Callable[[BadData], None]
 def refuse(error: BadData) -> None:
     """The ``Note`` that raises every fault."""
     raise error
-
-
-def first_few(names: Sequence[str], limit: int = 3) -> str:
-    """The first names of a long list, separated by commas."""
-    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

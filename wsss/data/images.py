@@ -298,7 +298,7 @@ def list_images(folder: Path, skip: Collection[str] = (), *, note: Note = refuse
             continue
         visited.add(real)
         below = "" if place == str(folder) else f"{Path(place).relative_to(folder).as_posix()}/"
-        left_out = {*(() if below else skip), *(MADE if MANIFEST in files and _is_ours(Path(place) / MANIFEST) else ())}
+        left_out = {*(() if below else skip), *(MADE if MANIFEST in files and is_ours(Path(place) / MANIFEST) else ())}
         folders[:] = sorted(name for name in folders if name[0] != "." and name not in left_out)
         for file in files:
             name, suffix = split_suffix(file)
@@ -311,8 +311,8 @@ def list_images(folder: Path, skip: Collection[str] = (), *, note: Note = refuse
     return dict(sorted(found.items()))
 
 
-def _is_ours(manifest: Path) -> bool:
-    """Whether this program wrote a manifest; other programs use the same file name."""
+def is_ours(manifest: Path) -> bool:
+    """Whether there is a manifest and this program wrote it; other programs use the same file name."""
     try:
         content = json.loads(manifest.read_bytes())
     except (OSError, ValueError, RecursionError):

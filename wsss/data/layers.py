@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss.data.findings import first_few
 from wsss.data.images import image_size
 from wsss.data.masks import read_mask
 from wsss.data.records import Record, TaggedSet
 from wsss.errors import DataError
+from wsss.reporting import first_few
 
 NO_SALIENCY = "leave --saliency out, or choose a split that has maps"
 

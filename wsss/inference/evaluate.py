@@ -79,6 +79,7 @@ def evaluate_labels(
         matrix.update(label_HW, truth_HW)
         if counts is not None:
             counts.update(label_HW, truth_HW)
+        del label_HW, truth_HW  # before the next ones are read
         if on_progress is not None:
             on_progress(done, len(work.pairs))
     report = _report(matrix, tagged, found.making, work, threshold_rule="none")
@@ -127,6 +128,7 @@ def evaluate_scores(
     for done, image in enumerate(_read_ahead(read, work.pairs, 6), start=1):
         sweep.update(*image)
         fixed.update(*image)
+        del image  # before the next one is made
         if on_progress is not None:
             on_progress(done, len(work.pairs))
     threshold, oracle = sweep.oracle()
@@ -155,7 +157,7 @@ def strongest_class(
     for score_hw, index in zip(scores_Chw, classes_C, strict=True):
         score_HW = cv2.resize(score_hw, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
         wins_HW = score_HW > best_HW
-        best_HW[wins_HW] = score_HW[wins_HW]
+        np.copyto(best_HW, score_HW, where=wins_HW)
         class_HW[wins_HW] = index + 1
     return best_HW, class_HW
 

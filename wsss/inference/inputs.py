@@ -21,18 +21,30 @@ ImageLike: TypeAlias = "NDArray[np.uint8] | Image.Image | str | Path"
 def image_array(image: ImageLike) -> NDArray[np.uint8]:
     """The image as (H, W, 3) uint8 RGB. PIL images and files are turned upright as their EXIF orientation asks.
 
+    Of 16 bits the upper 8 are kept, as of files.
+
     Raises:
         TypeError: it is neither an array of uint8, nor a PIL image, nor a path.
-        ValueError: the array has another shape.
+        ValueError: the array has another shape, or the PIL image holds numbers without a range (modes I and F).
         UnreadableImage: the file cannot be read.
     """
     if isinstance(image, str | Path):
         return read_image(Path(image))
     if isinstance(image, Image.Image):
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.uint8)
+        return _pil_array(ImageOps.exif_transpose(image))
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         got = f"an array of {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
         raise TypeError(f"an image is an array (H, W, 3) of uint8, a PIL image or a path, got {got}")
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"an image array has the shape (H, W, 3), got {image.shape}")
-    return np.ascontiguousarray(image)
+    return np.require(image, requirements=["C_CONTIGUOUS", "WRITEABLE"])  # torch warns of arrays that it may not write
+
+
+def _pil_array(image: Image.Image) -> NDArray[np.uint8]:
+    """An upright PIL image as (H, W, 3) uint8 RGB."""
+    if image.mode.startswith("I;16"):  # Pillow's own conversion cuts values off at 255
+        grey_HW = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(grey_HW[..., None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise ValueError(f"a PIL image of mode {image.mode} has no known range: scale it to 8 bits first")
+    return np.array(image.convert("RGB"), dtype=np.uint8)

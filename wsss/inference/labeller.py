@@ -111,16 +111,22 @@ class Labeller:
         Args:
             image: an array (H, W, 3) uint8 RGB, a PIL image or a path.
             tags: names of the classes that it holds; none means background only.
-            saliency: (H, W), 0 to 255: extra supervision.
+            saliency: (H, W) uint8, 0 to 255: extra supervision.
 
         Returns:
             (H, W) uint8: class indices, 0 background, 255 ignored.
 
         Raises:
             UsageError: a tag is no class of the network.
+            TypeError: the tags are one string, or the saliency map is not uint8.
+            ValueError: the saliency map has another size than the image.
         """
         image_HW3 = image_array(image)
         size = (image_HW3.shape[0], image_HW3.shape[1])
+        if saliency is not None and saliency.dtype != np.uint8:
+            raise TypeError(f"a saliency map is an array (H, W) of uint8, got {saliency.dtype}")
+        if saliency is not None and saliency.shape != size:
+            raise ValueError(f"the saliency map has the shape {saliency.shape}, its image {size}")
         copy_HW3 = reduced(torch.from_numpy(image_HW3), LARGEST_SIDE)
         refined = self.refine([copy_HW3], size, self._read_one(image_HW3, tags)).to("cpu")
         saliency_HW = None if saliency is None else torch.from_numpy(saliency)
@@ -131,6 +137,7 @@ class Labeller:
 
         Raises:
             UsageError: a tag is no class of the network.
+            TypeError: the tags are one string.
         """
         scores = self._read_one(image_array(image), tags).scores
         names = [self.classes[k] for k in scores.class_R.tolist()]
@@ -205,6 +212,8 @@ class Labeller:
         return label_1HW[0].numpy()
 
     def _read_one(self, image_HW3: NDArray[np.uint8], tags: Sequence[str]) -> Reading:
+        if isinstance(tags, str):
+            raise TypeError(f"tags are a list of class names, got the string {tags!r}")
         unknown = [tag for tag in tags if tag not in self.classes]
         if unknown:
             raise UsageError(f"'{unknown[0]}' is no class of this network", f"choose among {', '.join(self.classes)}")

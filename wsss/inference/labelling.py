@@ -88,10 +88,11 @@ def make_pseudo_labels(
     settings = _settings(labeller, tagged, checkpoint_sha256)
     sources = [Source.of(record, saliency) for record in tagged.records]
     with held_folder(out, settings, config, reporter, overwrite=wanted.overwrite) as folder:
-        scored = [source.name for source in sources] if wanted.scores else []
-        todo = folder.begin(sources, reporter, parts={"scores": scored}, overwrite=wanted.overwrite)
         step = max(1, len(tagged) // max(1, wanted.overlays))
         pictured = frozenset(record.name for record in tagged.records[::step][: wanted.overlays])
+        scored = frozenset(source.name for source in sources if wanted.scores)
+        parts = {"scores": scored, "overlays": pictured}
+        todo = folder.begin(sources, reporter, parts=parts, overwrite=wanted.overwrite)
         writer = _Writer(
             labeller,
             tagged,

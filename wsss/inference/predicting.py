@@ -60,8 +60,8 @@ def predict_masks(
     untagged = [replace(record, tags=()) for record in records]
     sources = [Source.of(record) for record in untagged]
     with held_folder(out, settings, config, reporter, overwrite=overwrite) as folder:
-        names = [source.name for source in sources] if overlays else []
-        todo = folder.begin(sources, reporter, parts={"overlays": names}, overwrite=overwrite)
+        drawn = frozenset(source.name for source in sources if overlays)
+        todo = folder.begin(sources, reporter, parts={"overlays": drawn}, overwrite=overwrite)
         stride, pixels = network.backbone.stride, batch_pixels(config.run, device)
         process_remaining(
             "masks",

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from wsss.config import Config, resolve
 from wsss.data.masks import count_indices, write_mask
-from wsss.data.scaled import LARGEST_SIDE, reduced, resize, scaled_size
+from wsss.data.scaled import COPIED_PIXELS, LARGEST_SIDE, reduced, resize, scaled_size
 from wsss.errors import UsageError
 from wsss.inference.inputs import ImageLike, image_array
 from wsss.inference.settings import batch_pixels, for_run, predict_scales
@@ -146,16 +146,19 @@ class Segmenter:
         return next(self.predict_many([image]))
 
     def predict_many(self, images: Iterable[ImageLike]) -> Iterator[Prediction]:
-        """Segment images in order, in batches of equal shapes; reads ahead by one batch of pixels at most."""
+        """Segment images in order, in batches of equal shapes.
+
+        Reads ahead until a batch is full, or until the images read have ``COPIED_PIXELS`` pixels together. An array may
+        be used for the next image as soon as that is asked for.
+        """
         stride, most = self.network.backbone.stride, batch_pixels(self.config.run, self.device)
         window: list[_Image] = []
-        pixels = 0
         for image in images:
             window.append(_Image.of(image_array(image), self.scales, stride))
-            pixels += window[-1].network_pixels
-            if pixels >= most:
+            full = sum(one.network_pixels for one in window) >= most
+            if full or sum(one.size[0] * one.size[1] for one in window) >= COPIED_PIXELS:
                 yield from self._predict(window)
-                window, pixels = [], 0
+                window = []
         yield from self._predict(window)
 
     def log_probabilities(self, images_by_scale: Sequence[Tensor]) -> Tensor:
@@ -209,7 +212,10 @@ class Segmenter:
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """An image on its way to the network: its size, its scaled versions and a reduced copy."""
+    """An image on its way to the network: its size, its scaled versions and a copy, perhaps reduced.
+
+    None of them shares memory with the image, which its owner may write to in the meantime.
+    """
 
     size: tuple[int, int]
     scaled: list[Tensor]
@@ -219,8 +225,8 @@ class _Image:
     def of(cls, image_HW3: NDArray[np.uint8], scales: Sequence[int], stride: tuple[int, int]) -> _Image:
         size = (image_HW3.shape[0], image_HW3.shape[1])
         tensor_HW3 = torch.from_numpy(image_HW3)
-        scaled = [resize(tensor_HW3, scaled_size(*size, side, stride)) for side in scales]
-        return cls(size, scaled, reduced(tensor_HW3, LARGEST_SIDE).numpy())
+        scaled = [resize(tensor_HW3, scaled_size(*size, side, stride)).clone() for side in scales]
+        return cls(size, scaled, reduced(tensor_HW3, LARGEST_SIDE).clone().numpy())
 
     @property
     def network_pixels(self) -> int:

@@ -34,7 +34,7 @@ def crf_label(
     Args:
         image_HW3: RGB, 0 to 255: the photo, or a copy reduced to no less than (h, w).
         scores_Chw: of the candidates, in [0, 1], on the CPU, at the `crf_size` of the photo; need not sum to 1.
-        index_C: uint8, their class indices.
+        index_C: uint8, their class indices, ascending.
         size: (H, W) of the photo.
         section: the settings.
         crf: runs `crf_probabilities`, here or in another process.
@@ -53,4 +53,7 @@ def crf_label(
     refined_Chw = torch.from_numpy(np.ascontiguousarray(crf(image_HW3, scores_Chw.float().numpy(), section)))
     if at == size:
         return index_C[refined_Chw.argmax(dim=0)]
-    return index_C[labels_from_grid(refined_Chw.clamp_min(MIN_PROBABILITY).log(), size).int()]
+    label_HW = labels_from_grid(refined_Chw.clamp_min(MIN_PROBABILITY).log(), size)
+    for channel in range(len(index_C) - 1, -1, -1):  # from the last: a candidate's class index is not below its place
+        label_HW.masked_fill_(label_HW == channel, int(index_C[channel]))
+    return label_HW

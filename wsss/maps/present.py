@@ -49,12 +49,6 @@ class PresentMaps:
         return cls.of(values_Rhw, present_BK)
 
     @classmethod
-    def from_packed(cls, packed_BShw: Tensor, present_BK: Tensor) -> PresentMaps:
-        """From maps in slots, as `pack` makes them."""
-        empty = cls.of(packed_BShw.new_empty(0), present_BK)
-        return empty.unpack(packed_BShw)
-
-    @classmethod
     def gathered(cls, parts: Sequence[PresentMaps], images: Sequence[Sequence[int]]) -> PresentMaps:
         """One batch from disjoint parts of it.
 
@@ -160,10 +154,6 @@ class PresentMaps:
     def of_image(self, image: int) -> Tensor:
         """(R_i, h, w): the maps of one image, a view."""
         return self.values_Rhw[self._pairs_of(image)]
-
-    def classes_of(self, image: int) -> Tensor:
-        """(R_i,) int64 on the host: the present classes of one image, in 0..K-1."""
-        return self.class_R[self._pairs_of(image)]
 
     def select(self, images: Sequence[int]) -> PresentMaps:
         """The maps of some images, in this order; a view where the images follow each other."""

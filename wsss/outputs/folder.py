@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from wsss.config import Config, to_yaml
 from wsss.data.facts import image_digest
-from wsss.data.images import MANIFEST
+from wsss.data.images import MANIFEST, is_ours
 from wsss.data.masks import IGNORE_INDEX, count_indices, encode_mask
 from wsss.data.records import Record
 from wsss.errors import UsageError
@@ -71,6 +71,7 @@ class LabelFolder:
         self._digest = settings_digest(settings)
         self._journal = journal
         self._entries = read_journal(out)
+        self._kept: dict[str, Entry] = {}
 
     def begin(
         self,
@@ -81,6 +82,8 @@ class LabelFolder:
         overwrite: bool,
     ) -> frozenset[str]:
         """Decide which images remain, and delete all files of those that are made again.
+
+        An image that only lacks a part keeps its other files, and `write` adds the part.
 
         Args:
             sources: all images of the set.
@@ -102,17 +105,15 @@ class LabelFolder:
             names = first_few([source.name for source in changed])
             count = "1 image or its" if len(changed) == 1 else f"{len(changed)} images or their"
             reporter.say(f"{count} tags have changed ({names}); made again")
-        again = {source.name for source in changed}
-        todo = [
-            source.name
-            for source in sources
-            if overwrite or source.name in again or not self._is_done(source.name, parts or {})
-        ]
-        self._forget(todo)
+        again = [source.name for source in sources if overwrite or not self._is_valid(source)]
+        self._forget(again)
+        lacking = [source.name for source in sources if source.name in self._entries]
+        lacking = [name for name in lacking if self._lacks(name, parts or {})]
+        self._kept = {name: self._entries[name] for name in lacking}
         self._forget_other_settings(reporter)
         write_manifest(self.out, self._settings, {})  # after that no old label map is left that it could claim
         write_whole(self.out / "config.yaml", to_yaml(self._config))
-        return frozenset(todo)
+        return frozenset(again + lacking)
 
     def write(
         self, source: Source, label_HW: NDArray[np.uint8], *, scores: bytes | None = None, overlay: bytes | None = None
@@ -128,20 +129,22 @@ class LabelFolder:
         Raises:
             DiskError: a file cannot be written.
         """
-        contents = {"scores": scores, "overlays": overlay, "labels": encode_mask(label_HW)}
-        files = {}
+        kept = self._kept.get(source.name)
+        contents = {"scores": scores, "overlays": overlay, "labels": None if kept else encode_mask(label_HW)}
+        files = dict(kept.files) if kept else {}
         for part, held in contents.items():
-            if held is not None:
-                path = self.path(part, source.name)
+            path = self.path(part, source.name)
+            name = path.relative_to(self.out).as_posix()
+            if held is not None and name not in files:
                 write_whole(path, held)
-                files[path.relative_to(self.out).as_posix()] = hashlib.sha256(held).hexdigest()
+                files[name] = hashlib.sha256(held).hexdigest()
         entry = Entry(
             name=source.name,
             origin=source.origin,
             source=source.digest,
             tags=source.tags,
             settings=self._digest,
-            pixels=count_indices(label_HW),
+            pixels=kept.pixels if kept else count_indices(label_HW),
             files=files,
         )
         self._journal.add(entry)
@@ -168,23 +171,30 @@ class LabelFolder:
     def _differs(self, entry: Entry, source: Source) -> bool:
         return entry.source != source.digest or entry.tags != source.tags
 
-    def _is_done(self, name: str, parts: Mapping[str, Collection[str]]) -> bool:
-        entry = self._entries.get(name)
-        wanted = ["labels", *(part for part, names in parts.items() if name in names)]
+    def _is_valid(self, source: Source) -> bool:
+        """Whether an image has files, and all that its journal line names, and these settings made them of it."""
+        entry = self._entries.get(source.name)
         return (
             entry is not None
             and entry.settings == self._digest
-            and all(self.path(part, name).relative_to(self.out).as_posix() in entry.files for part in wanted)
+            and not self._differs(entry, source)
             and all((self.out / path).is_file() for path in entry.files)
         )
+
+    def _lacks(self, name: str, parts: Mapping[str, Collection[str]]) -> bool:
+        """Whether a part that is wanted is missing."""
+        files = self._entries[name].files
+        wanted = ["labels", *(part for part, names in parts.items() if name in names)]
+        return not all(self.path(part, name).relative_to(self.out).as_posix() in files for part in wanted)
 
     def _refuse_others(self, known: Mapping[str, Entry], changed: Sequence[Source]) -> None:
         """Refuse images of another folder that happen to have the same names.
 
-        A set that was moved and changed in part is accepted: some of its images still have their bytes.
+        A set that was moved and changed in part is accepted: at least half of its images still have their bytes. Their
+        tags and other layers may be new.
         """
-        elsewhere = [source for source in changed if known[source.name].origin != source.origin]
-        if elsewhere and len(elsewhere) == len(known):
+        elsewhere = [source for source in changed if _is_another(known[source.name], source)]
+        if 2 * len(elsewhere) > len(known):
             first = elsewhere[0]
             raise UsageError(
                 f"{self.out} holds label maps of other images of the same names: '{first.name}' was"
@@ -234,15 +244,42 @@ def held_folder(
             _check_same(out, settings)
             if not any(out.glob(JOURNALS)) and any((out / "labels").rglob("*.png")):
                 reporter.say(f"{out} has no journal (an earlier version made it): its label maps are made again")
-        if overwrite:  # until no old label map can pass as one of the new settings
-            (out / MANIFEST).unlink(missing_ok=True)
+        if overwrite:
+            _remove_unrecorded(out, reporter)
+            with disk_errors(out / MANIFEST):  # until no old label map can pass as one of the new settings
+                (out / MANIFEST).unlink(missing_ok=True)
         sweep(out)
-        if not overwrite:
+        if not overwrite and not (out / MANIFEST).is_file():
             write_manifest(out, settings, {})  # first: without it the folder counts as one of another program
         with disk_errors(out / "labels"):
             (out / "labels").mkdir(exist_ok=True)
         with Journal(out / JOURNAL) as journal, stop_requests() as stop:
             yield LabelFolder(out, settings, config, journal, stop)
+
+
+def _is_another(entry: Entry, source: Source) -> bool:
+    """Whether the image has other bytes than the one of its name that was read before, and lies elsewhere."""
+    before, now = (digest.partition("+")[0] for digest in (entry.source, source.digest))
+    return before != now and entry.origin != source.origin
+
+
+def _remove_unrecorded(out: Path, reporter: Reporter) -> None:
+    """Remove what this program wrote without a journal line: an earlier version, or a process that was killed then.
+
+    The new manifest would claim these files, and nothing says which images they belong to. In a folder without a
+    manifest of this program nothing is removed.
+    """
+    if not is_ours(out / MANIFEST):
+        return
+    recorded = {path for entry in read_journal(out).values() for path in entry.files}
+    found = (path for part, suffix in SUFFIXES.items() for path in (out / part).rglob(f"*{suffix}"))
+    unrecorded = [path for path in found if path.relative_to(out).as_posix() not in recorded]
+    for path in unrecorded:
+        with disk_errors(path):
+            path.unlink(missing_ok=True)
+    if unrecorded:
+        names = first_few([path.relative_to(out).as_posix() for path in unrecorded])
+        reporter.say(f"{len(unrecorded)} files without a line in the journal removed ({names})")
 
 
 def _check_same(out: Path, settings: Mapping[str, Any]) -> None:

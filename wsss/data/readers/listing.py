@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsss.data.findings import BadData, Finding, Place, first_few
+from wsss.data.findings import BadData, Finding, Place
 from wsss.data.truth import Truth
+from wsss.reporting import first_few
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
