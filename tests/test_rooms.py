@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -173,3 +174,12 @@ def test_masks_are_read_with_pillow() -> None:
                     yield f"{name} uses {ast.unparse(node)}"
 
     assert new(strays()) == []
+
+
+def test_the_wheel_holds_every_room() -> None:
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+    inside = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in (ROOT / "wsss").rglob("*.py")
+    }  # fmt: skip
+    assert set(setuptools["packages"]) == inside | {"wsss.cli", "wsss.configs"}
