@@ -6,10 +6,10 @@ Shape suffixes: B, N images, C = K + 1 label channels, K classes, h x w grid of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from wsss.config import Config, Optimisation
@@ -65,10 +65,10 @@ def tag_scores(
     device: torch.device,
     *,
     between_batches: Callable[[], None] = lambda: None,
-) -> tuple[Any, Any]:
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Class probabilities and tags of a set, (N, K) each, one scale, in the same order; see `score_split`."""
     scores: list[Tensor] = []
-    present: list[Any] = []
+    present: list[NDArray[np.bool_]] = []
     for batch in _batches(network, tagged.records, config, config.classify, device):
         between_batches()
         with torch.inference_mode(), autocast(config.run, device):
