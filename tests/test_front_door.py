@@ -212,6 +212,11 @@ def test_pil_images_of_16_bits_keep_their_upper_8(tmp_path: Path) -> None:
         assert np.array_equal(image_array(image), read_image(path))
 
 
+def test_one_path_is_not_many(run: Path) -> None:
+    with pytest.raises(TypeError, match=r"predict takes one path"):
+        next(wsss.Segmenter.load(run, device="cpu").predict_many("photo.jpg"))
+
+
 @pytest.mark.filterwarnings("error")
 def test_arrays_that_cannot_be_written(run: Path) -> None:
     image_HW3 = np.asarray(Image.new("RGB", (30, 20)))
