@@ -53,9 +53,10 @@ def evaluate(
     tagged = open_data(data, split=split, tags=tags, need_tags=False)
     report: Report | ScoreReport
     with Terminal() as terminal:
-        terminal.begin("scoring", len(tagged))
 
         def step(done: int, total: int) -> None:
+            if done == 1:  # images without a mask are not among them
+                terminal.begin("scoring", total)
             terminal.advance()
 
         if scores:

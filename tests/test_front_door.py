@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import wsss
 from wsss.config import Config
@@ -186,11 +187,34 @@ def test_pil_images_are_turned_upright(tmp_path: Path, run: Path) -> None:
         assert segmenter.predict(image.convert("L")).label_HW.shape == (56, 40)
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+@pytest.mark.parametrize("where", ["exif", "xmp"])
+def test_pil_images_are_read_as_their_files(tmp_path: Path, suffix: str, where: str) -> None:
+    """An orientation in XMP alone is Pillow's; files are decoded by OpenCV, which does not know it."""
+    path, exif = tmp_path / f"turned{suffix}", Image.Exif()
+    exif[0x0112] = 6
+    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    options: dict[str, Any] = {"exif": exif} if where == "exif" else {"xmp": xmp}
+    if where == "xmp" and suffix == ".png":
+        options = {"pnginfo": PngInfo()}
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode())
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 16, 3), dtype=np.uint8)).save(path, **options)
+    with Image.open(path) as image:
+        before = {**image.info}
+        assert image_array(image).shape == read_image(path).shape
+        assert before.items() <= image.info.items()
+
+
 def test_pil_images_of_16_bits_keep_their_upper_8(tmp_path: Path) -> None:
     path = tmp_path / "grey.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 2**16, (4, 5), dtype=np.uint16)).save(path)
     with Image.open(path) as image:
         assert np.array_equal(image_array(image), read_image(path))
+
+
+def test_one_path_is_not_many(run: Path) -> None:
+    with pytest.raises(TypeError, match=r"predict takes one path"):
+        next(wsss.Segmenter.load(run, device="cpu").predict_many("photo.jpg"))
 
 
 @pytest.mark.filterwarnings("error")

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from wsss.config import Config
+from wsss.data.images import MADE
 from wsss.data.masks import read_mask
 from wsss.data.records import Record
 from wsss.errors import UsageError
-from wsss.outputs.folder import LabelFolder, Source, held_folder
+from wsss.outputs.folder import SUFFIXES, LabelFolder, Source, held_folder
 from wsss.outputs.journal import read_journal
 from wsss.outputs.manifest import read_manifest
 from wsss.reporting import Silent
@@ -68,6 +69,10 @@ def make(
 
 def files(out: Path) -> list[str]:
     return sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*") if path.parent != out)
+
+
+def test_every_part_is_left_out_where_photographs_are_listed() -> None:
+    assert tuple(SUFFIXES) == MADE
 
 
 def test_what_is_written_and_counted(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -26,6 +27,7 @@ from wsss.data.masks import write_mask
 from wsss.data.records import TaggedSet
 from wsss.errors import DataError, MachineError, UsageError, WsssError
 from wsss.models.checkpoint import build_from
+from wsss.outputs.folder import Source, held_folder
 from wsss.outputs.run import check_free
 from wsss.reporting import Silent
 from wsss.training import classify, loop, pace
@@ -430,6 +432,30 @@ def test_labels_of_other_classes_are_refused(tmp_path: Path, tiny_config: Any, s
     assert not (tmp_path / "run").exists()
     manifest.write_text(json.dumps({"classes": ["bee", "ladybird"]}))
     train_segmenter(tiny_config(segment__epochs=1), tmp_path / "run", Silent(), labels=tmp_path / "made")
+
+
+def test_images_that_changed_since_they_were_labelled_are_named(tmp_path: Path, tiny_config: Any, scenes: Path) -> None:
+    """Sizes are equal: nothing else tells that a label map belongs to another image. Where the images lie is free."""
+
+    class Saying(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    said: list[str] = []
+    root, made = tmp_path / "moved", tmp_path / "made"
+    shutil.copytree(scenes, root)
+    tagged = open_data(root, split="train")
+    with held_folder(made, {"classes": ["bee", "ladybird"]}, Config(), Silent(), overwrite=False) as folder:
+        for record in tagged.records:
+            folder.write(Source.of(record), np.zeros(read_image(record.image).shape[:2], np.uint8))
+    config = tiny_config(data__root=root, segment__epochs=1)
+    train_segmenter(config, tmp_path / "one", Saying(), labels=made)
+    assert not any("changed after" in text for text in said)
+    first = tagged.records[0].image
+    Image.fromarray(255 - read_image(first)).save(first)
+    train_segmenter(config, tmp_path / "two", Saying(), labels=made / "labels")
+    remark = f"1 image of 24 changed after the label maps in {made} were made ({tagged.records[0].name})"
+    assert any(text.startswith(remark) for text in said)
 
 
 @pytest.mark.parametrize(("epochs", "remarked"), [(66, True), (67, False)])

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss.data.masks import read_mask
+from wsss.data.masks import IGNORE_INDEX, read_mask, unknown_indices
+from wsss.errors import DataError
 
 if TYPE_CHECKING:
-    from wsss.data.records import Record
+    from wsss.data.records import Record, TaggedSet
 
 
 class Truth(Protocol):
@@ -48,3 +49,27 @@ class MaskFolder:
         """The class indices of the mask file."""
         path = self.path(record)
         return None if path is None else read_mask(path)
+
+
+def truth_place(tagged: TaggedSet, record: Record) -> Path | str:
+    """Where the mask of a record is, for messages: its file, or words where it has no file of its own."""
+    return tagged.mask_path(record) or f"the mask of {record.name}"
+
+
+def read_truth(tagged: TaggedSet, record: Record) -> NDArray[np.uint8]:
+    """The mask of a record that has one, (H, W) class indices of its set or IGNORE_INDEX.
+
+    Raises:
+        DataError: it cannot be read, or holds other class indices.
+    """
+    truth_HW = tagged.truth(record)
+    assert truth_HW is not None
+    unknown = unknown_indices(truth_HW, len(tagged.classes))
+    if unknown:
+        where = truth_place(tagged, record)
+        raise DataError(
+            f"{where}: holds class index {unknown[0]}, expected 0..{len(tagged.classes)}"
+            f" ({', '.join(tagged.classes)}) or {IGNORE_INDEX}",
+            f"give {where} the class indices of this data set",
+        )
+    return truth_HW

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.data.images import image_size
-from wsss.data.masks import IGNORE_INDEX, read_mask, unknown_indices
+from wsss.data.masks import IGNORE_INDEX, read_mask
 from wsss.data.records import Record, TaggedSet
+from wsss.data.truth import read_truth, truth_place
 from wsss.errors import DataError
 from wsss.evaluation.confusion import ConfusionMatrix, ThresholdSweep
 from wsss.evaluation.errors import ErrorCounts, ErrorKind
@@ -70,7 +71,7 @@ def evaluate_labels(
     counts = ErrorCounts(matrix.num_classes) if errors else None
 
     def read(pair: _Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        truth_HW = _read_truth(pair, tagged)
+        truth_HW = read_truth(tagged, pair.record)
         label_HW = np.full_like(truth_HW, IGNORE_INDEX) if pair.missing else read_mask(pair.prediction)
         _check_size(label_HW.shape, truth_HW.shape, pair)
         return label_HW, truth_HW
@@ -120,7 +121,7 @@ def evaluate_scores(
     fixed = ThresholdSweep(num_classes, [fixed_threshold])
 
     def read(pair: _Pair) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8]]:
-        truth_HW = _read_truth(pair, tagged)
+        truth_HW = read_truth(tagged, pair.record)
         scores_Chw, classes_C, size = _read_scores(pair.prediction, len(tagged.classes))
         _check_size(size, truth_HW.shape, pair)  # before arrays of this size are allocated
         return *strongest_class(scores_Chw, classes_C, size), truth_HW
@@ -193,8 +194,8 @@ def _pair(tagged: TaggedSet, folder: Path, suffix: str, *, missing_as_wrong: boo
     pairs, missing = [], []
     for record in masks:
         prediction = folder / f"{record.name}{suffix}"
-        where: Path | str = tagged.mask_path(record) or f"the mask of {record.name}"
-        pairs.append(_Pair(record=record, prediction=prediction, where=where, missing=not prediction.is_file()))
+        where, found = truth_place(tagged, record), prediction.is_file()
+        pairs.append(_Pair(record=record, prediction=prediction, where=where, missing=not found))
         if pairs[-1].missing:
             missing.append(record)
     if missing and not (missing_as_wrong and len(missing) < len(pairs)):
@@ -226,19 +227,6 @@ def _read_ahead(read: Callable[[_Pair], _Result], pairs: Sequence[_Pair], bytes_
 
     with Pool(READERS - WRITERS) as pool:
         yield from pool.run(jobs())
-
-
-def _read_truth(pair: _Pair, tagged: TaggedSet) -> NDArray[np.uint8]:
-    truth_HW = tagged.truth(pair.record)
-    assert truth_HW is not None
-    unknown = unknown_indices(truth_HW, len(tagged.classes))
-    if unknown:
-        raise DataError(
-            f"{pair.where}: holds class index {unknown[0]}, expected 0..{len(tagged.classes)}"
-            f" ({', '.join(tagged.classes)}) or {IGNORE_INDEX}",
-            f"give {pair.where} the class indices of this data set",
-        )
-    return truth_HW
 
 
 def _read_scores(path: Path, num_foreground: int) -> tuple[NDArray[np.float32], NDArray[np.int64], tuple[int, int]]:

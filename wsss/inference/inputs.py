@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from wsss.data.images import read_image
+from wsss.data.images import ONLY_PILLOW, read_image
 
 ImageLike: TypeAlias = "NDArray[np.uint8] | Image.Image | str | Path"
 """An array (H, W, 3) uint8 RGB, a PIL image, or the path of an image file."""
@@ -31,13 +31,23 @@ def image_array(image: ImageLike) -> NDArray[np.uint8]:
     if isinstance(image, str | Path):
         return read_image(Path(image))
     if isinstance(image, Image.Image):
-        return _pil_array(ImageOps.exif_transpose(image))
+        return _pil_array(_upright(image))
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         got = f"an array of {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
         raise TypeError(f"an image is an array (H, W, 3) of uint8, a PIL image or a path, got {got}")
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"an image array has the shape (H, W, 3), got {image.shape}")
     return np.require(image, requirements=["C_CONTIGUOUS", "WRITEABLE"])  # torch warns of arrays that it may not write
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """A PIL image turned as its EXIF orientation asks; one in other metadata takes no part, as for files."""
+    image.load()  # some metadata of a PNG follow its pixels
+    others = {key: image.info.pop(key) for key in ONLY_PILLOW if key in image.info}
+    try:
+        return ImageOps.exif_transpose(image)
+    finally:
+        image.info.update(others)
 
 
 def _pil_array(image: Image.Image) -> NDArray[np.uint8]:

@@ -57,6 +57,12 @@ class Wanted:
     overlays: int = 0
     overwrite: bool = False
 
+    def parts(self, names: Sequence[str]) -> dict[str, frozenset[str]]:
+        """The images, of all in their order, that get a file in each part of the folder beside the label maps."""
+        step = max(1, len(names) // max(1, self.overlays))
+        pictured = frozenset(names[::step][: self.overlays])
+        return {"scores": frozenset(names if self.scores else ()), "overlays": pictured}
+
 
 def make_pseudo_labels(
     network: Network,
@@ -88,25 +94,15 @@ def make_pseudo_labels(
     settings = _settings(labeller, tagged, checkpoint_sha256)
     sources = [Source.of(record, saliency) for record in tagged.records]
     with held_folder(out, settings, config, reporter, overwrite=wanted.overwrite) as folder:
-        step = max(1, len(tagged) // max(1, wanted.overlays))
-        pictured = frozenset(record.name for record in tagged.records[::step][: wanted.overlays])
-        scored = frozenset(source.name for source in sources if wanted.scores)
-        parts = {"scores": scored, "overlays": pictured}
+        parts = wanted.parts([source.name for source in sources])
         todo = folder.begin(sources, reporter, parts=parts, overwrite=wanted.overwrite)
-        writer = _Writer(
-            labeller,
-            tagged,
-            folder,
-            {source.name: source for source in sources if source.name in todo},
-            wanted,
-            pictured,
-        )
+        remaining = {source.name: source for source in sources if source.name in todo}
         pixels = batch_pixels(config.run, device)
         process_remaining(
             "pseudo labels",
             ScaledImages(tagged.records, labeller.scales, network.backbone.stride, pixels, images=True),
             todo,
-            writer,
+            _Writer(labeller, tagged, folder, remaining, parts),
             config.run,
             device,
             reporter,
@@ -139,14 +135,13 @@ def _settings(labeller: Labeller, tagged: TaggedSet, checkpoint_sha256: str) -> 
 
 @dataclass(frozen=True, slots=True)
 class _Writer:
-    """Labels batches and writes the labels of the images in ``sources``."""
+    """Labels batches and writes the labels of the images in ``sources``, and their ``parts`` (`Wanted.parts`)."""
 
     labeller: Labeller
     tagged: TaggedSet
     folder: LabelFolder
     sources: Mapping[str, Source]
-    wanted: Wanted
-    pictured: frozenset[str]
+    parts: Mapping[str, frozenset[str]]
 
     def __call__(self, batches: Iterable[ScaledBatch], crf: Callable[..., NDArray[Any]]) -> Iterator[Job[None]]:
         """Read and refine each batch; one job an image completes and writes its label."""
@@ -161,7 +156,8 @@ class _Writer:
                 refined = self.labeller.refine(images, size, reading, group).to("cpu")
                 for place, i in enumerate(group):
                     record = batch.records[i]
-                    scores_Rhw = reading.scores.of_image(i).cpu() if self.wanted.scores else None
+                    scored = record.name in self.parts["scores"]
+                    scores_Rhw = reading.scores.of_image(i).cpu() if scored else None
                     finish = partial(
                         self._finish,
                         record,
@@ -190,7 +186,7 @@ class _Writer:
             self.sources[record.name],
             label_HW,
             scores=None if scores_Rhw is None else _packed(scores_Rhw, record.tags, size),
-            overlay=self._picture(record, image_HW3, label_HW) if record.name in self.pictured else None,
+            overlay=self._picture(record, image_HW3, label_HW) if record.name in self.parts["overlays"] else None,
         )
 
     def _picture(self, record: Record, image_HW3: NDArray[np.uint8], label_HW: NDArray[np.uint8]) -> bytes:

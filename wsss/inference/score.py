@@ -6,15 +6,17 @@ Shape suffixes: B, N images, C = K + 1 label channels, K classes, h x w grid of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from wsss.config import Config, Optimisation
 from wsss.data.records import Record, TaggedSet
 from wsss.data.scaled import ScaledBatch, ScaledImages, load_batches
+from wsss.data.truth import read_truth, truth_place
+from wsss.errors import DataError
 from wsss.evaluation.confusion import ConfusionMatrix
 from wsss.inference.settings import batch_pixels, validation_side
 from wsss.labels.bands import labels_from_grid
@@ -34,6 +36,9 @@ def score_split(
     """Confusion matrix of a network on a split with masks: one scale (`validation_side`), no flip, no CRF.
 
     ``between_batches`` is called before each batch and may raise to end the work.
+
+    Raises:
+        DataError: a mask cannot be read, has another size than its image, or holds unknown class indices.
     """
     records = [record for record in tagged.records if tagged.has_truth(record)]
     matrix = ConfusionMatrix(len(tagged.classes) + 1)
@@ -42,8 +47,13 @@ def score_split(
         with autocast(config.run, device):
             grid_BChw = log_label_probabilities(network, batch.at_scales(device))
         for record, size, grid_Chw in zip(batch.records, batch.sizes, grid_BChw, strict=True):
-            truth_HW = tagged.truth(record)
-            assert truth_HW is not None
+            truth_HW = read_truth(tagged, record)
+            if truth_HW.shape != size:
+                raise DataError(
+                    f"{truth_place(tagged, record)} is {truth_HW.shape[0]} x {truth_HW.shape[1]} (rows x columns), its"
+                    f" image {size[0]} x {size[1]}",
+                    f"wsss data check {tagged.root} --split {tagged.split}  # names every mask that does not fit",
+                )
             matrix.update(labels_from_grid(grid_Chw, size).cpu().numpy(), truth_HW)
     return matrix
 
@@ -55,13 +65,13 @@ def tag_scores(
     device: torch.device,
     *,
     between_batches: Callable[[], None] = lambda: None,
-) -> tuple[Any, Any]:
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Class probabilities and tags of all images, (N, K) each, in the same order, at one scale.
 
     ``between_batches`` is called before each batch and may raise to end the work.
     """
     scores: list[Tensor] = []
-    present: list[Any] = []
+    present: list[NDArray[np.bool_]] = []
     for batch in _batches(network, tagged.records, config, config.classify, device):
         between_batches()
         with torch.inference_mode(), autocast(config.run, device):

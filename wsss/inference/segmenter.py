@@ -150,7 +150,12 @@ class Segmenter:
 
         Reads ahead until a batch is full, or until the images read have ``COPIED_PIXELS`` pixels together. An array may
         be used for the next image as soon as that is asked for.
+
+        Raises:
+            TypeError: one path was given, not many images.
         """
+        if isinstance(images, str):
+            raise TypeError(f"predict_many takes many images, got the string {images!r}: predict takes one path")
         stride, most = self.network.backbone.stride, batch_pixels(self.config.run, self.device)
         window: list[_Image] = []
         for image in images:

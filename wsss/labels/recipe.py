@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from wsss.data.masks import IGNORE_INDEX
 from wsss.data.scaled import reduced_size
 from wsss.labels.agreement import Confidence, joint_probabilities, split_background, with_background
 from wsss.labels.bands import pair_probabilities
-from wsss.labels.completion import BackgroundBand, PowerBackground, complete_labels
+from wsss.labels.completion import Background, BackgroundBand, PowerBackground, complete_labels
 from wsss.labels.crf import Crf, crf_probabilities
 from wsss.labels.crf_label import crf_label, crf_size
 from wsss.labels.pamr import DILATIONS, pamr
@@ -211,7 +211,7 @@ def complete(
         MachineError: the CRF is used and not installed.
     """
     rule = background_rule(section) if refined.background_Bhw is None else Confidence(section.confidence)
-    background: Any = rule
+    background: Background | Tensor = rule
     if images_HW3 is not None:
         chosen = crf_section or CrfSection()
         labels = [

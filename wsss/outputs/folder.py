@@ -259,8 +259,7 @@ def held_folder(
 
 def _is_another(entry: Entry, source: Source) -> bool:
     """Whether the image has other bytes than the one of its name that was read before, and lies elsewhere."""
-    before, now = (digest.partition("+")[0] for digest in (entry.source, source.digest))
-    return before != now and entry.origin != source.origin
+    return entry.image != source.digest.partition("+")[0] and entry.origin != source.origin
 
 
 def _remove_unrecorded(out: Path, reporter: Reporter) -> None:

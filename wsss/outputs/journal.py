@@ -30,7 +30,7 @@ class Entry:
     Attributes:
         name: of the image in its set.
         origin: absolute path of the image file when it was read.
-        source: digest of the bytes that were read: of the image and, where they were used, of its other layers.
+        source: digest of the bytes that were read: of the image and, after "+", of each other layer that was used.
         tags: sorted class indices from 0.
         settings: digest of the settings (`settings_digest`).
         pixels: number of pixels by class index; 0 is the background, 255 is ignored.
@@ -44,6 +44,11 @@ class Entry:
     settings: str
     pixels: dict[int, int]
     files: dict[str, str]
+
+    @property
+    def image(self) -> str:
+        """Digest of the bytes of the image alone."""
+        return self.source.partition("+")[0]
 
 
 def entry_from(line: Mapping[str, Any]) -> Entry:

@@ -13,7 +13,7 @@ from typing import Any
 from wsss.config import Config
 from wsss.data.augment import TrainingImages
 from wsss.data.layers import NO_SALIENCY, check_layers
-from wsss.data.records import TaggedSet
+from wsss.data.records import TaggedSet, counted
 from wsss.data.splits import open_training
 from wsss.errors import DataError, UsageError
 from wsss.files import sweep
@@ -28,11 +28,12 @@ from wsss.models.checkpoint import (
     read_checkpoint,
 )
 from wsss.models.network import Network
+from wsss.outputs.journal import read_journal
 from wsss.outputs.lock import locked
 from wsss.outputs.manifest import made_in, read_making
 from wsss.outputs.provenance import UNKNOWN, all_of, data_supervision, labels_supervision
 from wsss.outputs.run import check_free, check_resumable, check_same_data, create_run
-from wsss.reporting import Reporter, Silent
+from wsss.reporting import Reporter, Silent, first_few
 from wsss.training.classify import ClassifyStep, tag_validation
 from wsss.training.loop import Loop, RunContext, steps_of
 from wsss.training.rounds import LABELS, learn_from_teacher, teacher_config
@@ -110,6 +111,7 @@ def train_segmenter(
     train, val = open_training(config, reporter, None if start is None else start.classes)
     if labels is not None:
         labels = find_labels(labels, train)
+        _remark_on_changes(made_in(labels), train, reporter)
     elif config.data.saliency is not None:
         check_layers(config.data.saliency, train, "saliency map", NO_SALIENCY)
     network = build_from(config, train.classes, decoder=True)
@@ -202,6 +204,19 @@ def _check_classes(folder: Path, train: TaggedSet) -> None:
             f"{folder}: its label maps have the classes {', '.join(classes)}; {train.root} has "
             f"{', '.join(train.classes)}{', in another order' if same else ''}",
             f"wsss make-pseudo RUN --data {train.root} --split {train.split} -o LABELS  # from a run on these classes",
+        )
+
+
+def _remark_on_changes(folder: Path, train: TaggedSet, reporter: Reporter) -> None:
+    """Name the images that are not those, by their bytes, that the label maps of a folder were made from."""
+    entries = read_journal(folder)
+    read = {record.name: record.digest for record in train.records if record.name in entries}
+    changed = [name for name, digest in read.items() if digest not in (None, entries[name].image)]
+    if changed:
+        count = f"{counted(len(changed), 'image')} of {len(train)}"
+        reporter.say(
+            f"{count} changed after the label maps in {folder} were made ({first_few(changed)}): make-pseudo makes"
+            " these again"
         )
 
 
