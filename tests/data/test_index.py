@@ -500,7 +500,8 @@ def test_a_large_set_opens_in_moments_and_in_columns(cache: Path, tmp_path: Path
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts jobs in the background without it
 from pathlib import Path
 from wsss.data import index
 from wsss.data.dataset import open_unlabelled
