@@ -34,26 +34,31 @@ def make_pseudo(
 ) -> None:
     """Make pseudo labels from tags: class maps, PAMR, completion.
 
-    Without --scales, images are read at 1.4 times the side of the training crops.
+    Maps, labels and CRF follow the run's own config, unless -c, --set or a flag says otherwise; without any --scales,
+    images are read at 1.4 times the side of the training crops.
     Images that have a label already are skipped. Prints the output folder on standard output.
     """
     from wsss.cli.terminal import Terminal
 
-    settings = given.resolve()
+    early = given.check()
     with heavy_imports():
         from wsss.data.splits import open_to_label
+        from wsss.inference.labeller import effective_labels
         from wsss.inference.labelling import Wanted, make_pseudo_labels
-        from wsss.inference.settings import for_run
+        from wsss.inference.settings import map_words
         from wsss.labels.crf import require_crf
         from wsss.machine import prepare_device
         from wsss.models.checkpoint import file_hash, load_network
 
-    if settings.labels.crf:
+    if early.labels.crf:
         require_crf()
-    chosen = prepare_device(settings.run)
+    chosen = prepare_device(early.run)
     network, trained, path = load_network(run, checkpoint)
-    settings = for_run(settings, trained)
+    settings = given.resolve_for(trained)
+    if settings.labels.crf:
+        require_crf("--no-crf")
     with Terminal() as terminal:
+        terminal.say(map_words(settings, effective_labels(network, settings.labels), trained))
         tagged = open_to_label(settings, terminal, network.classes)
         counts = make_pseudo_labels(
             network,

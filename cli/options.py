@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
-from wsss.config import Config, field_of, resolve
+from wsss.config import Config, check_early, config_from_plain, field_of, resolve
 
 ConfigOption = Annotated[
     str | None,
@@ -66,9 +66,33 @@ class Given:
         Raises:
             UsageError: every unknown key and bad value, together.
         """
-        from wsss.cli.terminal import console
+        return resolve(self.config, self.assignments, self.flags, _remark)
 
-        return resolve(self.config, self.assignments, self.flags, lambda text: console.print(text, markup=False))
+    def check(self) -> Config:
+        """Check what was given before the run that it is for is read: each key by itself (``check_early``).
+
+        Returns:
+            The config of the sections that do not come from a run, and of the CRF switches that were given.
+
+        Raises:
+            UsageError: every unknown key and bad value, together.
+        """
+        tree = check_early(self.config, self.assignments, self.flags)
+        crf = {name: {"crf": tree[name]["crf"]} for name in ("labels", "predict") if "crf" in tree.get(name, {})}
+        return config_from_plain({name: tree.get(name, {}) for name in ("data", "run")} | crf)
+
+    def resolve_for(self, trained: Config) -> Config:
+        """The config for using a run: flags override ``--set``, which overrides the file, which overrides the run.
+
+        Args:
+            trained: the config in the checkpoint of the run.
+
+        Raises:
+            UsageError: every unknown key and bad value, together.
+        """
+        from wsss.inference.settings import resolve_for
+
+        return resolve_for(trained, self.config, self.assignments, self.flags, _remark)
 
     def names(self) -> list[str]:
         """Config keys and options that were given, for error messages."""
@@ -109,6 +133,12 @@ def configured(
         return run
 
     return decorate
+
+
+def _remark(text: str) -> None:
+    from wsss.cli.terminal import console
+
+    console.print(text, markup=False)
 
 
 def _option_name(name: str) -> str:

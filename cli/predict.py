@@ -32,34 +32,38 @@ def predict(
 ) -> None:
     """Segment images without tags.
 
-    Without --scales, images are read at the side of the training crops. Images that have a mask already are skipped.
+    Scales, flip and CRF are those of the run's own config, unless -c, --set or a flag says otherwise; without any
+    --scales, images are read at the side of the training crops. Images that have a mask already are skipped.
     Prints the output folder on standard output.
     """
     from wsss.cli.terminal import Terminal
 
-    settings = given.resolve()
+    early = given.check()
     with heavy_imports():
         from wsss.data.dataset import open_data, open_unlabelled
         from wsss.data.index import keep_readable_records
         from wsss.data.records import Record
         from wsss.errors import DataError
         from wsss.inference.predicting import predict_masks
-        from wsss.inference.settings import for_run
+        from wsss.inference.settings import predict_words
         from wsss.labels.crf import require_crf
         from wsss.machine import prepare_device
         from wsss.models.checkpoint import file_hash, load_network
 
-    if settings.predict.crf:
+    if early.predict.crf:
         require_crf()
-    chosen = prepare_device(settings.run)
+    chosen = prepare_device(early.run)
     network, trained, path = load_network(run, checkpoint)
-    settings = for_run(settings, trained)
+    settings = given.resolve_for(trained)
+    if settings.predict.crf:
+        require_crf("--no-crf")
     listed: Sequence[Record]
     if split is None:
         listed = open_unlabelled(images)
     else:
         listed = open_data(images, split=split, tags=tags, need_tags=False).records
     with Terminal() as terminal:
+        terminal.say(predict_words(settings, trained))
         records, bad = keep_readable_records(listed, reporter=terminal)
         for message in bad:
             terminal.say(f"skipped {message}")

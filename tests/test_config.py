@@ -10,7 +10,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from wsss.config import RETIRED, Config, config_from_plain, field_of, known_keys, preset_names, resolve, to_yaml
+from wsss.config import (
+    RETIRED,
+    Config,
+    check_early,
+    config_from_plain,
+    field_of,
+    known_keys,
+    preset_names,
+    resolve,
+    to_yaml,
+)
 from wsss.errors import UsageError
 
 
@@ -277,3 +287,23 @@ def test_anchored_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("word", ["pretrained", "none"])
 def test_words_that_are_no_weights_file_stay(word: str) -> None:
     assert resolve(None, (), {"model.weights": word}).anchored().model.weights == word
+
+
+def test_a_base_comes_before_file_assignments_and_flags(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("maps: {method: cam, scales: [300]}\nrun: {seed: 4}\n")
+    base = {"maps": {"method": "rollout", "scales": (96,), "start_layer": 2, "flip": True}, "predict": {"flip": True}}
+    config = resolve(tmp_path / "c.yaml", ["maps.start_layer=1"], {"maps.scales": [64]}, base=base)
+    assert (config.maps.method, config.maps.start_layer, config.maps.scales) == ("cam", 1, (64,))
+    assert (config.maps.flip, config.predict.flip, config.run.seed) == (True, True, 4)
+    assert base["maps"] == {"method": "rollout", "scales": (96,), "start_layer": 2, "flip": True}
+    assert resolve(None, ["maps.scales=null"], {"maps.flip": False}, base=base).maps.scales is None
+
+
+def test_keys_are_checked_one_by_one_before_the_base_is_known() -> None:
+    """A base may hold the other end of a band, so that alone is no mistake yet."""
+    assert check_early(None, ["labels.low=0.8"], {"run.device": None}) == {"labels": {"low": 0.8}}
+    assert resolve(None, ["labels.low=0.8"], base={"labels": {"high": 0.9}}).labels.high == 0.9
+    with pytest.raises(UsageError, match=r"'labels': low must not exceed high, got 0.8 > 0.72"):
+        resolve(None, ["labels.low=0.8"])
+    with pytest.raises(UsageError, match=r"'labels.high' must be .* 1, got 2; unknown key 'labels.lwo'"):
+        check_early(None, ["labels.lwo=0.8", "labels.high=2"])

@@ -104,6 +104,28 @@ def test_a_labeller_takes_settings_as_the_command_line_does(run: Path, tagged: T
         wsss.Labeller.load(run, settings=["maps.metod=cam"])
 
 
+def test_a_run_is_loaded_with_its_own_settings(
+    tmp_path: Path, small_network: Callable[..., Network], tiny_config: Any
+) -> None:
+    config = tiny_config(predict__scales=[40, 56], predict__flip=True, maps__flip=True, maps__method="chefer")
+    save_checkpoint(tmp_path / "last.pt", small_network(), config)
+    segmenter = wsss.Segmenter.load(tmp_path / "last.pt", device="cpu")
+    assert (segmenter.scales, segmenter.config.predict) == ((40, 56), config.predict)
+    assert segmenter.uses == "images at 40 and 56 px with flip, no CRF: the run's settings"
+    other = wsss.Segmenter.load(tmp_path / "last.pt", device="cpu", flip=False)
+    assert (other.scales, other.config.predict.flip) == ((40, 56), False)
+    assert other.uses.endswith("the run's settings except predict.flip")
+    labeller = wsss.Labeller.load(tmp_path / "last.pt", device="cpu")
+    assert (labeller.config.maps, labeller.config.labels, labeller.scales) == (config.maps, config.labels, (48,))
+    assert labeller.uses.endswith("no CRF: the run's settings")
+    (tmp_path / "c.yaml").write_text("maps: {method: cam, scales: [64]}\n")
+    changed = wsss.Labeller.load(
+        tmp_path / "last.pt", device="cpu", config=tmp_path / "c.yaml", settings=["maps.scales=[72]"]
+    )
+    assert (changed.config.maps.method, changed.scales, changed.config.maps.flip) == ("cam", (72,), True)
+    assert changed.uses.endswith("the run's settings except maps.method, maps.scales")
+
+
 def test_many_predictions_come_in_order_whatever_the_shapes(run: Path, tagged: TaggedSet) -> None:
     """Images of equal shape share a batch, up to a number of pixels; results equal those of single images."""
     segmenter = wsss.Segmenter.load(run, device="cpu", scales=[48], flip=True)

@@ -1,5 +1,7 @@
 """Read a config: defaults, then a YAML file or preset (``-c``), then ``--set key=value``, then flags; later ones win.
 
+Where a trained network is used, its run's own settings come before the file (`wsss.inference.settings.resolve_for`).
+
 The keys themselves are in `wsss.sections`. All mistakes are reported together, unknown keys with the nearest known
 name. The resolved config is written beside every output and is enough to repeat it.
 """
@@ -61,6 +63,7 @@ __all__ = [
     "RunSection",
     "Section",
     "SegmentSection",
+    "check_early",
     "config_from_plain",
     "field_of",
     "known_keys",
@@ -110,24 +113,68 @@ def resolve(
     assignments: Iterable[str] = (),
     flags: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = warnings.warn,
+    *,
+    base: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Config:
-    """Merge defaults, file, assignments and flags into one config.
+    """Merge defaults, base, file, assignments and flags into one config.
 
     Args:
         source: a YAML file or the name of a preset ("demo"), or None.
         assignments: ``key=value`` with dotted keys; the value is read as YAML.
         flags: dotted key -> value; None values are flags that were not given.
         say: called with a remark for each retired key of the file, which is ignored.
+        base: section -> key -> value, used for keys that neither file, assignments nor flags name.
 
     Raises:
         UsageError: every unknown key and bad value, and every retired key that is assigned, together.
     """
-    tree: dict[str, Any] = {} if source is None else _sections(source)
+    tree, given = _merged(source, assignments, flags or {}, say, base or {})
+    try:
+        return config_from_plain(tree)
+    except ValidationError as error:
+        raise _mistakes(error.errors(), source, given) from error
+
+
+def check_early(
+    source: str | Path | None, assignments: Iterable[str], flags: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Check what `resolve` will be given before its ``base`` is known: every key and value by itself.
+
+    Two keys that do not fit together are left to `resolve`, since the base may hold one of them.
+
+    Returns:
+        Section -> key -> value of what was given, not converted.
+
+    Raises:
+        UsageError: every unknown key and bad value, and every retired key that is assigned, together.
+    """
+    tree, given = _merged(source, assignments, flags or {}, lambda text: None, {})
+    try:
+        config_from_plain(tree)
+    except ValidationError as error:
+        mistakes = [item for item in error.errors() if len(item["loc"]) > 1 or item["type"] != "value_error"]
+        if mistakes:
+            raise _mistakes(mistakes, source, given) from error
+    return tree
+
+
+def _merged(
+    source: str | Path | None,
+    assignments: Iterable[str],
+    flags: Mapping[str, Any],
+    say: Callable[[str], None],
+    base: Mapping[str, Mapping[str, Any]],
+) -> tuple[dict[str, Any], list[str]]:
+    """Section -> key -> value of all sources, not checked, and the dotted keys that the command line gave."""
+    tree: dict[str, Any] = {}
+    _merge(tree, base)
+    read = {} if source is None else _sections(source)
     for key, retired in RETIRED.items():
         section, _, name = key.partition(".")
-        keys = tree.get(section)
+        keys = read.get(section)
         if isinstance(keys, dict) and name in keys and keys.pop(name) != retired.default:
             say(f"{source}: '{key}' was removed from wsss and is ignored: {retired.instead}")
+    _merge(tree, read)
     given: list[str] = []
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -135,14 +182,11 @@ def resolve(
             raise UsageError(f"--set {assignment}: expected key=value", "wsss config show")
         given.append(key.strip())
         _merge(tree, _nested(key.strip(), load_yaml(text, f"--set {assignment}")))
-    for key, value in (flags or {}).items():
+    for key, value in flags.items():
         if value is not None:
             given.append(key)
             _merge(tree, _nested(key, value))
-    try:
-        return config_from_plain(tree)
-    except ValidationError as error:
-        raise _mistakes(error, source, given) from error
+    return tree, given
 
 
 def config_from_plain(tree: Mapping[str, Any]) -> Config:
@@ -238,11 +282,10 @@ def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
             into[key] = dict(value) if isinstance(value, Mapping) else value
 
 
-def _mistakes(error: ValidationError, source: str | Path | None, given: Sequence[str]) -> UsageError:
+def _mistakes(mistakes: Sequence[Any], source: str | Path | None, given: Sequence[str]) -> UsageError:
     """One error with all mistakes, those of the file before those of the command line."""
     in_file: list[str] = []
     typed: list[str] = []
-    mistakes = error.errors()
     for item in mistakes[:MOST_MISTAKES]:
         key = ".".join(str(part) for part in item["loc"])
         was_typed = source is None or any(f"{one}.".startswith(f"{key}.") or key.startswith(f"{one}.") for one in given)

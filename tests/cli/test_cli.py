@@ -22,6 +22,7 @@ from wsss import __version__
 from wsss.cli.main import app
 from wsss.config import Config, to_yaml
 from wsss.data.masks import read_mask
+from wsss.models.checkpoint import save_checkpoint
 from wsss.outputs.manifest import read_manifest
 
 SURFACE = Path(__file__).with_name("surface.txt")
@@ -380,6 +381,108 @@ def test_from_tags_to_masks(wsss: Program, tmp_path: Path, config_file: Path, sc
     done = wsss("train-seg", "-c", config_file, "-o", tmp_path / "x", "--labels", masks)
     assert (done.status, "have no label map" in done.error()[0]) == (3, True)
     assert done.error()[1].startswith("wsss make-pseudo ")
+
+
+@pytest.fixture
+def remembering(tmp_path: Path, small_network: Any, tiny_config: Any) -> Path:
+    """A run of train-seg whose config says 40 and 56 px with flip, and more."""
+    network = small_network()
+    torch.manual_seed(2)
+    torch.nn.init.normal_(network.require_decoder().classify.weight, std=3.0)
+    network.supervision = ("tags",)
+    config = tiny_config(
+        predict__scales=[40, 56], predict__flip=True, maps__method="attention-gradient", maps__scales=[40]
+    )
+    (tmp_path / "run").mkdir()
+    save_checkpoint(tmp_path / "run" / "last.pt", network, config)
+    return tmp_path / "run"
+
+
+def test_a_run_is_predicted_as_its_config_says(wsss: Program, tmp_path: Path, remembering: Path, scenes: Path) -> None:
+    """What the run says, without a flag, gives the masks that flags of the same values give."""
+    words = ("predict", remembering, scenes, "--split", "val", "--device", "cpu", "--workers", "0", "--no-overlays")
+    done = wsss(*words, "-o", tmp_path / "own")
+    assert done.status == 0
+    assert "images at 40 and 56 px with flip, no CRF: the run's settings\n" in done.err
+    made = read_manifest(tmp_path / "own")
+    assert (made["scales"], made["flip"], made["crf"]) == ([40, 56], True, False)
+    assert yaml.safe_load((tmp_path / "own" / "config.yaml").read_text())["predict"]["scales"] == [40, 56]
+    flagged = wsss(*words, "-o", tmp_path / "flags", "--scales", "40,56", "--flip")
+    assert flagged.status == 0
+    default = wsss(*words, "-o", tmp_path / "default", "--set", "predict.scales=null", "--no-flip")
+    assert "images at 32 px without flip, no CRF: the run's settings except predict.scales, predict.flip" in default.err
+    assert read_manifest(tmp_path / "default")["scales"] == [32]
+    own, flags, other = (
+        [path.read_bytes() for path in sorted((tmp_path / name / "labels").iterdir())]
+        for name in ("own", "flags", "default")
+    )
+    assert own == flags
+    assert own != other
+    (tmp_path / "c.yaml").write_text("predict: {scales: [48]}\n")
+    done = wsss(*words, "-o", tmp_path / "file", "-c", tmp_path / "c.yaml")
+    assert "images at 48 px with flip, no CRF: the run's settings except predict.scales" in done.err
+
+
+def test_a_folder_of_earlier_defaults_is_not_mixed_with_the_settings_of_the_run(
+    wsss: Program, tmp_path: Path, remembering: Path, scenes: Path
+) -> None:
+    """A folder that an earlier version made with the defaults of the program is refused, not completed otherwise."""
+    words = (
+        "predict",
+        remembering,
+        scenes,
+        "--split",
+        "val",
+        "--device",
+        "cpu",
+        "--workers",
+        "0",
+        "-o",
+        tmp_path / "o",
+    )
+    earlier = ("--scales", "32", "--no-flip")
+    assert wsss(*words, *earlier).status == 0
+    done = wsss(*words)
+    assert done.status == 2
+    assert "was made with other settings: scales (was [32], now [40, 56]), flip (was false, now true)" in done.err
+    done = wsss(*words, *earlier)
+    assert (done.status, "0 masks made, 8 there already" in plain(done.err)) == (0, True)
+
+
+def test_a_run_is_labelled_as_its_config_says(wsss: Program, tmp_path: Path, remembering: Path, scenes: Path) -> None:
+    words = ("make-pseudo", remembering, "--data", scenes, "--device", "cpu", "--workers", "0", "--split", "val")
+    done = wsss(*words, "-o", tmp_path / "own")
+    said = "class maps by attention-gradient from block 0 at 40 px without flip, background band 0.25 to 0.55, what the"
+    assert f"{said} decoder agrees with, no CRF: the run's settings\n" in done.err
+    made = read_manifest(tmp_path / "own")
+    assert (made["method"], made["scales"], made["low"], made["pamr_iterations"]) == (
+        "attention-gradient",
+        [40],
+        0.25,
+        2,
+    )
+    done = wsss(*words, "-o", tmp_path / "cam", "--method", "cam", "--set", "labels.high=0.6")
+    assert "class maps by cam" in done.err
+    assert done.err.count("the run's settings except maps.method, labels.high\n") == 1
+    done = wsss(*words, "-o", tmp_path / "x", "--set", "labels.low=0.58")
+    assert (done.status, done.error()[0]) == (
+        2,
+        "the command line: 'labels': low must not exceed high, got 0.58 > 0.55",
+    )
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_run_that_wants_the_crf_says_how_to_do_without(
+    wsss: Program, tmp_path: Path, small_network: Any, tiny_config: Any, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+    save_checkpoint(tmp_path / "run.pt", small_network(), tiny_config(predict__crf=True))
+    words = ("predict", tmp_path / "run.pt", scenes, "--split", "val", "-o", tmp_path / "o", "--device", "cpu")
+    done = wsss(*words)
+    assert (done.status, done.error()[1]) == (4, "pip install 'wsss[crf]', or --no-crf")
+    assert not (tmp_path / "o").exists()
+    assert wsss(*words, "--no-crf", "--workers", "0").status == 0
 
 
 def test_the_config_written_beside_a_run_repeats_it(

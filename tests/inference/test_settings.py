@@ -1,13 +1,32 @@
-"""Scales: from the crops of the training, unless the config names them."""
+"""Settings of inference: what a run brings along, scales from its crops, and one set of defaults."""
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from wsss.config import Config, CrfSection, preset_names, resolve, to_yaml
-from wsss.inference.settings import crf_facts, for_run, map_scales, predict_scales, validation_side
+from wsss.config import Config, CrfSection, config_from_plain, preset_names, resolve, to_yaml
+from wsss.data.index import keep_readable
+from wsss.inference.labeller import effective_labels
+from wsss.inference.settings import (
+    crf_facts,
+    for_run,
+    map_scales,
+    map_words,
+    predict_scales,
+    predict_words,
+    resolve_for,
+    validation_side,
+)
+from wsss.labels.completion import BackgroundBand, PowerBackground, complete_labels
+from wsss.labels.pamr import pamr
+from wsss.labels.recipe import background_rule
+from wsss.maps.generate import class_maps
+from wsss.maps.recorder import MapSettings
+from wsss.models.network import build_network
 
 
 def test_scales_follow_the_crops() -> None:
@@ -52,3 +71,102 @@ def test_settings_of_the_crf_come_from_the_config() -> None:
     assert crf_facts(True, CrfSection()).keys() == crf_facts(True, config.crf).keys()
     assert crf_facts(True, config.crf)["crf_iterations"] == 3
     assert crf_facts(False, config.crf) == {}
+
+
+def checkpointed(*assignments: str, preset: str | None = None) -> Config:
+    """A config as a checkpoint gives it back: every key is named."""
+    return config_from_plain(resolve(preset, assignments).model_dump(mode="json"))
+
+
+def test_a_run_brings_its_maps_labels_predict_and_crf() -> None:
+    trained = checkpointed("crf.iterations=3", "labels.opening=4", preset="voc-animals-cpu")
+    used = resolve_for(trained)
+    assert (used.maps, used.labels, used.predict, used.crf) == (
+        trained.maps,
+        trained.labels,
+        trained.predict,
+        trained.crf,
+    )
+    assert (used.predict.scales, used.predict.flip) == ((224, 320), True)
+    assert (used.maps.method, used.labels.low, used.crf.iterations) == ("attention-gradient", 0.66, 3)
+
+
+def test_data_machine_and_trainings_do_not_come_from_the_run() -> None:
+    trained = checkpointed(
+        *("data.root=/photos", "data.saliency=/saliency", "data.layout=voc"),
+        *("run.device=cuda", "run.amp=bf16", "run.workers=3", "run.seed=9", "segment.epochs=77"),
+    )
+    used, default = resolve_for(trained), Config()
+    assert (used.data, used.run, used.segment) == (default.data, default.run, default.segment)
+    assert used.model == trained.model
+
+
+def test_file_set_and_flags_come_after_the_run(tmp_path: Path) -> None:
+    trained = checkpointed("predict.scales=[96]", "predict.flip=true", "crf.iterations=3", "crf.side=99")
+    path = tmp_path / "c.yaml"
+    path.write_text("predict: {scales: [64], crf: true}\ncrf: {iterations: 4}\n")
+    used = resolve_for(trained, path, ["predict.crf=false"], {"predict.scales": [32], "predict.flip": None})
+    assert used.predict.model_dump() == {"scales": (32,), "flip": True, "crf": False}
+    assert (used.crf.iterations, used.crf.side) == (4, 99)
+    assert resolve_for(trained, None, ["predict.scales=null"]).predict.scales == (224,)
+
+
+def test_a_run_with_defaults_is_used_as_before() -> None:
+    trained = checkpointed("augment.size=320")
+    assert resolve_for(trained) == for_run(Config(), trained)
+    assert resolve_for(trained).maps.scales == (448,)
+
+
+def test_default_scales_of_version_0_1_0_follow_the_crops() -> None:
+    """It wrote [224] into each checkpoint, and took 1.4 times the crops where no scales were given."""
+    plain = resolve(None, ["augment.size=320", "maps.scales=[224]", "predict.scales=[224]"]).model_dump(mode="json")
+    now = resolve_for(config_from_plain(plain))
+    assert (now.maps.scales, now.predict.scales) == ((224,), (224,))
+    del plain["crf"]
+    early = resolve_for(config_from_plain(plain))
+    assert (early.maps.scales, early.predict.scales) == ((448,), (320,))
+    plain["predict"]["scales"] = [224, 320]
+    assert resolve_for(config_from_plain(plain)).predict.scales == (224, 320)
+
+
+def test_one_line_says_which_settings_are_used(small_network: Any) -> None:
+    trained = checkpointed(preset="voc-animals-cpu")
+    assert predict_words(resolve_for(trained), trained) == (
+        "images at 224 and 320 px with flip, no CRF: the run's settings"
+    )
+    other = resolve_for(trained, None, ["predict.crf=true", "predict.scales=[96]", "maps.gamma=1"])
+    assert predict_words(other, trained) == (
+        "images at 96 px with flip, CRF: the run's settings except predict.scales, predict.crf"
+    )
+    labels = effective_labels(small_network(), other.labels)
+    assert map_words(other, labels, trained) == (
+        "class maps by attention-gradient from block 6 at 320 px with flip, background band 0.66 to 0.76, "
+        "what the decoder agrees with, no CRF: the run's settings except maps.gamma"
+    )
+    power = resolve_for(trained, None, ["labels.background=power", "labels.exponent=8", "maps.flip=false"])
+    labels = effective_labels(small_network(decoder=False), power.labels)
+    assert map_words(power, labels, trained) == (
+        "class maps by attention-gradient from block 6 at 320 px without flip, background power 8, no CRF: "
+        "the run's settings except maps.flip, labels.background, labels.exponent"
+    )
+
+
+def test_the_library_has_the_defaults_of_the_config() -> None:
+    """One set of defaults for rules, Python interface and commands; `class_maps` alone has published values."""
+    config = Config()
+    maps, labels = config.maps, config.labels
+    assert MapSettings() == MapSettings.of(maps)
+    assert background_rule(labels) == BackgroundBand()
+    assert background_rule(labels.model_copy(update={"background": "power"})) == PowerBackground()
+    for function, section, names in (
+        (complete_labels, labels, ("saliency_threshold", "mining_quantile", "opening")),
+        (class_maps, maps, ("method", "coupling", "start_layer", "rows")),
+        (build_network, config.model, ("readout", "drop_path", "decoder_channels")),
+    ):
+        for name in names:
+            assert inspect.signature(function).parameters[name].default == getattr(section, name), name
+    assert inspect.signature(pamr).parameters["iterations"].default == labels.pamr_iterations
+    assert inspect.signature(keep_readable).parameters["limit"].default == config.data.bad_limit
+    published = inspect.signature(class_maps).parameters
+    assert (published["gamma"].default, published["spread"].default) == (1, 0)
+    assert (maps.gamma, maps.spread) == (0.5, 1)

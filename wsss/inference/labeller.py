@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsss.config import Config, LabelsSection, resolve
+from wsss.config import Config, LabelsSection, RunSection
 from wsss.data.scaled import LARGEST_SIDE, reduced, resize, scaled_size
 from wsss.errors import UsageError
 from wsss.inference.inputs import ImageLike, image_array
-from wsss.inference.settings import for_run, map_scales
+from wsss.inference.settings import map_scales, map_words, resolve_for
 from wsss.labels.crf import Crf, crf_probabilities, require_crf
 from wsss.labels.recipe import Refined, complete, opening_of, refine_scores, resized, working_size
-from wsss.machine import autocast, prepare_device
+from wsss.machine import autocast, be_deterministic, prepare_device
 from wsss.maps.generate import multiscale_scores
 from wsss.maps.present import PresentMaps
 from wsss.maps.recorder import MapSettings
@@ -51,15 +51,17 @@ class Labeller:
         network: of ``train-cls`` or ``train-seg``.
         config: run, maps, labels and crf sections.
         device: where it computes.
+        uses: see below.
 
     Attributes:
         labels: the settings as they take effect (`effective_labels`).
+        uses: the settings of a network that was loaded and whether they are the run's, in one line; else empty.
 
     Raises:
         MachineError: the CRF is wanted and not installed.
     """
 
-    def __init__(self, network: Network, config: Config, device: torch.device) -> None:
+    def __init__(self, network: Network, config: Config, device: torch.device, *, uses: str = "") -> None:
         if config.labels.crf:
             require_crf()
         self.network = network.to(device).eval()
@@ -67,6 +69,7 @@ class Labeller:
         self.device = device
         self.labels = effective_labels(network, config.labels)
         self.scales = map_scales(config)
+        self.uses = uses
         self._settings = MapSettings.of(config.maps)
 
     @classmethod
@@ -79,7 +82,10 @@ class Labeller:
         config: str | Path | None = None,
         settings: Iterable[str] = (),
     ) -> Labeller:
-        """Load a run of ``train-cls`` or ``train-seg``.
+        """Load a run of ``train-cls`` or ``train-seg``, to be used as its own config says.
+
+        Keys of ``config`` take precedence over it, and those of ``settings`` over both; the attribute ``uses`` says
+        which are used.
 
         Args:
             run: its folder, or a checkpoint file.
@@ -93,10 +99,12 @@ class Labeller:
             UsageError: a setting is wrong.
             MachineError: the device or the CRF is missing.
         """
-        resolved = resolve(config, settings, {"run.device": device})
-        chosen = prepare_device(resolved.run)
+        chosen = prepare_device(RunSection(device=device))
         network, trained, _ = load_network(Path(run), checkpoint)
-        return cls(network, for_run(resolved, trained), chosen)
+        resolved = resolve_for(trained, config, settings, {"run.device": device})
+        be_deterministic(resolved.run)
+        uses = map_words(resolved, effective_labels(network, resolved.labels), trained)
+        return cls(network, resolved, chosen, uses=uses)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsss.config import Config, resolve
+from wsss.config import Config, RunSection
 from wsss.data.masks import count_indices, write_mask
 from wsss.data.scaled import COPIED_PIXELS, LARGEST_SIDE, reduced, resize, scaled_size
 from wsss.errors import UsageError
 from wsss.inference.inputs import ImageLike, image_array
-from wsss.inference.settings import batch_pixels, for_run, predict_scales
+from wsss.inference.settings import batch_pixels, predict_scales, predict_words, resolve_for
 from wsss.labels.bands import labels_from_grid, probabilities_at
 from wsss.labels.crf import Crf, crf_probabilities, require_crf
 from wsss.labels.crf_label import crf_label, crf_size
@@ -89,13 +89,17 @@ class Segmenter:
         network: with a decoder.
         config: run, predict and crf sections; scales that are None are the side of ``augment.size``.
         device: where it computes.
+        uses: see below.
+
+    Attributes:
+        uses: the settings of a network that was loaded and whether they are the run's, in one line; else empty.
 
     Raises:
         UsageError: the network has no decoder.
         MachineError: the CRF is wanted and not installed.
     """
 
-    def __init__(self, network: Network, config: Config, device: torch.device) -> None:
+    def __init__(self, network: Network, config: Config, device: torch.device, *, uses: str = "") -> None:
         network.require_decoder()
         if config.predict.crf:
             require_crf()
@@ -103,6 +107,7 @@ class Segmenter:
         self.config = config
         self.device = device
         self.scales = predict_scales(config)
+        self.uses = uses
 
     @classmethod
     def load(
@@ -115,26 +120,26 @@ class Segmenter:
         flip: bool | None = None,
         crf: bool | None = None,
     ) -> Segmenter:
-        """Load a run of ``train-seg``.
+        """Load a run of ``train-seg``, to be used as its own config says; the attribute ``uses`` says how that is.
 
         Args:
             run: its folder, or a checkpoint file.
             device: "auto", "cpu", "cuda" or "cuda:N".
             checkpoint: "last" or "best".
-            scales: sides in pixels; None takes the side of the training crops.
-            flip: also average over the mirrored image.
-            crf: refine with the dense CRF.
+            scales: sides in pixels; None takes those of the run's config, or else the side of the training crops.
+            flip: also average over the mirrored image; None: as the run's config says.
+            crf: refine with the dense CRF; None: as the run's config says.
 
         Raises:
             DataError: there is no such run, or its checkpoint cannot be read.
             UsageError: the run is one of ``train-cls``, or a value is wrong.
             MachineError: the device or the CRF is missing.
         """
-        flags = {"run.device": device, "predict.scales": scales, "predict.flip": flip, "predict.crf": crf}
-        config = resolve(None, (), flags)
-        chosen = prepare_device(config.run)
+        chosen = prepare_device(RunSection(device=device))
         network, trained, _ = load_network(Path(run), checkpoint)
-        return cls(network, for_run(config, trained), chosen)
+        flags = {"run.device": device, "predict.scales": scales, "predict.flip": flip, "predict.crf": crf}
+        config = resolve_for(trained, None, (), flags)
+        return cls(network, config, chosen, uses=predict_words(config, trained))
 
     @property
     def classes(self) -> tuple[str, ...]:

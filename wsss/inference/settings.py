@@ -1,12 +1,34 @@
-"""Settings of inference that depend on others: scales from the crops of the training, the CRF's facts."""
+"""Settings of inference: those that a run brings along, and those that depend on others.
+
+A run remembers how it is to be used. The sections ``OF_THE_RUN`` of the config in its checkpoint hold for `wsss
+predict`, `wsss make-pseudo`, ``Segmenter.load`` and ``Labeller.load``, unless a file, ``--set`` or a flag names a key.
+The other sections do not come from the run:
+
+- data: the images at hand are not those of the training. ``data.saliency`` is extra supervision, so it is used where
+  it is named and nowhere else.
+- run: device, loader processes, number type and batches belong to the machine at hand. A run of a GPU in bf16 is used
+  on a CPU in float32 (``--amp bf16`` says otherwise; a manifest records it).
+- model: always the run's; its tensors fit no other.
+- augment, classify, segment: of trainings alone; the side of the crops decides scales that are None.
+"""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from wsss.config import Config, CrfSection, Optimisation, RunSection
+from wsss.config import Config, CrfSection, LabelsSection, Optimisation, RunSection, resolve
+from wsss.reporting import first_few
+
+OF_THE_RUN = ("maps", "labels", "predict", "crf")
+"""Sections of a config that a run brings along."""
+
+EARLY_SCALES = (224,)
+"""Value of ``maps.scales`` and ``predict.scales`` in a run of version 0.1.0 for which no scales were given."""
 
 ZOOM = 1.4
 """Side at which class maps of whole images are read, as a factor of the side of the training crops.
@@ -32,6 +54,88 @@ def for_run(config: Config, trained: Config) -> Config:
     maps = config.maps.model_copy(update={"scales": map_scales(crops)})
     predict = config.predict.model_copy(update={"scales": predict_scales(crops)})
     return config.model_copy(update={"model": trained.model, "maps": maps, "predict": predict})
+
+
+def own_settings(trained: Config) -> dict[str, dict[str, Any]]:
+    """What a run says of its use: the keys of ``OF_THE_RUN``, plain.
+
+    Version 0.1.0 wrote its default scales into checkpoints and yet took those that suit the crops, so they are None
+    here. Its configs have no crf section.
+
+    Args:
+        trained: the config in the checkpoint.
+    """
+    plain = {name: getattr(trained, name).model_dump() for name in OF_THE_RUN}
+    if {*Config.model_fields} - trained.model_fields_set == {"crf"}:
+        for name in ("maps", "predict"):
+            if plain[name]["scales"] == EARLY_SCALES:
+                plain[name]["scales"] = None
+    return plain
+
+
+def resolve_for(
+    trained: Config,
+    source: str | Path | None = None,
+    assignments: Iterable[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = warnings.warn,
+) -> Config:
+    """The config for using a trained network: the run's own settings, then file, assignments and flags over them.
+
+    Args:
+        trained: the config in the checkpoint.
+        source: see ``wsss.config.resolve``, as for the arguments after it.
+        assignments: ``key=value`` each.
+        flags: dotted key -> value.
+        say: called with remarks.
+
+    Raises:
+        UsageError: every unknown key and bad value, together.
+    """
+    return for_run(resolve(source, assignments, flags, say, base=own_settings(trained)), trained)
+
+
+def map_words(config: Config, labels: LabelsSection, trained: Config) -> str:
+    """How pseudo labels are made, in one line, and whether the settings are the run's.
+
+    Args:
+        config: of the use.
+        labels: the settings as they take effect (``wsss.inference.labeller.effective_labels``).
+        trained: the config in the checkpoint.
+    """
+    maps = config.maps
+    rule = f"power {labels.exponent:g}" if labels.background == "power" else f"band {labels.low:g} to {labels.high:g}"
+    parts = [
+        f"class maps by {maps.method} from block {maps.start_layer} at {_reading(map_scales(config), maps.flip)}",
+        f"background {rule}",
+        *(["what the decoder agrees with"] if labels.decoder else []),
+        "CRF" if labels.crf else "no CRF",
+    ]
+    return f"{', '.join(parts)}: {_whose(config, trained, ('maps', 'labels', 'crf'))}"
+
+
+def predict_words(config: Config, trained: Config) -> str:
+    """How masks are predicted, in one line, and whether the settings are the run's."""
+    predict = config.predict
+    crf = "CRF" if predict.crf else "no CRF"
+    reading = _reading(predict_scales(config), predict.flip)
+    return f"images at {reading}, {crf}: {_whose(config, trained, ('predict', 'crf'))}"
+
+
+def _reading(scales: Iterable[int], flip: bool) -> str:
+    return f"{' and '.join(map(str, scales))} px {'with' if flip else 'without'} flip"
+
+
+def _whose(config: Config, trained: Config, sections: Iterable[str]) -> str:
+    """Whether sections are those of the run, and the keys that are not."""
+    own = resolve_for(trained)
+    other = [
+        f"{section}.{key}"
+        for section in sections
+        for key, value in getattr(config, section)
+        if value != getattr(getattr(own, section), key)
+    ]
+    return f"the run's settings except {first_few(other)}" if other else "the run's settings"
 
 
 def map_scales(config: Config) -> tuple[int, ...]:

@@ -19,19 +19,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsss.config import LabelsSection
 from wsss.data.masks import IGNORE_INDEX
 from wsss.labels.bands import BAND_VALUES, upsampled_bands
 from wsss.maps.present import PresentMaps
+
+DEFAULTS = LabelsSection()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PowerBackground:
     """The background scores ``(1 - strongest class score) ** exponent`` and competes with the classes.
 
-    It wins where it is at least as strong; with exponent 32 that is up to a class score of about 0.077.
+    It wins where it is at least as strong; with exponent 32 that is up to a class score of about 0.077. The default is
+    that of the config, which is the published one.
     """
 
-    exponent: float = 32.0
+    exponent: float = DEFAULTS.exponent
 
     def score(self, best_BHW: Tensor) -> Tensor:
         """Background score in [0, 1] from the strongest class score of each pixel, in [0, 1]."""
@@ -46,11 +50,12 @@ class PowerBackground:
 class BackgroundBand:
     """Thresholds on the strongest class score of a pixel.
 
-    Up to ``low`` it is background, above ``high`` foreground; between them it is ignored.
+    Up to ``low`` it is background, above ``high`` foreground; between them it is ignored. The defaults are those of the
+    config, which suit maps that were spread. For published maps the power rule is the published one.
     """
 
-    low: float = 0.25
-    high: float = 0.55
+    low: float = DEFAULTS.low
+    high: float = DEFAULTS.high
 
     def score(self, best_BHW: Tensor) -> Tensor:
         """Background score: the middle of the band everywhere."""
@@ -84,9 +89,9 @@ def complete_labels(
     background: Background | Tensor,
     background_Bhw: Tensor | None = None,
     saliency_BHW: Tensor | None = None,
-    saliency_threshold: float = 0.5,
-    mining_quantile: float = 0.9,
-    opening: int = 10,
+    saliency_threshold: float = DEFAULTS.saliency_threshold,
+    mining_quantile: float = DEFAULTS.mining_quantile,
+    opening: int = DEFAULTS.opening,
 ) -> Tensor:
     """Give each pixel a present class, the background or IGNORE_INDEX.
 

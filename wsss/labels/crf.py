@@ -22,8 +22,11 @@ MIN_PROBABILITY = 1e-5
 """Smallest probability of a class, so that its negative logarithm, the unary energy, stays finite."""
 
 
-def require_crf() -> None:
+def require_crf(otherwise: str = "") -> None:
     """Raise an error, before long work, where the optional package is missing.
+
+    Args:
+        otherwise: what to do where it cannot be installed; it is added to the fix.
 
     Raises:
         MachineError: pydensecrf is not installed.
@@ -31,9 +34,8 @@ def require_crf() -> None:
     try:
         import pydensecrf.densecrf  # noqa: F401
     except ImportError as error:
-        raise MachineError(
-            "the dense CRF needs pydensecrf, which is not installed", "pip install 'wsss[crf]'"
-        ) from error
+        fix = "pip install 'wsss[crf]'" + (f", or {otherwise}" if otherwise else "")
+        raise MachineError("the dense CRF needs pydensecrf, which is not installed", fix) from error
 
 
 def dense_crf(

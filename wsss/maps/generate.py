@@ -52,7 +52,10 @@ def class_maps(
     gamma: float = 1.0,
     spread: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Class maps of a batch (GETAM, arXiv 2112.02841, section 3, or another method).
+    """Class maps of a batch (GETAM, arXiv 2112.02841, section 3, or another method), as published by default.
+
+    The defaults of the config differ in ``gamma`` (0.5) and ``spread`` (1), which suit its background band: commands
+    and ``wsss.Labeller`` use those. ``read_maps(network, images_B3HW, present_BK, MapSettings())`` gives such maps.
 
     Args:
         network: in the mode it should run in (``eval`` for labels).

@@ -38,6 +38,8 @@ BY_ROWS = {"getam", "attention-gradient"}
 DIFFERENTIAL = "DiffAttention"
 """timm's attention that subtracts one attention from another; not every version of timm has this class."""
 
+DEFAULTS = MapsSection()
+
 HALF_SCALE = 1024.0
 """Under fp16 the logit is multiplied by this for the backward, so that small gradients do not become 0."""
 
@@ -47,15 +49,16 @@ class MapSettings:
     """How a class is read out; see ``wsss.maps.methods``.
 
     ``rows`` "auto" takes those of the tokens that feed the head. Maps are raised to the power ``gamma`` and then
-    spread ``spread`` times by the affinity of the patches (``wsss.maps.affinity``); 1 and 0 leave them as published.
+    spread ``spread`` times by the affinity of the patches (``wsss.maps.affinity``). The defaults are those of the
+    config, whose ``gamma`` and ``spread`` are not the published 1 and 0 (``wsss.maps.generate.class_maps``).
     """
 
-    method: Method = "getam"
-    coupling: Coupling = "released"
-    start_layer: int = 0
-    rows: Rows = "auto"
-    gamma: float = 1.0
-    spread: int = 0
+    method: Method = DEFAULTS.method
+    coupling: Coupling = DEFAULTS.coupling
+    start_layer: int = DEFAULTS.start_layer
+    rows: Rows = DEFAULTS.rows
+    gamma: float = DEFAULTS.gamma
+    spread: int = DEFAULTS.spread
 
     @classmethod
     def of(cls, section: MapsSection) -> MapSettings:
