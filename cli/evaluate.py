@@ -41,6 +41,7 @@ def evaluate(
     from wsss.cli.report import print_report
     from wsss.cli.terminal import Terminal, console
     from wsss.data.dataset import open_data
+    from wsss.data.records import counted
     from wsss.errors import UsageError
     from wsss.evaluation.report import Report, ScoreReport
     from wsss.inference.evaluate import evaluate_labels, evaluate_scores
@@ -53,6 +54,8 @@ def evaluate(
     tagged = open_data(data, split=split, tags=tags, need_tags=False)
     report: Report | ScoreReport
     with Terminal() as terminal:
+        terminal.say(f"{tagged.origin()}: split {tagged.split}, {counted(len(tagged), 'image')}")
+        terminal.begin("scoring", len(tagged))
 
         def step(done: int, total: int) -> None:
             if done == 1:  # images without a mask are not among them

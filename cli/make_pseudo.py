@@ -49,6 +49,7 @@ def make_pseudo(
         from wsss.labels.crf import require_crf
         from wsss.machine import prepare_device
         from wsss.models.checkpoint import file_hash, load_network
+        from wsss.outputs.choices import use_words
 
     if early.labels.crf:
         require_crf()
@@ -60,6 +61,7 @@ def make_pseudo(
     with Terminal() as terminal:
         terminal.say(map_words(settings, effective_labels(network, settings.labels), trained))
         tagged = open_to_label(settings, terminal, network.classes)
+        terminal.say(use_words(settings.run, chosen, tagged.origin(), tagged.split, len(tagged)))
         counts = make_pseudo_labels(
             network,
             tagged,

@@ -31,7 +31,10 @@ RunOption = Annotated[Path | None, typer.Option("-o", "--output", help="Run fold
 OutOption = Annotated[Path, typer.Option("-o", "--output", help="Folder to write.", metavar="OUT")]
 CheckpointOption = Annotated[str, typer.Option(help="Which checkpoint of the run: last or best.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-ResumeOption = Annotated[Path | None, typer.Option(help="Resume this run, with its own config.", metavar="RUN")]
+ResumeOption = Annotated[
+    Path | None,
+    typer.Option(help="Resume this run, with its own config; --data says where its data were moved.", metavar="RUN"),
+]
 
 NAMES = {"data.root": "data"}
 """Names of options that differ from the name of their key."""

@@ -40,7 +40,7 @@ def predict(
 
     early = given.check()
     with heavy_imports():
-        from wsss.data.dataset import open_data, open_unlabelled
+        from wsss.data.dataset import layout_of, open_data, open_unlabelled
         from wsss.data.index import keep_readable_records
         from wsss.data.records import Record
         from wsss.errors import DataError
@@ -49,6 +49,7 @@ def predict(
         from wsss.labels.crf import require_crf
         from wsss.machine import prepare_device
         from wsss.models.checkpoint import file_hash, load_network
+        from wsss.outputs.choices import use_words
 
     if early.predict.crf:
         require_crf()
@@ -59,9 +60,11 @@ def predict(
         require_crf("--no-crf")
     listed: Sequence[Record]
     if split is None:
-        listed = open_unlabelled(images)
+        listed, layout = open_unlabelled(images), layout_of(images)
     else:
-        listed = open_data(images, split=split, tags=tags, need_tags=False).records
+        opened = open_data(images, split=split, tags=tags, need_tags=False)
+        listed, layout = opened.records, opened.layout
+    origin = f"{images} (layout {layout})" if layout else str(images)
     with Terminal() as terminal:
         terminal.say(predict_words(settings, trained))
         records, bad = keep_readable_records(listed, reporter=terminal)
@@ -69,6 +72,7 @@ def predict(
             terminal.say(f"skipped {message}")
         if not records:
             raise DataError(f"{images}: no image can be read ({bad[0]})", "convert it to PNG or JPEG")
+        terminal.say(use_words(settings.run, chosen, origin, split, len(records)))
         counts = predict_masks(
             network,
             records,
@@ -78,6 +82,7 @@ def predict(
             device=chosen,
             checkpoint_sha256=file_hash(path),
             split=split,
+            origin={"data": str(images), "layout": layout},
             overlays=overlays,
             overwrite=overwrite,
         )

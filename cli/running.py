@@ -26,22 +26,32 @@ def new_run(given: Given, output: Path | None, example: str) -> tuple[Config, Pa
     return config, output
 
 
+MOVABLE = ("data.root", "data.tags", "data.saliency")
+"""Keys whose options may stand beside ``--resume``: they say where the data of the run lie now."""
+
+
 def refuse_beside_resume(resume: Path, given: Given, **others: Path | None) -> None:
     """Refuse other options beside ``--resume``: a resumed run keeps its own config, so that its result is the same.
 
     Args:
         resume: folder of the run.
-        given: of the command line.
+        given: of the command line; ``MOVABLE`` keys may be among its flags.
         others: further options of the command, by name; None where not given.
 
     Raises:
         UsageError: an option was given.
     """
-    names = given.names() + [f"--{name}" for name, value in others.items() if value is not None]
+    names = [name for name in given.names() if name not in MOVABLE]
+    names += [f"--{name}" for name, value in others.items() if value is not None]
     if names:
         raise UsageError(
             f"--resume {resume} uses the run's own config; it takes no {', '.join(names)}", f"--resume {resume}"
         )
+
+
+def moved_paths(given: Given) -> dict[str, Path | None]:
+    """Where the data of a resumed run lie now: the values of the ``MOVABLE`` options, by the last part of their key."""
+    return {key.rpartition(".")[2]: given.flags.get(key) for key in MOVABLE}
 
 
 def refuse_together(flag: str, value: Path | None, given: Given, *keys: str) -> None:

@@ -19,7 +19,7 @@ def train_cls(given: Given, output: RunOption = None, resume: ResumeOption = Non
 
     Prints the run folder on standard output.
     """
-    from wsss.cli.running import new_run, refuse_beside_resume
+    from wsss.cli.running import moved_paths, new_run, refuse_beside_resume
     from wsss.cli.terminal import Terminal
 
     if resume is not None:
@@ -28,12 +28,12 @@ def train_cls(given: Given, output: RunOption = None, resume: ResumeOption = Non
         config, run = new_run(given, output, "wsss train-cls --data DIR -o RUN")
 
     with heavy_imports():
-        from wsss.training.start import resume_classifier, train_classifier
+        from wsss.training.start import Moved, resume_classifier, train_classifier
 
     with Terminal() as terminal:
         if resume is not None:
             run = resume
-            resume_classifier(resume, terminal)
+            resume_classifier(resume, terminal, Moved(**moved_paths(given)))
         else:
             train_classifier(config, run, terminal)
     typer.echo(run)

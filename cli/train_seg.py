@@ -33,23 +33,23 @@ def train_seg(
     backward); with --rounds 2 that network then labels the training split for a second one, which is the result.
     Prints the run folder on standard output.
     """
-    from wsss.cli.running import new_run, refuse_beside_resume, refuse_together
+    from wsss.cli.running import moved_paths, new_run, refuse_beside_resume, refuse_together
     from wsss.cli.terminal import Terminal
 
     if resume is not None:
-        refuse_beside_resume(resume, given, output=output, labels=labels, init=init)
+        refuse_beside_resume(resume, given, output=output, init=init)
     else:
         refuse_together("--init", init, given, "model.backbone", "model.weights")
         refuse_together("--labels", labels, given, "data.saliency", "segment.rounds")
         config, run = new_run(given, output, "wsss train-seg --data DIR -o RUN")
 
     with heavy_imports():
-        from wsss.training.start import resume_segmenter, train_segmenter
+        from wsss.training.start import Moved, resume_segmenter, train_segmenter
 
     with Terminal() as terminal:
         if resume is not None:
             run = resume
-            resume_segmenter(resume, terminal)
+            resume_segmenter(resume, terminal, Moved(**moved_paths(given), labels=labels))
         else:
             train_segmenter(config, run, terminal, labels=labels, init=init)
     typer.echo(run)

@@ -6,6 +6,7 @@ option (`wsss.cli.options`). "Pixels" are pixels of the image that the network r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -297,6 +298,21 @@ class Config(Section):
     labels: LabelsSection = LabelsSection()
     predict: PredictSection = PredictSection()
     crf: CrfSection = CrfSection()
+
+    def moved(self, paths: Mapping[str, Path | None]) -> Config:
+        """A copy for data that lie elsewhere now.
+
+        Args:
+            paths: "root", "tags", "saliency" -> where it is, or None where it was not said. A tags table or a saliency
+                folder below the old root, of which nothing was said, is expected below the new one.
+        """
+        data = {name: path.absolute() for name, path in paths.items() if path is not None}
+        old, new = self.data.root, data.get("root")
+        for name in ("tags", "saliency"):
+            path = getattr(self.data, name)
+            if old is not None and new is not None and name not in data and path is not None:
+                data[name] = new / path.relative_to(old) if path.is_relative_to(old) else path
+        return self.model_copy(update={"data": self.data.model_copy(update=data)})
 
     def anchored(self) -> Config:
         """A copy whose relative paths are absolute, so that a run can be resumed from another working directory."""

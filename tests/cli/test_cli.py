@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -270,7 +271,7 @@ def test_resume_takes_no_other_flag(wsss: Program, tmp_path: Path, trained: Path
     assert "it takes no classify.lr, --config, --set, --output" in problem
     assert fix == f"--resume {trained}"
     done = wsss("train-seg", "--resume", trained, "--labels", tmp_path, "--init", trained)
-    assert (done.status, "--labels, --init" in done.error()[0]) == (2, True)
+    assert (done.status, "it takes no --init" in done.error()[0]) == (2, True)
     assert wsss("train-cls", "--resume", trained).out == f"{trained}\n"
 
 
@@ -381,6 +382,72 @@ def test_from_tags_to_masks(wsss: Program, tmp_path: Path, config_file: Path, sc
     done = wsss("train-seg", "-c", config_file, "-o", tmp_path / "x", "--labels", masks)
     assert (done.status, "have no label map" in done.error()[0]) == (3, True)
     assert done.error()[1].startswith("wsss make-pseudo ")
+
+
+def test_choices_are_said_at_the_start_and_kept(
+    wsss: Program, tmp_path: Path, config_file: Path, scenes: Path, remembering: Path
+) -> None:
+    """Device, threads, loader processes, layout, table, splits and numbers of images."""
+    threads = torch.get_num_threads()
+    machine = f"cpu, {threads} thread{'s' if threads > 1 else ''}, no loader process, float32; {scenes} (layout folder"
+    done = wsss("train-cls", "-c", config_file, "-o", tmp_path / "cls", "--epochs", "1")
+    line = f"{machine}, tags of tags.csv): trains on train (24 images), validates on val (8 images)"
+    assert done.err.splitlines().count(line) == 1
+    kept = {"device": "cpu", "threads": threads, "workers": 0, "amp": "none", "data": str(scenes), "layout": "folder"}
+    tags = {"tags": "tags.csv", "split": "train", "images": 24}
+    val = {"val_split": "val", "val_images": 8, "no_validation": None}
+    assert json.loads((tmp_path / "cls" / "run.json").read_text())["choices"] == kept | tags | val
+
+    words = ("--device", "cpu", "--workers", "0")
+    done = wsss("make-pseudo", remembering, "--data", scenes, "-o", tmp_path / "pseudo", *words)
+    assert done.err.splitlines().count(f"{machine}, tags of tags.csv): split train, 24 images") == 1
+    assert read_manifest(tmp_path / "pseudo")["choices"] == kept | tags
+    done = wsss("predict", remembering, scenes, "--split", "val", "-o", tmp_path / "masks", *words)
+    assert done.err.splitlines().count(f"{machine}): split val, 8 images") == 1
+    assert read_manifest(tmp_path / "masks")["choices"] == kept | {"split": "val", "images": 8}
+    done = wsss("predict", remembering, scenes / "images", "-o", tmp_path / "plain", *words)
+    assert done.err.splitlines().count(f"{machine.removesuffix(' (layout folder')}/images: 32 images") == 1
+    done = wsss("evaluate", tmp_path / "masks", "--data", scenes, "--split", "val")
+    assert f"{scenes} (layout folder, tags of tags.csv): split val, 8 images" in done.err.splitlines()
+
+
+def test_where_nothing_is_validated_the_reason_is_said(
+    wsss: Program, tmp_path: Path, config_file: Path, scenes: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(scenes, data)
+    shutil.rmtree(data / "masks")
+    words = ("-c", config_file, "--data", data, "--epochs", "1", "--set", "classify.epochs=1")
+    done = wsss("train-seg", *words, "-o", tmp_path / "seg")
+    assert "trains on train (24 images), no validation: split val has no masks\n" in done.err
+    done = wsss("train-cls", *words, "-o", tmp_path / "cls", "--train-split", "val")
+    assert "trains on val (8 images), no validation: val is trained on\n" in done.err
+    table = data / "tags.csv"
+    table.write_text(table.read_text().replace(",val\n", ",test\n"))
+    done = wsss("train-cls", *words, "-o", tmp_path / "cls2")
+    assert "trains on train (24 images), no validation: there is no split val\n" in done.err
+    assert (
+        json.loads((tmp_path / "cls2" / "run.json").read_text())["choices"]["no_validation"] == "there is no split val"
+    )
+
+
+def test_resume_takes_the_new_place_of_the_data(wsss: Program, tmp_path: Path, config_file: Path, scenes: Path) -> None:
+    run, data, moved = tmp_path / "run", tmp_path / "data", tmp_path / "moved"
+    shutil.copytree(scenes, data)
+    assert wsss("train-cls", "-c", config_file, "--data", data, "-o", run, "--epochs", "1").status == 0
+    data.rename(moved)
+    done = wsss("train-cls", "--resume", run)
+    assert (done.status, done.error()) == (
+        3,
+        (f"{data}: no such data folder; {run} began with it", f"--resume {run} --data DIR  # where it lies now"),
+    )
+    assert wsss("train-cls", "--resume", run, "--data", moved)[:2] == (0, f"{run}\n")
+    assert wsss("train-cls", "--resume", run)[:2] == (0, f"{run}\n")
+    done = wsss("train-cls", "--resume", run, "--data", moved, "--train-split", "val")
+    assert (done.status, done.error()[0].rpartition("; ")[2]) == (2, "it takes no data.train_split")
+    (moved / "images" / "train_00003.jpg").write_bytes((moved / "images" / "train_00004.jpg").read_bytes())
+    done = wsss("train-cls", "--resume", run, "--data", moved)
+    assert (done.status, done.error()[0].rpartition(": ")[2]) == (3, "the image files have changed")
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wsss.config import Config, to_yaml
+from wsss.config import Config, DataSection, to_yaml
 from wsss.data.dataset import open_data
 from wsss.data.images import read_image
 from wsss.data.masks import read_mask, write_mask
@@ -33,7 +33,7 @@ from wsss.reporting import Silent
 from wsss.training import loop, optimiser
 from wsss.training.classify import ClassifyStep
 from wsss.training.segment import SegmentStep
-from wsss.training.start import resume_classifier, resume_segmenter, train_classifier, train_segmenter
+from wsss.training.start import Moved, resume_classifier, resume_segmenter, train_classifier, train_segmenter
 
 QUIET = Silent()
 Stop = Callable[[], None]
@@ -479,6 +479,140 @@ def test_a_run_resumes_on_the_same_data_elsewhere(begun: tuple[Path, Path], know
         retag(data)
     resume_classifier(run, QUIET)
     assert steps(run) == [*range(1, 11)]
+
+
+def test_a_run_resumes_where_its_data_were_moved(
+    begun: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same weights as without the move; from then on the run knows the new place."""
+    data, run = begun
+    shutil.copytree(run, tmp_path / "whole")
+    resume_classifier(tmp_path / "whole", QUIET)
+    data.rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError) as caught:
+        resume_classifier(run, QUIET)
+    assert caught.value.problem == f"{data}: no such data folder; {run} began with it"
+    assert caught.value.fix == f"--resume {run} --data DIR  # where it lies now"
+    monkeypatch.chdir(tmp_path)
+    stop_at(monkeypatch, ClassifyStep, 5, terminate)
+    with pytest.raises(Interrupted):
+        resume_classifier(run, QUIET, Moved(root=Path("elsewhere")))
+    assert f"root: {tmp_path / 'elsewhere'}\n" in (run / "config.yaml").read_text()
+    assert json.loads((run / "run.json").read_text())["resumed"][0]["choices"]["data"] == str(tmp_path / "elsewhere")
+    resume_classifier(run, QUIET)
+    assert len(json.loads((run / "run.json").read_text())["resumed"]) == 1
+    ours, theirs = (leaves(read_checkpoint(folder / "last.pt")) for folder in (run, tmp_path / "whole"))
+    different = [
+        key
+        for key, value in ours.items()
+        if not (torch.equal(value, theirs[key]) if isinstance(value, Tensor) else value == theirs[key])
+    ]
+    assert different == ["/config/data/root"]
+    assert timeless(run) == timeless(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("change", "said"), CHANGES.values(), ids=CHANGES)
+def test_a_run_does_not_resume_on_other_data_elsewhere(
+    begun: tuple[Path, Path], tmp_path: Path, change: Callable[[Path], object], said: str
+) -> None:
+    data, run = begun
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    shutil.copytree(data, tmp_path / "elsewhere")
+    change(tmp_path / "elsewhere")
+    with pytest.raises(DataError) as caught:
+        resume_classifier(run, QUIET, Moved(root=tmp_path / "elsewhere"))
+    assert caught.value.problem.endswith(f" of {tmp_path / 'elsewhere'}: {said}")
+    assert caught.value.fix.startswith(f"--resume {run} --data DIR")
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+    resume_classifier(run, QUIET)
+
+
+def test_a_changed_validation_split_is_refused(begun: tuple[Path, Path]) -> None:
+    """Its figures choose the best checkpoint."""
+    data, run = begun
+    table = (data / "tags.csv").read_text()
+    (data / "tags.csv").write_text(table.replace(",val\n", ",test\n"))
+    with pytest.raises(DataError, match="its validation split was val, now it is none"):
+        resume_classifier(run, QUIET)
+    (data / "tags.csv").write_text(table)
+    shutil.copy(data / "images" / "val_00001.jpg", data / "images" / "val_00002.jpg")
+    with pytest.raises(DataError, match="the images or tags of split val have changed"):
+        resume_classifier(run, QUIET)
+
+
+@pytest.mark.parametrize("missing", ["run.json", "content_sha256"])
+def test_data_elsewhere_are_refused_where_nothing_can_be_compared(begun: tuple[Path, Path], missing: str) -> None:
+    data, run = begun
+    if missing == "run.json":
+        (run / "run.json").unlink()
+    else:
+        make_earlier(data, run)
+    with pytest.raises(DataError, match=f"has no {missing}, so the files cannot be compared"):
+        resume_classifier(run, QUIET, Moved(root=data))
+
+
+def test_tables_and_saliency_below_the_data_move_with_them(tmp_path: Path) -> None:
+    def of(**paths: str) -> Config:
+        return Config().model_copy(update={"data": DataSection(**{name: Path(path) for name, path in paths.items()})})
+
+    config = of(root="/a/data", tags="/a/data/tables/t.csv", saliency="/b/saliency")
+    moved = config.moved({"root": Path("/c"), "tags": None, "saliency": None})
+    assert moved == of(root="/c", tags="/c/tables/t.csv", saliency="/b/saliency")
+    moved = config.moved({"root": Path("/c"), "tags": Path("/t.csv"), "saliency": Path("/s")})
+    assert moved == of(root="/c", tags="/t.csv", saliency="/s")
+    assert config.moved({"root": None}) == config
+
+
+@pytest.fixture
+def labels(tmp_path: Path, scenes: Path) -> Path:
+    """Label maps of the training scenes: their masks."""
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    for path in (scenes / "masks").glob("train_*.png"):
+        shutil.copy(path, folder)
+    return folder
+
+
+def test_a_run_resumes_where_its_labels_were_moved(
+    tmp_path: Path, tiny_config: Any, labels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    stop_at(monkeypatch, SegmentStep, 1, terminate)
+    with pytest.raises(Interrupted):
+        train_segmenter(tiny_config(), run, QUIET, labels=labels)
+    labels.rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError) as caught:
+        resume_segmenter(run, QUIET)
+    assert caught.value.fix == f"--resume {run} --labels DIR  # where it lies now"
+    map_HW = read_mask(tmp_path / "elsewhere" / "train_00003.png")
+    write_mask(tmp_path / "elsewhere" / "train_00003.png", np.zeros_like(map_HW))
+    with pytest.raises(DataError, match="the label maps have changed"):
+        resume_segmenter(run, QUIET, Moved(labels=tmp_path / "elsewhere"))
+    write_mask(tmp_path / "elsewhere" / "train_00003.png", map_HW)
+    resume_segmenter(run, QUIET, Moved(labels=tmp_path / "elsewhere"))
+    assert read_checkpoint(run / "last.pt")["task"]["labels"] == str(tmp_path / "elsewhere")
+    assert steps(run) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_that_makes_its_own_labels_takes_none(tmp_path: Path, tiny_config: Any, labels: Path) -> None:
+    train_segmenter(tiny_config(segment__epochs=1), tmp_path / "run", QUIET)
+    with pytest.raises(UsageError, match="makes its own labels, it takes no --labels"):
+        resume_segmenter(tmp_path / "run", QUIET, Moved(labels=labels))
+
+
+def test_changed_saliency_maps_are_refused(
+    tmp_path: Path, tiny_config: Any, labels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    stop_at(monkeypatch, SegmentStep, 1, terminate)
+    with pytest.raises(Interrupted):
+        train_segmenter(tiny_config(data__saliency=labels), run, QUIET)
+    shutil.copytree(labels, tmp_path / "copy")
+    write_mask(labels / "train_00003.png", np.zeros_like(read_mask(labels / "train_00003.png")))
+    with pytest.raises(DataError, match="the saliency maps have changed"):
+        resume_segmenter(run, QUIET)
+    resume_segmenter(run, QUIET, Moved(saliency=tmp_path / "copy"))
+    assert read_checkpoint(run / "last.pt")["config"]["data"]["saliency"] == str(tmp_path / "copy")
 
 
 def test_what_cannot_be_resumed(tmp_path: Path, tiny_config: Any) -> None:

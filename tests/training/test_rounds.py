@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from wsss.outputs.manifest import read_manifest
 from wsss.reporting import Silent
 from wsss.training import rounds
 from wsss.training.loop import Loop
-from wsss.training.start import resume_segmenter, train_classifier, train_segmenter
+from wsss.training.start import Moved, resume_segmenter, train_classifier, train_segmenter
 
 QUIET = Silent()
 
@@ -79,6 +80,30 @@ def test_a_stopped_run_resumes_to_the_same_weights(
         with pytest.raises(Interrupted) as caught:
             train_segmenter(config, run, QUIET, init=classifier)
     assert stage == "student" or caught.value.fix == f"--resume {run}"
+    resume_segmenter(run, QUIET)
+    assert_same(run, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("stage", ["teacher", "labels", "student"])
+def test_a_stopped_run_resumes_where_its_data_were_moved(
+    stage: str, tmp_path: Path, tiny_config: Any, classifier: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its teacher too; a second --resume needs no --data, whichever part was stopped again."""
+    data, run = tmp_path / "data", tmp_path / "cut"
+    shutil.copytree(scenes, data)
+    config = tiny_config(segment__rounds=2, segment__epochs=1, data__root=data)
+    train_segmenter(config, tmp_path / "whole", QUIET, init=classifier)
+
+    def leave(*_: object, **__: object) -> Any:
+        raise Interrupted("stopped by SIGTERM", "--resume somewhere")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(*stop_at(stage, leave))
+        with pytest.raises(Interrupted):
+            train_segmenter(config, run, QUIET, init=classifier)
+        data.rename(tmp_path / "elsewhere")
+        with pytest.raises(Interrupted):
+            resume_segmenter(run, QUIET, Moved(root=tmp_path / "elsewhere"))
     resume_segmenter(run, QUIET)
     assert_same(run, tmp_path / "whole")
 

@@ -75,6 +75,8 @@ def open_data(
         records=_index_tags(listing, known, root, note),
         mask_folder=listing.mask_folder,
         annotations=listing.annotations,
+        layout=reader.name,
+        tags_source=_below(listing.source, root),
     )
 
 
@@ -167,6 +169,18 @@ def open_unlabelled(path: Path) -> Records:
     if not suffix:
         raise DataError(f"{path}: not an image (files ending in {endings})", "convert it to PNG or JPEG")
     return Records.of([Record(name=name, image=path, tags=())], path.parent)
+
+
+def _below(source: Path, root: Path) -> str:
+    """The path of a source of tags, from the root where it lies below it; empty where there is none."""
+    if source == root:
+        return ""
+    return str(source.relative_to(root) if source.is_relative_to(root) else source)
+
+
+def layout_of(path: Path) -> str:
+    """The name of the reader that recognises a folder; empty for a plain folder and for a file."""
+    return next(iter(recognise(path)), "") if path.is_dir() else ""
 
 
 def _photographs(folder: Path) -> Photographs:

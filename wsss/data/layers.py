@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsss.data.facts import image_digest
+from wsss.data.findings import first_few
 from wsss.data.images import image_size
 from wsss.data.masks import read_mask
 from wsss.data.records import Record, TaggedSet
@@ -33,6 +36,23 @@ def check_layers(folder: Path, tagged: TaggedSet, what: str, fix: str) -> None:
         if names:
             count = f"{len(names)} of {len(tagged)} images of {tagged.split}"
             raise DataError(f"{folder}: {count} have {problem} ({first_few(names)})", fix)
+
+
+def layer_digest(folder: Path, tagged: TaggedSet) -> str:
+    """SHA-256, in hexadecimal, of the names of all images of a set and the bytes of their PNGs, in their order.
+
+    Raises:
+        DataError: a PNG cannot be read.
+    """
+    digest = hashlib.sha256()
+    for record in tagged.records:
+        path = folder / f"{record.name}.png"
+        try:
+            content = image_digest(path.read_bytes())
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})", f"ls {folder}") from error
+        digest.update(f"{record.name!r} {content}\n".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
 
 
 def read_layer(folder: Path, record: Record, size: tuple[int, ...]) -> NDArray[np.uint8]:

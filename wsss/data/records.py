@@ -160,6 +160,9 @@ class TaggedSet:
         records: in the order of the split file. Any sequence may be given; it is kept as ``Records``.
         mask_folder: where masks lie as PNG files, for scoring; None where there are none.
         annotations: where truths come from that are no folder of PNG files; None elsewhere.
+        layout: the name of the reader that read it; empty where none did.
+        tags_source: the file or folder that the tags come from, as a path below ``root`` where it lies there; empty
+            where there are no tags.
     """
 
     root: Path
@@ -168,6 +171,8 @@ class TaggedSet:
     records: Sequence[Record]
     mask_folder: Path | None = None
     annotations: Truth | None = None
+    layout: str = ""
+    tags_source: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "records", Records.of(self.records, self.root))
@@ -201,6 +206,12 @@ class TaggedSet:
         images, classes = counted(len(self), "image"), counted(len(self.classes), "class", "classes")
         rest = f"; {counted(none, 'image')} of no class" if none else ""
         return f"{self.split}: {images}, {classes}: {named}{rest}"
+
+    def origin(self) -> str:
+        """Where the set comes from: "photos (layout folder, tags of tags.csv)"."""
+        facts = [f"layout {self.layout}"] if self.layout else []
+        facts += [f"tags of {self.tags_source}"] if self.tags_source else []
+        return f"{self.root} ({', '.join(facts)})" if facts else str(self.root)
 
     def truth(self, record: Record) -> NDArray[np.uint8] | None:
         """The mask of a record, (H, W) uint8 class indices, or None where it has none. For scoring only.

@@ -30,6 +30,7 @@ from wsss.inference.settings import batch_pixels, crf_facts
 from wsss.labels.crf import Crf
 from wsss.labels.recipe import Refined
 from wsss.models.network import Network
+from wsss.outputs.choices import data_choices, machine_choices
 from wsss.outputs.folder import LabelFolder, Source, held_folder
 from wsss.outputs.pictures import contact_sheet, encode_jpeg, label_at, overlay, with_key
 from wsss.outputs.provenance import UNKNOWN, all_of, data_supervision
@@ -93,10 +94,20 @@ def make_pseudo_labels(
     labeller = Labeller(network, config, device)
     settings = _settings(labeller, tagged, checkpoint_sha256)
     sources = [Source.of(record, saliency) for record in tagged.records]
-    with held_folder(out, settings, config, reporter, overwrite=wanted.overwrite) as folder:
-        parts = wanted.parts([source.name for source in sources])
-        todo = folder.begin(sources, reporter, parts=parts, overwrite=wanted.overwrite)
-        remaining = {source.name: source for source in sources if source.name in todo}
+    choices = machine_choices(config.run, device) | data_choices(tagged)
+    with held_folder(out, settings, config, reporter, overwrite=wanted.overwrite, choices=choices) as folder:
+        scored = [source.name for source in sources] if wanted.scores else []
+        todo = folder.begin(sources, reporter, parts={"scores": scored}, overwrite=wanted.overwrite)
+        step = max(1, len(tagged) // max(1, wanted.overlays))
+        pictured = frozenset(record.name for record in tagged.records[::step][: wanted.overlays])
+        writer = _Writer(
+            labeller,
+            tagged,
+            folder,
+            {source.name: source for source in sources if source.name in todo},
+            wanted,
+            pictured,
+        )
         pixels = batch_pixels(config.run, device)
         process_remaining(
             "pseudo labels",

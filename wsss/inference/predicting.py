@@ -26,6 +26,7 @@ from wsss.inference.segmenter import Segmenter
 from wsss.inference.settings import batch_pixels, crf_facts
 from wsss.labels.crf import Crf
 from wsss.models.network import Network
+from wsss.outputs.choices import machine_choices
 from wsss.outputs.folder import LabelFolder, Source, held_folder
 from wsss.outputs.pictures import encode_jpeg, label_at, overlay, with_key
 from wsss.pool import Job
@@ -42,10 +43,24 @@ def predict_masks(
     device: torch.device,
     checkpoint_sha256: str,
     split: str | None = None,
+    origin: Mapping[str, Any] | None = None,
     overlays: bool = True,
     overwrite: bool = False,
 ) -> dict[str, int]:
     """Write ``labels/NAME.png`` and ``overlays/NAME.jpg`` of every image; images that are done are skipped.
+
+    Args:
+        network: with a decoder.
+        records: the images.
+        out: the folder to write.
+        config: run, predict and crf sections.
+        reporter: progress and remarks.
+        device: where it computes.
+        checkpoint_sha256: of the file that the network was read from.
+        split: name of their split; None where they are no split.
+        origin: "data" and "layout" of the images (`wsss.outputs.choices`), for the manifest.
+        overlays: draw the masks over the images.
+        overwrite: make every mask again.
 
     Returns:
         Counts: images, made, skipped, and pixels of background, foreground and ignored in all of them.
@@ -59,9 +74,10 @@ def predict_masks(
     settings = _settings(segmenter, checkpoint_sha256, split)
     untagged = [replace(record, tags=()) for record in records]
     sources = [Source.of(record) for record in untagged]
-    with held_folder(out, settings, config, reporter, overwrite=overwrite) as folder:
-        drawn = frozenset(source.name for source in sources if overlays)
-        todo = folder.begin(sources, reporter, parts={"overlays": drawn}, overwrite=overwrite)
+    choices = {**machine_choices(config.run, device), **(origin or {}), "split": split, "images": len(records)}
+    with held_folder(out, settings, config, reporter, overwrite=overwrite, choices=choices) as folder:
+        names = [source.name for source in sources] if overlays else []
+        todo = folder.begin(sources, reporter, parts={"overlays": names}, overwrite=overwrite)
         stride, pixels = network.backbone.stride, batch_pixels(config.run, device)
         process_remaining(
             "masks",

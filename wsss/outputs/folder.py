@@ -62,12 +62,19 @@ class LabelFolder:
     """
 
     def __init__(
-        self, out: Path, settings: Mapping[str, Any], config: Config, journal: Journal, stop: StopRequest
+        self,
+        out: Path,
+        settings: Mapping[str, Any],
+        config: Config,
+        journal: Journal,
+        stop: StopRequest,
+        choices: Mapping[str, Any] | None = None,
     ) -> None:
         self.out = out
         self.stop = stop
         self._settings = settings
         self._config = config
+        self._choices = choices
         self._digest = settings_digest(settings)
         self._journal = journal
         self._entries = read_journal(out)
@@ -111,7 +118,9 @@ class LabelFolder:
         lacking = [name for name in lacking if self._lacks(name, parts or {})]
         self._kept = {name: self._entries[name] for name in lacking}
         self._forget_other_settings(reporter)
-        write_manifest(self.out, self._settings, {})  # after that no old label map is left that it could claim
+        write_manifest(
+            self.out, self._settings, {}, self._choices
+        )  # after that no old label map is left that it could claim
         write_whole(self.out / "config.yaml", to_yaml(self._config))
         return frozenset(again + lacking)
 
@@ -161,7 +170,7 @@ class LabelFolder:
         for source in sources:
             for index, pixels in self._entries[source.name].pixels.items():
                 counts[kinds.get(index, "foreground")] += pixels
-        write_manifest(self.out, self._settings, counts)
+        write_manifest(self.out, self._settings, counts, self._choices)
         return counts
 
     def path(self, part: str, name: str) -> Path:
@@ -222,7 +231,13 @@ class LabelFolder:
 
 @contextmanager
 def held_folder(
-    out: Path, settings: Mapping[str, Any], config: Config, reporter: Reporter, *, overwrite: bool
+    out: Path,
+    settings: Mapping[str, Any],
+    config: Config,
+    reporter: Reporter,
+    *,
+    overwrite: bool,
+    choices: Mapping[str, Any] | None = None,
 ) -> Iterator[LabelFolder]:
     """Hold an output folder: make it, or take one that the same settings made; lock it; catch the signals to stop.
 
@@ -232,6 +247,7 @@ def held_folder(
         config: written beside it.
         reporter: of remarks.
         overwrite: whatever made the folder.
+        choices: what the command chose by itself (`choices.py`); kept in the manifest, never compared.
 
     Raises:
         UsageError: the folder is in use, by something else or by another process.
@@ -249,12 +265,12 @@ def held_folder(
             with disk_errors(out / MANIFEST):  # until no old label map can pass as one of the new settings
                 (out / MANIFEST).unlink(missing_ok=True)
         sweep(out)
-        if not overwrite and not (out / MANIFEST).is_file():
-            write_manifest(out, settings, {})  # first: without it the folder counts as one of another program
+        if not overwrite:
+            write_manifest(out, settings, {}, choices)  # first: without it the folder counts as one of another program
         with disk_errors(out / "labels"):
             (out / "labels").mkdir(exist_ok=True)
         with Journal(out / JOURNAL) as journal, stop_requests() as stop:
-            yield LabelFolder(out, settings, config, journal, stop)
+            yield LabelFolder(out, settings, config, journal, stop, choices)
 
 
 def _is_another(entry: Entry, source: Source) -> bool:

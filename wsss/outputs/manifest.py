@@ -68,9 +68,14 @@ def settings_digest(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def write_manifest(out: Path, settings: Mapping[str, Any], counts: Mapping[str, Any]) -> None:
-    """Write the manifest; with ``counts``, which say that the work is complete, all names in the folder are synced."""
-    manifest = {"wsss": __version__, **settings, "counts": dict(counts)}
+def write_manifest(
+    out: Path, settings: Mapping[str, Any], counts: Mapping[str, Any], choices: Mapping[str, Any] | None = None
+) -> None:
+    """Write the manifest; with ``counts``, which say that the work is complete, all names in the folder are synced.
+
+    ``choices`` are facts of the machine and the data (`choices.py`), which are never compared.
+    """
+    manifest = {"wsss": __version__, **settings, "choices": dict(choices or {}), "counts": dict(counts)}
     if counts:
         for folder in (path for part in PARTS for path in (out / part, *(out / part).rglob("*")) if path.is_dir()):
             sync_folder(folder)

@@ -13,6 +13,7 @@ import json
 import platform
 import shlex
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import torch
 
 import wsss
 from wsss.config import Config, to_yaml
+from wsss.data.layers import layer_digest
 from wsss.data.records import TaggedSet, data_digest
 from wsss.errors import DataError, UsageError
 from wsss.files import sweep, sync_folder, write_whole
@@ -36,17 +38,28 @@ CHANGES = {
     "tags_sha256": "the tags have changed",
     "content_sha256": "the image files have changed",
     "data_sha256": "the image files have changed",
+    "labels_sha256": "the label maps have changed",
+    "saliency_sha256": "the saliency maps have changed",
+    "val_split": "its validation split was {was}, now it is {now}",
+    "val_sha256": "the images or tags of split {val} have changed",
 }
 """Message for the first of ``data_facts``, in this order, that differs."""
 BY_SIZES = "data_sha256"
 """Runs of earlier versions have this hash of names, tags and file sizes instead of "content_sha256"."""
 
 
-def data_facts(tagged: TaggedSet) -> dict[str, str | int]:
-    """Facts that identify a data set, whatever its path.
+def data_facts(
+    tagged: TaggedSet, val: TaggedSet | None = None, layers: Mapping[str, Path] | None = None
+) -> dict[str, Any]:
+    """Facts that identify the data of a training, whatever their paths.
 
-    There are three SHA-256, each of the classes and the image names in their order: of these alone, with the tags, and
-    with the tags and the bytes of the images.
+    Of the training split there are three SHA-256, each of the classes and the image names in their order: of these
+    alone, with the tags, and with the tags and the bytes of the images. Of the validation split there is the last.
+
+    Args:
+        tagged: the training split.
+        val: the validation split, or None.
+        layers: "labels" or "saliency" and their folder: the bytes of NAME.png of each image.
     """
     names, tags = (_hash_of(tagged.classes) for _ in range(2))
     for record in tagged.records:
@@ -58,6 +71,9 @@ def data_facts(tagged: TaggedSet) -> dict[str, str | int]:
         "names_sha256": names.hexdigest(),
         "tags_sha256": tags.hexdigest(),
         "content_sha256": data_digest(tagged),
+        "val_split": None if val is None else val.split,
+        "val_sha256": None if val is None else data_digest(val),
+        **{f"{name}_sha256": layer_digest(folder, tagged) for name, folder in (layers or {}).items()},
     }
 
 
@@ -73,30 +89,60 @@ def _facts_by_sizes(tagged: TaggedSet) -> str:
     return str(sizes.hexdigest())
 
 
-def check_same_data(run: Path, train: TaggedSet) -> None:
+def check_same_data(
+    run: Path,
+    train: TaggedSet,
+    val: TaggedSet | None = None,
+    layers: Mapping[str, Path] | None = None,
+    *,
+    moved: bool = False,
+) -> None:
     """Refuse to resume a run on other data, where its batches would have other images.
 
     Unreadable images are left out on both sides. A run without ``run.json`` is not checked. For a run of an earlier
-    version, file sizes are compared instead of bytes.
+    version, file sizes are compared instead of bytes, and what it did not write down is not compared.
+
+    Args:
+        run: its folder.
+        train: its training split.
+        val: its validation split, or None.
+        layers: see ``data_facts``.
+        moved: whether the data lie elsewhere than they did. Then bytes must be compared: a run that did not write down
+            their hashes is refused.
 
     Raises:
-        DataError: the training split is not the one that the run began with.
+        DataError: the data are not those that the run began with.
     """
-    if not (run / FACTS).is_file():
+    began = read_facts(run) if (run / FACTS).is_file() else {}
+    if moved:
+        _check_comparable(run, began, layers or {})
+    if not began:
         return
-    began, now = read_facts(run), data_facts(train)
+    now = data_facts(train, val, layers)
     if BY_SIZES in began:
         now[BY_SIZES] = _facts_by_sizes(train)
-    changed = next((key for key in CHANGES if key in began and began[key] != now[key]), None)
+    changed = next((key for key in CHANGES if key in began and began[key] != now.get(key)), None)
     if changed is None:
         return
-    what = CHANGES[changed].format(was=began[changed], now=now[changed])
+    was, is_now = ("none" if value is None else value for value in (began[changed], now.get(changed)))
+    what = CHANGES[changed].format(was=was, now=is_now, val=began.get("val_split"))
     if changed == BY_SIZES and "tags_sha256" not in began:
         what = "the images or their tags have changed"
-    raise DataError(
-        f"{run} cannot be resumed on split {train.split} of {train.root}: {what}",
-        f"--resume {run}  # once {train.root} is as it was; or train anew, with another -o",
-    )
+    fix = f"--resume {run}  # once {train.root} is as it was; or train anew, with another -o"
+    if moved:
+        fix = f"--resume {run} --data DIR  # with the data that it began with; or train anew, with another -o"
+    raise DataError(f"{run} cannot be resumed on split {train.split} of {train.root}: {what}", fix)
+
+
+def _check_comparable(run: Path, began: Mapping[str, Any], layers: Mapping[str, Path]) -> None:
+    """Refuse data elsewhere where the run did not write down the hashes of their bytes."""
+    missing = [key for key in ("content_sha256", *(f"{name}_sha256" for name in layers)) if key not in began]
+    if missing:
+        what = f"its {FACTS} has no {missing[0]}" if began else f"it has no {FACTS}"
+        raise DataError(
+            f"{run} cannot be resumed on data elsewhere: {what}, so the files cannot be compared",
+            f"--resume {run}  # with the data where they were; or train anew, with another -o",
+        )
 
 
 def read_facts(run: Path) -> dict[str, Any]:
@@ -115,8 +161,24 @@ def read_facts(run: Path) -> dict[str, Any]:
     return facts
 
 
-def create_run(run: Path, config: Config, train: TaggedSet) -> None:
+def create_run(
+    run: Path,
+    config: Config,
+    train: TaggedSet,
+    val: TaggedSet | None,
+    choices: Mapping[str, Any],
+    *,
+    layers: Mapping[str, Path] | None = None,
+) -> None:
     """Write ``run.json`` and ``config.yaml``, which are needed to repeat the run; the caller holds the folder's lock.
+
+    Args:
+        run: the folder.
+        config: the settings.
+        train: the training split.
+        val: the validation split, or None.
+        choices: what the command chose by itself (`choices.py`).
+        layers: see ``data_facts``.
 
     Raises:
         UsageError: the folder is in use.
@@ -125,7 +187,7 @@ def create_run(run: Path, config: Config, train: TaggedSet) -> None:
     check_free(run)
     sweep(run)
     facts = {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "started": _now(),
         "command": sys.argv,
         "versions": {
             "wsss": wsss.__version__,
@@ -134,11 +196,32 @@ def create_run(run: Path, config: Config, train: TaggedSet) -> None:
             "python": platform.python_version(),
         },
         "classes": list(train.classes),
-        **data_facts(train),
+        **data_facts(train, val, layers),
+        "choices": dict(choices),
     }
     write_whole(run / FACTS, json.dumps(facts, indent=2) + "\n")
     write_whole(run / SETTINGS, to_yaml(config))
     sync_folder(run.parent)
+
+
+def note_resumed(run: Path, config: Config, choices: Mapping[str, Any], *, moved: bool) -> None:
+    """Add a resumption to ``run.json`` where the choices are others than before; write the config anew after a move.
+
+    Raises:
+        DiskError: a file cannot be written.
+    """
+    if (run / FACTS).is_file():
+        facts = read_facts(run)
+        resumed = facts.get("resumed", [])
+        if choices != (resumed[-1] if resumed else facts).get("choices"):
+            facts["resumed"] = [*resumed, {"at": _now(), "command": sys.argv, "choices": dict(choices)}]
+            write_whole(run / FACTS, json.dumps(facts, indent=2) + "\n")
+    if moved:
+        write_whole(run / SETTINGS, to_yaml(config))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def check_free(run: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,12 @@ from wsss.models.checkpoint import (
     read_checkpoint,
 )
 from wsss.models.network import Network
-from wsss.outputs.journal import read_journal
+from wsss.outputs.choices import Choices, training_choices, training_words
 from wsss.outputs.lock import locked
 from wsss.outputs.manifest import made_in, read_making
 from wsss.outputs.provenance import UNKNOWN, all_of, data_supervision, labels_supervision
-from wsss.outputs.run import check_free, check_resumable, check_same_data, create_run
-from wsss.reporting import Reporter, Silent, first_few
+from wsss.outputs.run import check_free, check_resumable, check_same_data, create_run, note_resumed
+from wsss.reporting import Reporter, Silent
 from wsss.training.classify import ClassifyStep, tag_validation
 from wsss.training.loop import Loop, RunContext, steps_of
 from wsss.training.rounds import LABELS, learn_from_teacher, teacher_config
@@ -64,16 +65,50 @@ def train_classifier(config: Config, run: str | Path, reporter: Reporter = SILEN
     network = build_from(config, train.classes, decoder=False)
     network.supervision = data_supervision(config.data, saliency=False)
     loop = classify_loop(context, network, train, val)
+    choices = _say_choices(loop, train, val)
     with locked(run, reporter.say):
-        create_run(run, config, train)
+        create_run(run, config, train, val, choices)
         loop.train()
     return loop.shown
 
 
-def resume_classifier(run: Path, reporter: Reporter) -> Network:
-    """Continue a run of ``train_classifier`` from its last checkpoint."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Moved:
+    """Where the data of a run lie now that they were moved; None: where they were.
+
+    Attributes:
+        root: the data folder. A tags table and saliency maps that lay in it are expected in it.
+        tags: the tags table.
+        saliency: the folder of saliency maps.
+        labels: the folder of label maps that the run learns from.
+    """
+
+    root: Path | None = None
+    tags: Path | None = None
+    saliency: Path | None = None
+    labels: Path | None = None
+
+    def __bool__(self) -> bool:
+        return self != Moved()
+
+
+STAYED = Moved()
+
+
+def resume_classifier(run: Path, reporter: Reporter, moved: Moved = STAYED) -> Network:
+    """Continue a run of ``train_classifier`` from its last checkpoint.
+
+    Args:
+        run: its folder.
+        reporter: progress and remarks.
+        moved: where its data lie now. They must have the same names, tags and bytes.
+
+    Raises:
+        DataError: the data are not those that the run began with, or the run cannot be resumed.
+        UsageError, MachineError, Interrupted: see ``train_classifier``.
+    """
     with _locked_run(run, reporter):
-        loop, _ = _resumed(run, reporter, decoder=False)
+        loop, _ = _resumed(run, reporter, moved, decoder=False)
         loop.train()
     return loop.shown
 
@@ -130,8 +165,9 @@ def train_segmenter(
         "init": None if init is None else str(init.absolute()),
     }
     loop = segment_loop(context, network, train, val, task)
+    choices = _say_choices(loop, train, val)
     with locked(run, reporter.say):
-        create_run(run, config, train)
+        create_run(run, config, train, val, choices, layers=_layers(config, labels))
         if task["taught"]:
             loop.save()
             _be_taught(loop, train)
@@ -139,12 +175,12 @@ def train_segmenter(
     return loop.shown
 
 
-def resume_segmenter(run: Path, reporter: Reporter) -> Network:
-    """Continue a run of ``train_segmenter`` from its last checkpoint."""
+def resume_segmenter(run: Path, reporter: Reporter, moved: Moved = STAYED) -> Network:
+    """Continue a run of ``train_segmenter`` from its last checkpoint; see ``resume_classifier``."""
     with _locked_run(run, reporter):
-        loop, train = _resumed(run, reporter, decoder=True)
+        loop, train = _resumed(run, reporter, moved, decoder=True)
         if loop.task.get("taught") and loop.state.step == 0:
-            _be_taught(loop, train)
+            _be_taught(loop, train, moved)
         loop.train()
     return loop.shown
 
@@ -207,33 +243,20 @@ def _check_classes(folder: Path, train: TaggedSet) -> None:
         )
 
 
-def _remark_on_changes(folder: Path, train: TaggedSet, reporter: Reporter) -> None:
-    """Name the images that are not those, by their bytes, that the label maps of a folder were made from."""
-    entries = read_journal(folder)
-    read = {record.name: record.digest for record in train.records if record.name in entries}
-    changed = [name for name, digest in read.items() if digest not in (None, entries[name].image)]
-    if changed:
-        count = f"{counted(len(changed), 'image')} of {len(train)}"
-        reporter.say(
-            f"{count} changed after the label maps in {folder} were made ({first_few(changed)}): make-pseudo makes"
-            " these again"
-        )
-
-
-def _be_taught(loop: Loop, train: TaggedSet) -> None:
+def _be_taught(loop: Loop, train: TaggedSet, moved: Moved = STAYED) -> None:
     """Make the labels that a run of several rounds learns from; see ``learn_from_teacher``."""
     context, init = loop.context, loop.task["init"] and Path(loop.task["init"])
 
     def train_teacher(teacher: Path) -> Network:
         if (teacher / "last.pt").is_file():
-            return resume_segmenter(teacher, context.reporter)
+            return resume_segmenter(teacher, context.reporter, moved)
         context.reporter.say(f"training the teacher in {teacher}")
         return train_segmenter(teacher_config(context.config), teacher, context.reporter, init=init)
 
     learn_from_teacher(context, loop.step, train, train_teacher)
 
 
-def _resumed(run: Path, reporter: Reporter, *, decoder: bool) -> tuple[Loop, TaggedSet]:
+def _resumed(run: Path, reporter: Reporter, moved: Moved, *, decoder: bool) -> tuple[Loop, TaggedSet]:
     """The loop of a run in the state of its last checkpoint, and its training split."""
     path = find_checkpoint(run)
     content = read_checkpoint(path)
@@ -242,15 +265,50 @@ def _resumed(run: Path, reporter: Reporter, *, decoder: bool) -> tuple[Loop, Tag
         raise UsageError(f"{run} trains a classifier", f"wsss train-cls --resume {run}")
     if not decoder and network.decoder is not None:
         raise UsageError(f"{run} trains a segmentation network", f"wsss train-seg --resume {run}")
+    config = config.moved({"root": moved.root, "tags": moved.tags, "saliency": moved.saliency})
+    _check_there(run, config.data.root, "data", "data folder")
     context = RunContext(run, config, prepare_device(config.run), reporter)
     train, val = open_training(config, reporter, network.classes)
-    check_same_data(run, train)
-    if decoder:
-        loop = segment_loop(context, network, train, val, part_of(content, "task", run))
-    else:
-        loop = classify_loop(context, network, train, val)
+    task = part_of(content, "task", run) if decoder else {}
+    labels = task.get("labels") and Path(task["labels"])
+    if moved.labels is not None:
+        if labels is None:
+            raise UsageError(f"{run} makes its own labels, it takes no --labels", f"--resume {run}")
+        labels = find_labels(moved.labels, train).absolute()
+        task = {**task, "labels": str(labels)}
+    _check_there(run, labels, "labels", "folder of label maps")
+    check_same_data(run, train, val, _layers(config, labels), moved=bool(moved))
+    loop = segment_loop(context, network, train, val, task) if decoder else classify_loop(context, network, train, val)
+    note_resumed(run, config, _say_choices(loop, train, val), moved=bool(moved))
     loop.resume(content)
+    if moved:
+        loop.save()  # so that the next --resume finds the data, also after a kill or a stop of the teacher
     return loop, train
+
+
+def _check_there(run: Path, folder: Path | None, option: str, what: str) -> None:
+    """Refuse a run whose folder of data has gone; the fix says how to name its new place."""
+    if folder is not None and not folder.is_dir():
+        raise DataError(
+            f"{folder}: no such {what}; {run} began with it",
+            f"--resume {run} --{option} DIR  # where it lies now",
+        )
+
+
+def _layers(config: Config, labels: Path | None) -> dict[str, Path]:
+    """Folders of PNGs that a segmentation learns from beside the images: label maps, or saliency maps."""
+    if labels is not None:
+        return {"labels": labels}
+    return {} if config.data.saliency is None else {"saliency": config.data.saliency}
+
+
+def _say_choices(loop: Loop, train: TaggedSet, val: TaggedSet | None) -> Choices:
+    """Say what this training chose by itself, in one line; returns it for ``run.json``."""
+    context = loop.context
+    validated = loop.validation is not None
+    choices = training_choices(context.config.run, context.device, train, val, validated=validated)
+    context.reporter.say(training_words(choices, train))
+    return choices
 
 
 @contextmanager

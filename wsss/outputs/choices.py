@@ -1,0 +1,95 @@
+"""What a command chose by itself: said in one line at its start, and kept in ``run.json`` or in the manifest.
+
+These are facts of the machine and of the data folder, not settings: with "auto" they may be others elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from wsss.config import RunSection
+from wsss.data.records import TaggedSet, counted
+from wsss.machine import num_workers
+
+Choices = dict[str, Any]
+"""Plain values by name."""
+
+
+def machine_choices(run: RunSection, device: torch.device) -> Choices:
+    """The device, threads, loader processes and number type of a command."""
+    name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
+    return {
+        "device": f"{device}{name}",
+        "threads": torch.get_num_threads(),
+        "workers": num_workers(run),
+        "amp": run.amp,
+    }
+
+
+def data_choices(tagged: TaggedSet) -> Choices:
+    """The reader of a data folder, the file or folder that its tags come from, the split and its number of images."""
+    return {
+        "data": str(tagged.root),
+        "layout": tagged.layout,
+        "tags": tagged.tags_source,
+        "split": tagged.split,
+        "images": len(tagged),
+    }
+
+
+def training_choices(
+    run: RunSection, device: torch.device, train: TaggedSet, val: TaggedSet | None, *, validated: bool
+) -> Choices:
+    """All choices of a training.
+
+    Args:
+        run: of its config.
+        device: where it computes.
+        train: the training split.
+        val: the validation split, or None.
+        validated: whether the training is validated; a segmentation is not where the split has no masks.
+    """
+    reason = None
+    if val is None:
+        reason = f"{train.split} is trained on" if train.split == "val" else "there is no split val"
+    elif not validated:
+        reason = f"split {val.split} has no masks"
+    return {
+        **machine_choices(run, device),
+        **data_choices(train),
+        "val_split": None if val is None else val.split,
+        "val_images": 0 if val is None else len(val),
+        "no_validation": reason,
+    }
+
+
+def machine_words(choices: Mapping[str, Any]) -> str:
+    """``machine_choices`` in words: "cpu, 2 threads, 1 loader process, float32"."""
+    threads, workers = counted(choices["threads"], "thread"), choices["workers"]
+    loaders = counted(workers, "loader process", "loader processes") if workers else "no loader process"
+    return f"{choices['device']}, {threads}, {loaders}, {'float32' if choices['amp'] == 'none' else choices['amp']}"
+
+
+def training_words(choices: Mapping[str, Any], train: TaggedSet) -> str:
+    """``training_choices`` in one line."""
+    reason, images = choices["no_validation"], counted(choices["val_images"], "image")
+    validation = f"no validation: {reason}" if reason else f"validates on {choices['val_split']} ({images})"
+    trains = f"trains on {train.split} ({counted(len(train), 'image')})"
+    return f"{machine_words(choices)}; {train.origin()}: {trains}, {validation}"
+
+
+def use_words(run: RunSection, device: torch.device, origin: str, split: str | None, images: int) -> str:
+    """The choices of a command that uses a network, in one line.
+
+    Args:
+        run: of its config.
+        device: where it computes.
+        origin: where its images are (``TaggedSet.origin``).
+        split: their split, or None.
+        images: their number.
+    """
+    read = f"{f'split {split}, ' if split is not None else ''}{counted(images, 'image')}"
+    return f"{machine_words(machine_choices(run, device))}; {origin}: {read}"
