@@ -55,7 +55,6 @@ def evaluate(
     report: Report | ScoreReport
     with Terminal() as terminal:
         terminal.say(f"{tagged.origin()}: split {tagged.split}, {counted(len(tagged), 'image')}")
-        terminal.begin("scoring", len(tagged))
 
         def step(done: int, total: int) -> None:
             if done == 1:  # images without a mask are not among them

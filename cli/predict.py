@@ -82,7 +82,7 @@ def predict(
             device=chosen,
             checkpoint_sha256=file_hash(path),
             split=split,
-            origin={"data": str(images), "layout": layout},
+            origin={"data": str(images.absolute()), "layout": layout},
             overlays=overlays,
             overwrite=overwrite,
         )

@@ -425,10 +425,15 @@ def test_where_nothing_is_validated_the_reason_is_said(
     table = data / "tags.csv"
     table.write_text(table.read_text().replace(",val\n", ",test\n"))
     done = wsss("train-cls", *words, "-o", tmp_path / "cls2")
-    assert "trains on train (24 images), no validation: there is no split val\n" in done.err
     assert (
-        json.loads((tmp_path / "cls2" / "run.json").read_text())["choices"]["no_validation"] == "there is no split val"
+        "trains on train (24 images), no validation: no split is called val; there is test: --val-split test\n"
+        in done.err
     )
+    kept = json.loads((tmp_path / "cls2" / "run.json").read_text())["choices"]
+    assert kept["no_validation"] == "no split is called val; there is test: --val-split test"
+    table.write_text(table.read_text().replace(",test\n", ",train\n"))
+    done = wsss("train-cls", *words, "-o", tmp_path / "cls3")
+    assert "trains on train (32 images), no validation: there is no other split\n" in done.err
 
 
 def test_resume_takes_the_new_place_of_the_data(wsss: Program, tmp_path: Path, config_file: Path, scenes: Path) -> None:
@@ -536,6 +541,8 @@ def test_a_run_is_labelled_as_its_config_says(wsss: Program, tmp_path: Path, rem
         2,
         "the command line: 'labels': low must not exceed high, got 0.58 > 0.55",
     )
+    done = wsss(*words, "-o", tmp_path / "x", "--start-layer", "9")
+    assert (done.status, done.error()[0]) == (2, "start layer 9: deit_tiny_distilled_patch16_224 has 4 blocks")
     assert not (tmp_path / "x").exists()
 
 

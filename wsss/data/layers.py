@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.data.facts import image_digest
-from wsss.data.findings import first_few
 from wsss.data.images import image_size
 from wsss.data.masks import read_mask
 from wsss.data.records import Record, TaggedSet

@@ -25,7 +25,7 @@ from wsss.labels.recipe import Refined, complete, opening_of, refine_scores, res
 from wsss.machine import autocast, be_deterministic, prepare_device
 from wsss.maps.generate import multiscale_scores
 from wsss.maps.present import PresentMaps
-from wsss.maps.recorder import MapSettings
+from wsss.maps.recorder import MapSettings, check_map_settings
 from wsss.models.averaged import LabelProbabilities, decoder_grid
 from wsss.models.checkpoint import load_network
 from wsss.models.network import Network
@@ -58,12 +58,14 @@ class Labeller:
         uses: the settings of a network that was loaded and whether they are the run's, in one line; else empty.
 
     Raises:
+        UsageError: the map settings do not fit the network.
         MachineError: the CRF is wanted and not installed.
     """
 
     def __init__(self, network: Network, config: Config, device: torch.device, *, uses: str = "") -> None:
         if config.labels.crf:
             require_crf()
+        check_map_settings(network, MapSettings.of(config.maps))
         self.network = network.to(device).eval()
         self.config = config
         self.device = device

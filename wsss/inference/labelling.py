@@ -96,18 +96,9 @@ def make_pseudo_labels(
     sources = [Source.of(record, saliency) for record in tagged.records]
     choices = machine_choices(config.run, device) | data_choices(tagged)
     with held_folder(out, settings, config, reporter, overwrite=wanted.overwrite, choices=choices) as folder:
-        scored = [source.name for source in sources] if wanted.scores else []
-        todo = folder.begin(sources, reporter, parts={"scores": scored}, overwrite=wanted.overwrite)
-        step = max(1, len(tagged) // max(1, wanted.overlays))
-        pictured = frozenset(record.name for record in tagged.records[::step][: wanted.overlays])
-        writer = _Writer(
-            labeller,
-            tagged,
-            folder,
-            {source.name: source for source in sources if source.name in todo},
-            wanted,
-            pictured,
-        )
+        parts = wanted.parts([source.name for source in sources])
+        todo = folder.begin(sources, reporter, parts=parts, overwrite=wanted.overwrite)
+        remaining = {source.name: source for source in sources if source.name in todo}
         pixels = batch_pixels(config.run, device)
         process_remaining(
             "pseudo labels",

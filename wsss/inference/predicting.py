@@ -76,8 +76,8 @@ def predict_masks(
     sources = [Source.of(record) for record in untagged]
     choices = {**machine_choices(config.run, device), **(origin or {}), "split": split, "images": len(records)}
     with held_folder(out, settings, config, reporter, overwrite=overwrite, choices=choices) as folder:
-        names = [source.name for source in sources] if overlays else []
-        todo = folder.begin(sources, reporter, parts={"overlays": names}, overwrite=overwrite)
+        drawn = frozenset(source.name for source in sources if overlays)
+        todo = folder.begin(sources, reporter, parts={"overlays": drawn}, overwrite=overwrite)
         stride, pixels = network.backbone.stride, batch_pixels(config.run, device)
         process_remaining(
             "masks",

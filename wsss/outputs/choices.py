@@ -5,7 +5,7 @@ These are facts of the machine and of the data folder, not settings: with "auto"
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ import torch
 from wsss.config import RunSection
 from wsss.data.records import TaggedSet, counted
 from wsss.machine import num_workers
+from wsss.reporting import first_few
 
 Choices = dict[str, Any]
 """Plain values by name."""
@@ -32,7 +33,7 @@ def machine_choices(run: RunSection, device: torch.device) -> Choices:
 def data_choices(tagged: TaggedSet) -> Choices:
     """The reader of a data folder, the file or folder that its tags come from, the split and its number of images."""
     return {
-        "data": str(tagged.root),
+        "data": str(tagged.root.absolute()),
         "layout": tagged.layout,
         "tags": tagged.tags_source,
         "split": tagged.split,
@@ -41,7 +42,13 @@ def data_choices(tagged: TaggedSet) -> Choices:
 
 
 def training_choices(
-    run: RunSection, device: torch.device, train: TaggedSet, val: TaggedSet | None, *, validated: bool
+    run: RunSection,
+    device: torch.device,
+    train: TaggedSet,
+    val: TaggedSet | None,
+    *,
+    validated: bool,
+    others: Sequence[str] = (),
 ) -> Choices:
     """All choices of a training.
 
@@ -51,10 +58,12 @@ def training_choices(
         train: the training split.
         val: the validation split, or None.
         validated: whether the training is validated; a segmentation is not where the split has no masks.
+        others: splits of the data set that are not trained on, which one could validate on; needed where ``val`` is
+            None.
     """
     reason = None
     if val is None:
-        reason = f"{train.split} is trained on" if train.split == "val" else "there is no split val"
+        reason = _why_no_split(train.split, others)
     elif not validated:
         reason = f"split {val.split} has no masks"
     return {
@@ -64,6 +73,17 @@ def training_choices(
         "val_images": 0 if val is None else len(val),
         "no_validation": reason,
     }
+
+
+def _why_no_split(trained_on: str, others: Sequence[str]) -> str:
+    """Why there is no validation split, and the option that takes one."""
+    if trained_on == "val":
+        return "val is trained on"
+    if not others:
+        return "there is no other split"
+    if len(others) == 1:
+        return f"no split is called val; there is {others[0]}: --val-split {others[0]}"
+    return f"no split is called val; there are {first_few(others)}: --val-split NAME"
 
 
 def machine_words(choices: Mapping[str, Any]) -> str:

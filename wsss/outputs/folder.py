@@ -118,9 +118,8 @@ class LabelFolder:
         lacking = [name for name in lacking if self._lacks(name, parts or {})]
         self._kept = {name: self._entries[name] for name in lacking}
         self._forget_other_settings(reporter)
-        write_manifest(
-            self.out, self._settings, {}, self._choices
-        )  # after that no old label map is left that it could claim
+        # After that no old label map is left that the manifest could claim.
+        write_manifest(self.out, self._settings, {}, self._choices)
         write_whole(self.out / "config.yaml", to_yaml(self._config))
         return frozenset(again + lacking)
 
@@ -265,7 +264,7 @@ def held_folder(
             with disk_errors(out / MANIFEST):  # until no old label map can pass as one of the new settings
                 (out / MANIFEST).unlink(missing_ok=True)
         sweep(out)
-        if not overwrite:
+        if not overwrite and not (out / MANIFEST).is_file():
             write_manifest(out, settings, {}, choices)  # first: without it the folder counts as one of another program
         with disk_errors(out / "labels"):
             (out / "labels").mkdir(exist_ok=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from wsss.config import Config
 from wsss.data.augment import TrainingImages
+from wsss.data.dataset import list_splits
 from wsss.data.layers import NO_SALIENCY, check_layers
 from wsss.data.records import TaggedSet, counted
 from wsss.data.splits import open_training
@@ -30,11 +31,12 @@ from wsss.models.checkpoint import (
 )
 from wsss.models.network import Network
 from wsss.outputs.choices import Choices, training_choices, training_words
+from wsss.outputs.journal import read_journal
 from wsss.outputs.lock import locked
 from wsss.outputs.manifest import made_in, read_making
 from wsss.outputs.provenance import UNKNOWN, all_of, data_supervision, labels_supervision
 from wsss.outputs.run import check_free, check_resumable, check_same_data, create_run, note_resumed
-from wsss.reporting import Reporter, Silent
+from wsss.reporting import Reporter, Silent, first_few
 from wsss.training.classify import ClassifyStep, tag_validation
 from wsss.training.loop import Loop, RunContext, steps_of
 from wsss.training.rounds import LABELS, learn_from_teacher, teacher_config
@@ -243,6 +245,19 @@ def _check_classes(folder: Path, train: TaggedSet) -> None:
         )
 
 
+def _remark_on_changes(folder: Path, train: TaggedSet, reporter: Reporter) -> None:
+    """Name the images that are not those, by their bytes, that the label maps of a folder were made from."""
+    entries = read_journal(folder)
+    read = {record.name: record.digest for record in train.records if record.name in entries}
+    changed = [name for name, digest in read.items() if digest not in (None, entries[name].image)]
+    if changed:
+        count = f"{counted(len(changed), 'image')} of {len(train)}"
+        reporter.say(
+            f"{count} changed after the label maps in {folder} were made ({first_few(changed)}): make-pseudo makes"
+            " these again"
+        )
+
+
 def _be_taught(loop: Loop, train: TaggedSet, moved: Moved = STAYED) -> None:
     """Make the labels that a run of several rounds learns from; see ``learn_from_teacher``."""
     context, init = loop.context, loop.task["init"] and Path(loop.task["init"])
@@ -305,8 +320,10 @@ def _layers(config: Config, labels: Path | None) -> dict[str, Path]:
 def _say_choices(loop: Loop, train: TaggedSet, val: TaggedSet | None) -> Choices:
     """Say what this training chose by itself, in one line; returns it for ``run.json``."""
     context = loop.context
-    validated = loop.validation is not None
-    choices = training_choices(context.config.run, context.device, train, val, validated=validated)
+    data, validated = context.config.data, loop.validation is not None
+    splits = list_splits(train.root, data.layout, data.tags) if val is None else ()
+    others = [split for split in splits if split != train.split]
+    choices = training_choices(context.config.run, context.device, train, val, validated=validated, others=others)
     context.reporter.say(training_words(choices, train))
     return choices
 
