@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("cores", "errors"),
     ("files", "sections", "plain_yaml", "reporting", "stopping"),
     ("config", "pool", "processes"),
     ("machine",),

@@ -1,4 +1,4 @@
-"""The device of a run, its autocast, deterministic algorithms and loader workers."""
+"""The device of a run, its threads, autocast, deterministic algorithms and loader workers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from wsss.config import RunSection
+from wsss.cores import usable_cores
 from wsss.errors import MachineError, UsageError
 
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -39,9 +40,20 @@ def pick_device(name: str) -> torch.device:
 
 
 def prepare_device(run: RunSection) -> torch.device:
-    """Call `be_deterministic`, then `pick_device`: the device of a run."""
+    """The device of a run, after `be_deterministic` and `limit_threads`."""
     be_deterministic(run)
+    limit_threads()
     return pick_device(run.device)
+
+
+def limit_threads() -> None:
+    """Let torch compute in as many threads as this process has cores, unless ``OMP_NUM_THREADS`` says otherwise.
+
+    Torch itself sees the CPU affinity, but neither the quota of a container nor the cores of a Slurm job. More threads
+    than cores wait for each other. The limit holds for the rest of the process.
+    """
+    if not os.environ.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
 
 
 def autocast(run: RunSection, device: torch.device) -> AbstractContextManager[object]:
@@ -72,8 +84,5 @@ def be_deterministic(run: RunSection) -> None:
 
 
 def num_workers(run: RunSection) -> int:
-    """Number of loader processes: ``run.workers``, or one fewer than the cores, at most 8."""
-    if run.workers is not None:
-        return run.workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, cores - 1)
+    """Number of loader processes: ``run.workers``, or one fewer than the cores (`usable_cores`), at most 8."""
+    return min(8, usable_cores() - 1) if run.workers is None else run.workers

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,14 +77,15 @@ def read_ahead(
         options = {"batch_sampler": batches, "collate_fn": collate}
     begun = torch.zeros(max(1, workers), NAME_BYTES, dtype=torch.uint8)
     begun.share_memory_()  # type: ignore[no-untyped-call]
-    loader: DataLoader[Any] = DataLoader(
-        _Guarded(dataset),
-        num_workers=workers,
-        pin_memory=pin_memory,
-        worker_init_fn=partial(_begin, begun) if workers else None,
-        **options,
-    )
-    with _own_signals():
+    with _own_signals(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores: the user chose them
+        loader: DataLoader[Any] = DataLoader(
+            _Guarded(dataset),
+            num_workers=workers,
+            pin_memory=pin_memory,
+            worker_init_fn=partial(_begin, begun) if workers else None,
+            **options,
+        )
         batches_read = iter(loader)
     try:
         for batch in _named_death(batches_read, begun):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -10,7 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-THREADS = min(8, 2 * (os.cpu_count() or 1))
+from wsss.cores import usable_cores
+
+THREADS = min(8, 2 * usable_cores())
 AHEAD = 4
 """Calls a thread that are begun or wait; memory does not grow with the number of items."""
 
