@@ -41,6 +41,7 @@ def evaluate(
     from wsss.cli.report import print_report
     from wsss.cli.terminal import Terminal, console
     from wsss.data.dataset import open_data
+    from wsss.data.findings import telling
     from wsss.errors import UsageError
     from wsss.evaluation.report import Report, ScoreReport
     from wsss.inference.evaluate import evaluate_labels, evaluate_scores
@@ -50,9 +51,10 @@ def evaluate(
             "--errors needs label maps and --scores needs class scores: choose one",
             f"wsss evaluate {predictions} --data {data} --errors",
         )
-    tagged = open_data(data, split=split, tags=tags, need_tags=False)
     report: Report | ScoreReport
     with Terminal() as terminal:
+        tagged = open_data(data, split=split, tags=tags, need_tags=False, note=telling(terminal.say))
+        terminal.begin("scoring", len(tagged))
 
         def step(done: int, total: int) -> None:
             if done == 1:  # images without a mask are not among them

@@ -40,6 +40,7 @@ def predict(
     settings = given.resolve()
     with heavy_imports():
         from wsss.data.dataset import open_data, open_unlabelled
+        from wsss.data.findings import telling
         from wsss.data.index import keep_readable_records
         from wsss.data.records import Record
         from wsss.errors import DataError
@@ -55,11 +56,11 @@ def predict(
     network, trained, path = load_network(run, checkpoint)
     settings = for_run(settings, trained)
     listed: Sequence[Record]
-    if split is None:
-        listed = open_unlabelled(images)
-    else:
-        listed = open_data(images, split=split, tags=tags, need_tags=False).records
     with Terminal() as terminal:
+        if split is None:
+            listed = open_unlabelled(images, note=telling(terminal.say))
+        else:
+            listed = open_data(images, split=split, tags=tags, need_tags=False, note=telling(terminal.say)).records
         records, bad = keep_readable_records(listed, reporter=terminal)
         for message in bad:
             terminal.say(f"skipped {message}")

@@ -231,6 +231,11 @@ def directory_for_annotation(root: Path) -> None:
     (root / "Annotations" / "a.xml").mkdir()
 
 
+def thumbnail(place: Path) -> None:
+    (place / "a.png").mkdir(parents=True)
+    photo(5).save(place / "a.png" / "thumb.png")
+
+
 def masks_of_many_classes(root: Path) -> None:
     for name, value in zip(NAMES, (1, 9, 2, 1), strict=True):
         write_mask(root / "SegmentationClass" / f"{name}.png", np.full((HEIGHT, WIDTH), value, dtype=np.uint8))
@@ -394,6 +399,15 @@ TABLES = [
     other("gif-beside", lambda root: photo(5).save(root / "x.gif"), "file-ignored", "ending in .gif", "accepted"),
 ]
 
+FOLDERS = [
+    other(
+        "disk-station", lambda root: thumbnail(root / "@eaDir"), "folder-left-out", "disk station.*it is", "accepted"
+    ),
+    other("wastebasket", lambda root: thumbnail(root / "$RECYCLE.BIN"), "folder-left-out", "left out", "accepted"),
+    other("circle", lambda root: (root / "x").symlink_to(root), "folder-left-out", "a link back to", "accepted"),
+    other("link-lost", lambda root: (root / "x").symlink_to(root / "y"), "link-lost", "leads to nothing", "accepted"),
+]
+
 VOC = [
     voc_row("split-empty", lambda root: split(root, ""), "split-empty", "the split is empty"),
     voc_row("split-blank", lambda root: split(root, " \n\n"), "split-empty", "the split is empty"),
@@ -465,7 +479,11 @@ LAYERS = [
     layer("saliency-empty", lambda: b"", "saliency-unreadable", "it is empty"),
 ]
 
-ROWS = [*IMAGES, *TABLES, *VOC, *LAYERS]
+ROWS = [*IMAGES, *TABLES, *FOLDERS, *VOC, *LAYERS]
+
+SAID = ("folder-left-out", "link-lost", "file-ignored")
+"""Warnings of the readers, which a training says as well."""
+
 
 CONSEQUENCES = {
     **dict.fromkeys(("csv-too-many-fields", "csv-too-few-fields", "csv-no-split"), "image-untagged"),
@@ -478,7 +496,8 @@ CONSEQUENCES = {
 def test_the_rows_are_many_and_distinct() -> None:
     assert len({row.name for row in ROWS}) == len(ROWS) >= 60
     unseen = set(KINDS) - {row.kind for row in ROWS}
-    assert unseen == {"text-unreadable"}, "every kind has a row; this one takes a file that may not be read"
+    unreadable = {"text-unreadable", "folder-unreadable"}
+    assert unseen == unreadable, "every kind has a row; these take what may not be read"
 
 
 class Remarks(Silent):
@@ -549,7 +568,10 @@ def test_training_and_scoring_say_the_same(row: Row, tmp_path: Path) -> None:
         assert count == f"split {tagged.split}: 1 of 4 images skipped"
         assert re.search(row.what, remark)
         return
-    assert (len(tagged), remarks.said) == (4, [])
+    assert len(tagged) == 4
+    if row.kind in SAID:
+        assert re.search(row.what, "".join(remarks.said))
+    assert len(remarks.said) == (row.kind in SAID)
     if row.outcome in ("scoring", "saliency"):
         with pytest.raises(DataError, match=row.what) as caught:
             score(tagged, tmp_path) if row.outcome == "scoring" else read_all(tagged, root / "Saliency")

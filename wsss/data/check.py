@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,11 +17,13 @@ from wsss.data.findings import KINDS, BadData, Finding, Place, Severity
 from wsss.data.images import UnreadableImage
 from wsss.data.index import Scan, scan_images
 from wsss.data.masks import read_mask, unknown_indices
-from wsss.data.readers.reader import Photographs, TagsFrom
+from wsss.data.photographs import Photographs
+from wsss.data.readers.reader import TagsFrom
 from wsss.data.readers.registry import find_reader
 from wsss.data.readers.tag_table import find_tag_file, read_tag_file
 from wsss.data.records import Record, Records, TaggedSet
 from wsss.data.threads import in_threads
+from wsss.data.walking import conventional, is_file
 from wsss.files import write_whole
 from wsss.reporting import Reporter, first_few
 
@@ -32,8 +33,6 @@ NARROW = 8
 """Images whose one side is more than this many times the other are reported: crops show little of them."""
 LONG_SUFFIX = {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
 """Formats whose name is not their suffix."""
-OTHER_IMAGES = (".avif", ".dng", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".pgm", ".ppm", ".svg", ".tga")
-"""Endings of pictures that no reader reads."""
 COLUMNS = ("severity", "kind", "where", "what")
 
 
@@ -121,7 +120,6 @@ def inspect_data(
     if sets:
         found += _table_names(root, tags, tags_from)
     photographs = reader.photographs(root, found)
-    found += _ignored_files(photographs.folder, skip=reader.not_images if photographs.folder == root else ())
     for tagged in sets:
         found += _odd_classes(tagged)
         found += _missing_masks(tagged) if masks else ()
@@ -176,20 +174,10 @@ def _unlisted(photographs: Photographs, listed: Sequence[Record]) -> list[Record
     ]
 
 
-def _ignored_files(folder: Path, skip: Sequence[str]) -> Iterator[Finding]:
-    """Findings for pictures whose ending no reader reads."""
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name[0] != "." and (place != str(folder) or name not in skip)]
-        for file in sorted(files):
-            path = Path(place) / file
-            if path.suffix.lower() in OTHER_IMAGES and file[0] != ".":
-                yield Finding("file-ignored", Place(path), f"files ending in {path.suffix} are not read")
-
-
 def _odd_classes(tagged: TaggedSet) -> Iterator[Finding]:
     """Findings for classes that no image of a split has, and for pairs that may be one class."""
-    path = tagged.root / CLASS_FILE
-    place = Place(path if path.is_file() else tagged.root)
+    path = conventional(tagged.root, CLASS_FILE)
+    place = Place(path if is_file(path) else tagged.root)
     seen = {tag for record in tagged.records for tag in record.tags}
     for index, name in enumerate(tagged.classes):
         if index not in seen:
@@ -200,7 +188,7 @@ def _odd_classes(tagged: TaggedSet) -> Iterator[Finding]:
 def _table_names(root: Path, tags: Path | None, tags_from: TagsFrom) -> Iterator[Finding]:
     """Findings for the class names where they come from the labels of a table alone."""
     path = tags or find_tag_file(root)
-    if path is not None and tags_from in ("auto", "file") and not (root / CLASS_FILE).is_file():
+    if path is not None and tags_from in ("auto", "file") and not is_file(conventional(root, CLASS_FILE)):
         yield from odd_labels(read_tag_file(path, note=_Collected()))
 
 
@@ -298,7 +286,7 @@ def _inspect_layer(
         size: (H, W) of its image, None where that is unknown.
         num_classes: of a mask; None: pixel values are not checked.
     """
-    if not path.is_file():
+    if not is_file(path):
         yield Finding(f"{what}-missing", Place(path), "no such file")
         return
     try:

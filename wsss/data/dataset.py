@@ -10,14 +10,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss.data.findings import BadData, Finding, Note, refuse
-from wsss.data.images import IMAGE_SUFFIXES, list_images, split_suffix
+from wsss.data.findings import BadData, Finding, Note, first_few, refuse
+from wsss.data.images import IMAGE_SUFFIXES, split_suffix
 from wsss.data.masks import IGNORE_INDEX
+from wsss.data.photographs import Photographs, find_images
 from wsss.data.readers.listing import ListedImage, Listing
-from wsss.data.readers.reader import Options, Photographs, TagsFrom
+from wsss.data.readers.reader import Options, TagsFrom
 from wsss.data.readers.registry import READERS, find_reader, recognise
 from wsss.data.readers.tag_table import read_text
 from wsss.data.records import Record, Records, TaggedSet
+from wsss.data.walking import conventional, is_file, is_folder
 from wsss.errors import DataError, UsageError
 from wsss.reporting import first_few
 
@@ -60,7 +62,7 @@ def open_data(
     if tags is not None and tags_from in ("xml", "masks"):
         raise UsageError(f"tags from {tags} and from {tags_from} at once", "leave out one of the two")
     reader = find_reader(root, layout, tags)
-    own, given = _read_classes(root / CLASS_FILE, note), tuple(classes or ()) or None
+    own, given = _read_classes(conventional(root, CLASS_FILE), note), tuple(classes or ()) or None
     names = own if tags_from == "masks" else own or given  # the indices of masks follow the data set alone
     options = Options(tags=tags, tags_from=tags_from, classes=names, need_tags=need_tags, note=note)
     source = reader.open(root, options)
@@ -145,18 +147,22 @@ def list_splits(
     return find_reader(root, layout, tags).open(root, Options(tags=tags, note=note)).splits()
 
 
-def open_unlabelled(path: Path) -> Records:
+def open_unlabelled(path: Path, *, note: Note = refuse) -> Records:
     """Records without tags: of one image, or of every image below a folder, sorted by name.
 
     Of a data folder these are its images, named as in its splits, without masks and saliency maps.
 
+    Args:
+        path: of the image or the folder.
+        note: called for what is left out; see ``find_images``.
+
     Raises:
-        DataError: there is no such path, it is no image, or the folder holds none.
+        DataError: there is no such path, it is no image, or the folder holds none or cannot be listed.
     """
     path = Path(path)
     endings = " ".join(IMAGE_SUFFIXES)
-    if path.is_dir():
-        found = _photographs(path)
+    if is_folder(path):
+        found = _photographs(path, note)
         if not found.files:
             raise DataError(f"{path}: no image in it (files ending in {endings})", f"ls -R {path}")
         records = (Record(name=name, image=found.folder / file, tags=()) for name, file in found.files.items())
@@ -169,12 +175,12 @@ def open_unlabelled(path: Path) -> Records:
     return Records.of([Record(name=name, image=path, tags=())], path.parent)
 
 
-def _photographs(folder: Path) -> Photographs:
+def _photographs(folder: Path, note: Note) -> Photographs:
     """The images of a data folder by its reader, or of a plain folder."""
     name = next(iter(recognise(folder)), None)
     if name is None:
-        return Photographs(folder=folder, files=list_images(folder))
-    return READERS[name].photographs(folder, refuse)
+        return find_images(folder, note=note)
+    return READERS[name].photographs(folder, note)
 
 
 def _choose_split(root: Path, split: str | None, splits: tuple[str, ...]) -> str:
@@ -193,7 +199,7 @@ def _choose_split(root: Path, split: str | None, splits: tuple[str, ...]) -> str
 
 def _read_classes(path: Path, note: Note) -> tuple[str, ...] | None:
     """Class names, one a line; None where there is no such file."""
-    if not path.is_file():
+    if not is_file(path):
         return None
     names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
     return checked_classes(names, path, note)

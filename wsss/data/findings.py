@@ -42,6 +42,10 @@ KINDS: dict[str, Severity] = {
     "class-alike": "warning",
     "class-joined": "warning",
     "class-unused": "warning",
+    # files and folders
+    "folder-unreadable": "error",
+    "folder-left-out": "warning",
+    "link-lost": "warning",
     "file-ignored": "warning",
     # images
     "image-irregular": "error",
@@ -131,6 +135,11 @@ class BadData(DataError):
         super().__init__(problem, fix)
         self.findings = tuple(findings)
 
+    @property
+    def severity(self) -> Severity:
+        """Warning where all findings are warnings, else error."""
+        return "warning" if self.findings and all(one.severity == "warning" for one in self.findings) else "error"
+
     @classmethod
     def at(cls, kind: str, place: Place | Path, what: str, fix: str) -> BadData:
         """One fault at one place."""
@@ -143,5 +152,24 @@ Note = Callable[[BadData], None]
 
 
 def refuse(error: BadData) -> None:
-    """The ``Note`` that raises every fault."""
-    raise error
+    """The ``Note`` that raises every fault, and passes over warnings."""
+    if error.severity == "error":
+        raise error
+
+
+def telling(say: Callable[[str], None]) -> Note:
+    """A ``Note`` that raises every fault and says each warning once, since it tells what was guessed or left out."""
+    said: set[str] = set()
+
+    def note(error: BadData) -> None:
+        refuse(error)
+        if error.problem not in said:
+            said.add(error.problem)
+            say(error.problem)
+
+    return note
+
+
+def first_few(names: Sequence[str], limit: int = 3) -> str:
+    """The first names of a long list, separated by commas."""
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

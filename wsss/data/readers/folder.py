@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsss.data.findings import Note, refuse
-from wsss.data.images import list_images
+from wsss.data.photographs import Photographs, find_images
 from wsss.data.readers.listing import ListedImage, Listing, missing_images, untagged_images
-from wsss.data.readers.reader import Options, Photographs, Reader
+from wsss.data.readers.reader import Options, Reader
 from wsss.data.readers.tag_table import TAG_FILES, TagFile, TagLine, find_tag_file, read_tag_file
+from wsss.data.walking import conventional, is_folder
 from wsss.errors import UsageError
 
 NOT_IMAGES = ("masks", "Saliency")
@@ -36,7 +37,9 @@ class FolderSource:
 
 def open_tag_file(root: Path, path: Path, known: Collection[str] = (), *, note: Note = refuse) -> TagFile:
     """Read the table of a folder data set; image paths may start with ``images/`` or below it."""
-    return read_tag_file(path, prefix="images" if _image_folder(root) != root else "", known=known, note=note)
+    return read_tag_file(
+        path, prefix=base.name if (base := _image_folder(root)) != root else "", known=known, note=note
+    )
 
 
 def read_folder(
@@ -72,7 +75,7 @@ def read_folder(
         ),
         classes=names or table.classes(note),
         source=table.path,
-        mask_folder=root / "masks" if (root / "masks").is_dir() else None,
+        mask_folder=masks if is_folder(masks := conventional(root, "masks")) else None,
     )
 
 
@@ -99,12 +102,14 @@ def _open(root: Path, options: Options) -> FolderSource:
 
 def _photographs(root: Path, note: Note = refuse) -> Photographs:
     base = _image_folder(root)
-    return Photographs(folder=base, files=list_images(base, skip=NOT_IMAGES if base == root else (), note=note))
+    skip = [conventional(root, name).name for name in NOT_IMAGES] if base == root else []
+    return find_images(base, skip, note=note)
 
 
 def _image_folder(root: Path) -> Path:
     """Where the images of a folder data set lie: ``root/images`` where there is one, else ``root``."""
-    return root / "images" if (root / "images").is_dir() else root
+    images = conventional(root, "images")
+    return images if is_folder(images) else root
 
 
 def _matches(line: TagLine, file: str | None) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from wsss.data.findings import BadData, Note, Place, refuse
 from wsss.data.images import split_suffix
+from wsss.data.walking import conventional, is_file
 
 TAG_FILES = ("tags.csv", "tags.json")
 COLUMNS = ("image", "labels", "split")
@@ -104,7 +105,7 @@ class TagFile:
 
 def find_tag_file(root: Path) -> Path | None:
     """The table at the root of a data folder."""
-    return next((root / name for name in TAG_FILES if (root / name).is_file()), None)
+    return next((path for name in TAG_FILES if is_file(path := conventional(root, name))), None)
 
 
 def read_tag_file(path: Path, *, prefix: str = "", known: Collection[str] = (), note: Note = refuse) -> TagFile:
@@ -184,7 +185,7 @@ def image_name(image: str, place: Place, prefix: str = "") -> tuple[str, str]:
         what = f"'{image}' leaves the data folder or names nothing"
         fix = "give every image by its path below the data folder, such as street/0001.jpg"
         raise BadData.at("path-outside", place, what, fix)
-    parts = path.parts[1:] if len(path.parts) > 1 and path.parts[0] == prefix else path.parts
+    parts = path.parts[1:] if len(path.parts) > 1 and path.parts[0].casefold() == prefix.casefold() else path.parts
     return split_suffix("/".join(parts))
 
 
@@ -204,10 +205,15 @@ def read_text(path: Path) -> str:
         place = f"byte 0x{error.object[error.start]:02x} at position {error.start}"
         raise _other_encoding(path, content, place) from error
     except OSError as error:
-        raise BadData.at("text-unreadable", path, f"cannot be read ({error.strerror})", f"ls -l {path}") from error
+        raise unreadable_text(path, error) from error
     if "\0" in text:  # UTF-16 of plain letters would pass as UTF-8
         raise _other_encoding(path, content, f"a zero byte at position {content.index(0)}")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def unreadable_text(path: Path, error: OSError) -> BadData:
+    """The error for a text that the disk does not give."""
+    return BadData.at("text-unreadable", path, f"cannot be read ({error.strerror})", f"ls -l {path}")
 
 
 def _other_encoding(path: Path, content: bytes, why: str) -> BadData:

@@ -12,11 +12,12 @@ from defusedxml.common import DefusedXmlException, DTDForbidden
 from defusedxml.ElementTree import fromstring
 
 from wsss.data.findings import BadData, Note, Place, refuse
-from wsss.data.images import list_images
 from wsss.data.masks import IGNORE_INDEX, read_mask, unknown_indices
+from wsss.data.photographs import Photographs, find_images
 from wsss.data.readers.listing import ListedImage, Listing, missing_images, untagged_images
-from wsss.data.readers.reader import Options, Photographs, Reader, TagsFrom
-from wsss.data.readers.tag_table import TAG_FILES, find_tag_file, image_name, read_tag_file, read_text
+from wsss.data.readers.reader import Options, Reader, TagsFrom
+from wsss.data.readers.tag_table import TAG_FILES, find_tag_file, image_name, read_tag_file, read_text, unreadable_text
+from wsss.data.walking import is_file, is_folder, names_in
 
 Labels = tuple[str, ...] | None
 """Words, or None where an image has no tags."""
@@ -89,7 +90,7 @@ class VocSource:
             DataError: listed images are missing or, where they are needed, have no tags.
         """
         root, options = self.root, self.options
-        files = list_images(root / IMAGES, note=options.note)
+        files = _photographs(root, options.note).files
         listed = _read_split(_split_lists(root)[split], files, options.note)
         tags = _read_tags(root, listed, options)
         labels = tags.labels
@@ -114,17 +115,19 @@ class VocSource:
 
 
 def _sniff(root: Path, tags: Path | None) -> str | None:
-    return f"{IMAGES} and ImageSets" if (root / IMAGES).is_dir() and (root / "ImageSets").is_dir() else None
+    return f"{IMAGES} and ImageSets" if is_folder(root / IMAGES) and is_folder(root / "ImageSets") else None
 
 
 def _photographs(root: Path, note: Note = refuse) -> Photographs:
-    return Photographs(folder=root / IMAGES, files=list_images(root / IMAGES, note=note))
+    return find_images(root / IMAGES, note=note)
 
 
 def _split_lists(root: Path) -> dict[str, Path]:
     """Split lists by name, sorted. Lists of one class (``cat_train.txt`` in Main) are left out."""
     for name in LIST_FOLDERS:
-        lists = sorted(path for path in (root / "ImageSets" / name).glob("*.txt") if path.is_file())
+        folder = root / "ImageSets" / name
+        texts = (folder / file for file in names_in(folder) if file.lower().endswith(".txt"))
+        lists = [path for path in texts if is_file(path)]
         splits = {path.stem: path for path in lists if not is_class_list(path)}
         if splits:
             return splits
@@ -134,21 +137,24 @@ def _split_lists(root: Path) -> dict[str, Path]:
 
 def is_class_list(path: Path) -> bool:
     """Whether the first line is an image and 1, 0 or -1, which tell whether the image holds one class."""
-    with path.open("rb") as file:
-        fields = file.readline(LINE).split()
+    try:
+        with path.open("rb") as file:
+            fields = file.readline(LINE).split()
+    except OSError as error:
+        raise unreadable_text(path, error) from error
     return len(fields) == 2 and fields[1] in (b"1", b"0", b"-1")
 
 
 def _mask_folder(root: Path) -> Path | None:
     """Where the masks lie, or None; it is not opened."""
-    return next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
+    return next((root / name for name in MASK_FOLDERS if is_folder(root / name)), None)
 
 
 def _read_tags(root: Path, listed: list[str], options: Options) -> Tags:
     """The tags of the listed images: from the table, the XML annotations or, only where that is asked, the masks."""
     table, source = options.tags or find_tag_file(root), options.tags_from
     if source == "auto":
-        source = "xml" if table is None and (root / "Annotations").is_dir() else "file"
+        source = "xml" if table is None and is_folder(root / "Annotations") else "file"
     if source == "file" and table is None and not options.need_tags:
         return Tags(labels={}, classes=options.classes or VOC_CLASSES, source=root)
     return TAG_READERS[source](root, listed, table, options)
@@ -279,7 +285,7 @@ def _mask_labels(path: Path, classes: tuple[str, ...]) -> tuple[str, ...] | None
     Raises:
         DataError: the mask holds an index beyond the classes.
     """
-    if not path.is_file():
+    if not is_file(path):
         return None
     label_HW = read_mask(path)
     unknown = unknown_indices(label_HW, len(classes))
