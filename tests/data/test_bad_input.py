@@ -373,6 +373,7 @@ TABLES = [
     table("csv-no-label", "image,labels\na,\nb,\nc,\nd,\n", "tags-none", "no image has a label"),
     table("csv-case", "image,labels\na,cat\nb,Cat\nc,dog\nd,\n", "class-alike", "'Cat' and 'cat' are two"),
     table("csv-unseen-letter", "image,labels\na,cat\nb,cat\u200b\nc,dog\nd,\n", "class-alike", "are two classes"),
+    table("csv-unseen-in-a-name", "image,labels\na\u200b,cat\nb,dog\nc,cat\nd,\n", "name-form", "u200b|differ"),
     table("json-cut", '{"a": ["cat"]', "table-format", "not JSON", "tags.json"),
     table("json-array", '["a"]', "table-format", "expected one object", "tags.json"),
     table("json-deep", "[" * 10**5, "table-format", "not JSON", "tags.json"),
@@ -481,7 +482,7 @@ LAYERS = [
 
 ROWS = [*IMAGES, *TABLES, *FOLDERS, *VOC, *LAYERS]
 
-SAID = ("folder-left-out", "link-lost", "file-ignored")
+SAID = ("folder-left-out", "link-lost", "file-ignored", "name-form")
 """Warnings of the readers, which a training says as well."""
 
 

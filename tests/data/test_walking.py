@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -214,3 +214,13 @@ def test_every_file_is_listed_or_left_out_for_a_reason(tree: tuple[list[str], li
                     found.tree.why_left_out(path) is not None,
                 ]
                 assert sum(reasons) == 1, path
+
+
+def test_a_photo_that_a_table_lists_in_a_folder_of_machines(tmp_path: Path, write_photo: Callable[..., Path]) -> None:
+    write_photo(tmp_path / "a.jpg")
+    write_photo(tmp_path / "@eaDir" / "b.jpg")
+    (tmp_path / "tags.csv").write_text("image,labels\na,cat\n@eaDir/b.jpg,dog\n")
+    findings = inspect_data(tmp_path, Silent()).findings
+    assert [one.what for one in findings if one.kind == "image-missing"] == [
+        f"@eaDir/b.jpg is not in {tmp_path} (@eaDir is left out: by machines)"
+    ]

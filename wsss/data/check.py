@@ -17,13 +17,14 @@ from wsss.data.findings import KINDS, BadData, Finding, Place, Severity
 from wsss.data.images import UnreadableImage
 from wsss.data.index import Scan, scan_images
 from wsss.data.masks import read_mask, unknown_indices
+from wsss.data.near_names import NearNames
 from wsss.data.photographs import Photographs
 from wsss.data.readers.reader import TagsFrom
 from wsss.data.readers.registry import find_reader
 from wsss.data.readers.tag_table import find_tag_file, read_tag_file
 from wsss.data.records import Record, Records, TaggedSet
 from wsss.data.threads import in_threads
-from wsss.data.walking import conventional, is_file
+from wsss.data.walking import conventional, is_file, spelled, walk
 from wsss.files import write_whole
 from wsss.reporting import Reporter, first_few
 
@@ -198,8 +199,15 @@ def _missing_masks(tagged: TaggedSet) -> Iterator[Finding]:
         return
     names = [record.name for record in tagged.records if tagged.mask_path(record) is None]
     if names:
-        what = f"{len(names)} of {len(tagged)} images of split '{tagged.split}' have no mask ({first_few(names)})"
+        near = NearNames(file.as_posix() for file in _files_below(tagged.mask_folder))
+        hint = next((f"; {name}.png{asked}" for name in names if (asked := near.ask(f"{name}.png"))), "")
+        what = f"{len(names)} of {len(tagged)} images of split '{tagged.split}' have no mask ({first_few(names)}){hint}"
         yield Finding("mask-missing", Place(tagged.mask_folder), what)
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """All files below a folder, by their paths below it; of what cannot be listed, nothing."""
+    return (Path(file) for file in walk(folder, note=_Collected()).files)
 
 
 def _inspect_images(scan: Scan) -> Iterator[Finding]:
@@ -250,7 +258,7 @@ def _inspect_job(job: _Job) -> list[Finding]:
     if mask is not None and job.tagged is not None:
         findings += _inspect_layer("mask", mask, job.size, len(job.tagged.classes))
     if job.saliency is not None:
-        findings += _inspect_layer("saliency", job.saliency / f"{job.record.name}.png", job.size)
+        findings += _inspect_layer("saliency", spelled(job.saliency, f"{job.record.name}.png"), job.size)
     return findings
 
 

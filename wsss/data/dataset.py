@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from wsss.data.findings import BadData, Finding, Note, first_few, refuse
 from wsss.data.images import IMAGE_SUFFIXES, split_suffix
 from wsss.data.masks import IGNORE_INDEX
+from wsss.data.near_names import NearNames, tidy
 from wsss.data.photographs import Photographs, find_images
 from wsss.data.readers.listing import ListedImage, Listing
 from wsss.data.readers.reader import Options, TagsFrom
@@ -190,9 +190,9 @@ def _choose_split(root: Path, split: str | None, splits: tuple[str, ...]) -> str
     if split is None and len(splits) == 1:
         return splits[0]
     problem = f"no split '{split}'" if split is not None else "which split?"
-    near = get_close_matches(split or "", splits, n=1)
+    near = NearNames(splits).ask(split) if split is not None else ""
     raise UsageError(
-        f"{root}: {problem}{f' (did you mean {near[0]!r}?)' if near else ''}; there are {', '.join(splits)}",
+        f"{root}: {problem}{near}; there are {', '.join(splits)}",
         "choose one of these splits",
     )
 
@@ -201,7 +201,7 @@ def _read_classes(path: Path, note: Note) -> tuple[str, ...] | None:
     """Class names, one a line; None where there is no such file."""
     if not is_file(path):
         return None
-    names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
+    names = tuple(tidy(line) for line in read_text(path).split("\n") if line.strip())
     return checked_classes(names, path, note)
 
 
@@ -230,15 +230,15 @@ def _index_tags(listing: Listing, classes: tuple[str, ...], root: Path, note: No
     Raises:
         DataError: labels that are no class; each is named, with the nearest class.
     """
-    index = {name: k for k, name in enumerate(classes)}
-    unknown = [(label, image) for image in listing.images for label in image.labels if label not in index]
+    index = {tidy(name): k for k, name in enumerate(classes)}
+    unknown = [(label, image) for image in listing.images for label in image.labels if tidy(label) not in index]
     if unknown:
         note(_unknown_tags(unknown, classes, listing.source, root / CLASS_FILE))
     records = (
         Record(
             name=image.name,
             image=image.image,
-            tags=tuple(sorted(index[label] for label in image.labels if label in index)),
+            tags=tuple(sorted({index[tidy(label)] for label in image.labels if tidy(label) in index})),
         )
         for image in listing.images
     )
@@ -250,20 +250,14 @@ def _unknown_tags(
 ) -> BadData:
     """The error for labels that are no class, each with an image that has it."""
     unknown = dict(found)
-    meant = {label: f"'{label}'{_nearest(label, classes)}" for label in unknown}
+    near = NearNames(classes)
+    meant = {label: f"'{label}'{near.ask(label)}" for label in unknown}
     named = [f"{meant[label]} of {unknown[label].name}" for label in sorted(unknown)]
     return BadData(
         f"{source}: unknown tags: {first_few(named, 5)}; the classes are {first_few([*classes], 20)}",
         f"correct the tags, or list every class in {class_file} (a model keeps those it was trained on)",
         [Finding("tag-unknown", image.place, f"unknown tag {meant[label]} of {image.name}") for label, image in found],
     )
-
-
-def _nearest(label: str, classes: Sequence[str]) -> str:
-    """A question that names the class of nearest spelling, in brackets; empty where none is near."""
-    lower = {name.lower(): name for name in classes}
-    near = get_close_matches(label.lower(), lower, n=1)
-    return f" (did you mean '{lower[near[0]]}'?)" if near else ""
 
 
 def _order_differs(root: Path, own: tuple[str, ...], given: tuple[str, ...]) -> DataError:

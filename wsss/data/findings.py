@@ -33,6 +33,7 @@ KINDS: dict[str, Severity] = {
     "image-missing": "error",
     "image-untagged": "error",
     "name-twice": "error",
+    "name-form": "warning",
     "tags-none": "error",
     "tag-ambiguous": "error",
     "tag-unknown": "error",

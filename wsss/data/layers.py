@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from wsss.data.images import image_size
 from wsss.data.masks import read_mask
 from wsss.data.records import Record, TaggedSet
+from wsss.data.walking import is_file, spelled
 from wsss.errors import DataError
 from wsss.reporting import first_few
 
@@ -24,8 +25,8 @@ def check_layers(folder: Path, tagged: TaggedSet, what: str, fix: str) -> None:
     """
     missing, other_size = [], []
     for record in tagged.records:
-        path = folder / f"{record.name}.png"
-        if not path.is_file():
+        path = spelled(folder, f"{record.name}.png")
+        if not is_file(path):
             missing.append(record.name)
         elif image_size(path) != (record.size or image_size(record.image)):
             other_size.append(record.name)
@@ -46,7 +47,7 @@ def read_layer(folder: Path, record: Record, size: tuple[int, ...]) -> NDArray[n
     Raises:
         DataError: it is missing, unreadable or of another size.
     """
-    path = folder / f"{record.name}.png"
+    path = spelled(folder, f"{record.name}.png")
     layer_HW = read_mask(path)
     if layer_HW.shape != size:
         raise DataError(

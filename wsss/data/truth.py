@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss.data.masks import IGNORE_INDEX, read_mask, unknown_indices
-from wsss.errors import DataError
+from wsss.data.masks import read_mask
+from wsss.data.walking import is_file, spelled
 
 if TYPE_CHECKING:
     from wsss.data.records import Record, TaggedSet
@@ -38,8 +38,8 @@ class MaskFolder:
 
     def path(self, record: Record) -> Path | None:
         """The mask file of an image, or None where there is none."""
-        path = self.folder / f"{record.name}.png"
-        return path if path.is_file() else None
+        path = spelled(self.folder, f"{record.name}.png")
+        return path if is_file(path) else None
 
     def has(self, record: Record) -> bool:
         """Whether there is a mask file."""

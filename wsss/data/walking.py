@@ -9,12 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from wsss.data.findings import BadData, Note, refuse
+from wsss.data.near_names import spellings
 
 Reason = Literal[
     "hidden",
@@ -221,6 +222,8 @@ def conventional(folder: Path, name: str) -> Path:
     return folder / (same[0] if len(same) == 1 else name)
 
 
-def each_left_out(tree: Tree, *reasons: Reason) -> Iterator[str]:
-    """Paths that were left out for one of these reasons."""
-    return (path for path, reason in tree.left_out.items() if reason in reasons)
+def spelled(folder: Path, name: str) -> Path:
+    """The path of a file in a folder, in the Unicode form in which it is there; as written where it is in none."""
+    if name.isascii():
+        return folder / name
+    return next((folder / form for form in spellings(name) if _mode(folder / form) is not None), folder / name)

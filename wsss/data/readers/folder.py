@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsss.data.findings import Note, refuse
+from wsss.data.near_names import same_by_sight
 from wsss.data.photographs import Photographs, find_images
-from wsss.data.readers.listing import ListedImage, Listing, missing_images, untagged_images
+from wsss.data.readers.listing import ListedImage, Listing, missing_images, renamed, untagged_images
 from wsss.data.readers.reader import Options, Reader
 from wsss.data.readers.tag_table import TAG_FILES, TagFile, TagLine, find_tag_file, read_tag_file
 from wsss.data.walking import conventional, is_folder
@@ -59,23 +60,30 @@ def read_folder(
     """
     photographs = _photographs(root, note)
     base, files = photographs.folder, photographs.files
-    untagged = [name for name in files if name not in table.lines]
+    same = same_by_sight(table.lines, files)
+    if same:
+        note(renamed(same, table.path))
+    tagged = {same.get(name, name) for name in table.lines}
+    untagged = [name for name in files if name not in tagged]
     if untagged:
-        note(untagged_images(untagged, table.path))
-    lines = [line for line in table.lines.values() if line.split == split]
-    missing = {line.name + line.suffix: line.place for line in lines if not _matches(line, files.get(line.name))}
+        note(untagged_images(untagged, table.path, (name for name in tagged if name not in files)))
+    lines = {same.get(name, name): line for name, line in table.lines.items() if line.split == split}
+    missing = {
+        line.name + line.suffix: line.place for name, line in lines.items() if not _matches(line, files.get(name))
+    }
     if missing:
-        note(missing_images(missing, table.path, base))
+        note(missing_images(missing, table.path, photographs))
+    masks = conventional(root, "masks")
     return Listing(
         split=split,
         images=tuple(
-            ListedImage(name=line.name, image=base / files[line.name], labels=line.labels, place=line.place)
-            for line in lines
+            ListedImage(name=name, image=base / files[name], labels=line.labels, place=line.place)
+            for name, line in lines.items()
             if line.name + line.suffix not in missing
         ),
         classes=names or table.classes(note),
         source=table.path,
-        mask_folder=masks if is_folder(masks := conventional(root, "masks")) else None,
+        mask_folder=masks if is_folder(masks) else None,
     )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from wsss.data.findings import BadData, Note, Place, refuse
 from wsss.data.images import split_suffix
+from wsss.data.near_names import tidy
 from wsss.data.walking import conventional, is_file
 
 TAG_FILES = ("tags.csv", "tags.json")
@@ -148,8 +149,8 @@ def _read_row(row: Row, prefix: str, separate: Callable[[str], list[str]]) -> Ta
         DataError: the path of the image leaves the folder.
     """
     name, suffix = image_name(row.image, row.place, prefix)
-    labels = separate(row.labels) if isinstance(row.labels, str) else map(str.strip, row.labels)
-    kept = tuple(dict.fromkeys(label for label in labels if label))
+    labels = separate(row.labels) if isinstance(row.labels, str) else row.labels
+    kept = tuple(dict.fromkeys(filter(None, map(tidy, labels))))
     return TagLine(name=name, suffix=suffix, labels=kept, split=row.split, place=row.place)
 
 

@@ -13,11 +13,12 @@ from defusedxml.ElementTree import fromstring
 
 from wsss.data.findings import BadData, Note, Place, refuse
 from wsss.data.masks import IGNORE_INDEX, read_mask, unknown_indices
+from wsss.data.near_names import same_by_sight
 from wsss.data.photographs import Photographs, find_images
-from wsss.data.readers.listing import ListedImage, Listing, missing_images, untagged_images
+from wsss.data.readers.listing import ListedImage, Listing, missing_images, renamed, untagged_images
 from wsss.data.readers.reader import Options, Reader, TagsFrom
 from wsss.data.readers.tag_table import TAG_FILES, find_tag_file, image_name, read_tag_file, read_text, unreadable_text
-from wsss.data.walking import is_file, is_folder, names_in
+from wsss.data.walking import is_file, is_folder, names_in, spelled
 
 Labels = tuple[str, ...] | None
 """Words, or None where an image has no tags."""
@@ -90,13 +91,15 @@ class VocSource:
             DataError: listed images are missing or, where they are needed, have no tags.
         """
         root, options = self.root, self.options
-        files = _photographs(root, options.note).files
-        listed = _read_split(_split_lists(root)[split], files, options.note)
+        photographs = _photographs(root, options.note)
+        files = photographs.files
+        listed = _read_split(_split_lists(root)[split], photographs, options.note)
         tags = _read_tags(root, listed, options)
         labels = tags.labels
         untagged = [name for name in listed if name not in labels or labels[name][0] is None]
         if untagged and options.need_tags:
-            options.note(untagged_images(untagged, tags.source))
+            strangers = (name for name in labels if name not in files)
+            options.note(untagged_images(untagged, tags.source, strangers))
         elif untagged:
             labels = {**dict.fromkeys(untagged, ((), Place(tags.source))), **labels}
         return Listing(
@@ -160,7 +163,7 @@ def _read_tags(root: Path, listed: list[str], options: Options) -> Tags:
     return TAG_READERS[source](root, listed, table, options)
 
 
-def _read_split(path: Path, files: Mapping[str, str], note: Note) -> list[str]:
+def _read_split(path: Path, photographs: Photographs, note: Note) -> list[str]:
     """Image names of a split list, in its order.
 
     A line is a name, or fields of which the first is one: ``2007_000032`` or
@@ -170,7 +173,7 @@ def _read_split(path: Path, files: Mapping[str, str], note: Note) -> list[str]:
         DataError: it is empty, names an image twice, or one that is missing or outside JPEGImages.
     """
     names: dict[str, Place] = {}
-    missing = {}
+    files = photographs.files
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         whole, place = line.strip(), Place(path, number)
         if not whole:
@@ -184,14 +187,16 @@ def _read_split(path: Path, files: Mapping[str, str], note: Note) -> list[str]:
         if name in names:
             what, fix = f"'{name}' is listed before, at line {names[name].line}", f"sort -u {path}"
             note(BadData.at("image-twice", place, what, f"keep one line for each image: {fix}"))
-        elif name not in files:
-            missing[name] = place
         names.setdefault(name, place)
     if not names:
         raise BadData.at("split-empty", path, "the split is empty", f"write one image name a line to {path}")
+    same = same_by_sight(names, files)
+    if same:
+        note(renamed(same, path))
+    missing = {name: place for name, place in names.items() if same.get(name, name) not in files}
     if missing:
-        note(missing_images(missing, path, path.parents[2] / IMAGES))
-    return [name for name in names if name not in missing]
+        note(missing_images(missing, path, photographs))
+    return [same.get(name, name) for name in names if name not in missing]
 
 
 def _tags_from_file(root: Path, listed: list[str], table: Path | None, options: Options) -> Tags:
@@ -200,14 +205,17 @@ def _tags_from_file(root: Path, listed: list[str], table: Path | None, options: 
         what = f"no tags: looked for {', '.join(TAG_FILES)} and Annotations"
         raise BadData.at("image-untagged", root, what, _write_a_table(root))
     tag_file = read_tag_file(table, prefix=IMAGES, known=options.classes or (), note=options.note)
-    labels = {name: (line.labels, line.place) for name, line in tag_file.lines.items()}
+    same = same_by_sight(tag_file.lines, listed)
+    if same:
+        options.note(renamed(same, table))
+    labels = {same.get(name, name): (line.labels, line.place) for name, line in tag_file.lines.items()}
     return Tags(labels=labels, classes=options.classes or tag_file.classes(options.note), source=table)
 
 
 def _tags_from_xml(root: Path, listed: list[str], table: Path | None, options: Options) -> Tags:
     """Tags from the objects of the XML annotations, those marked difficult too."""
     folder = root / "Annotations"
-    files = {name: folder / f"{name}.xml" for name in listed}
+    files = {name: spelled(folder, f"{name}.xml") for name in listed}
     labels = _labels_of_files(xml_labels, files, options.note)
     return Tags(labels=labels, classes=options.classes or VOC_CLASSES, source=folder)
 
@@ -218,7 +226,7 @@ def _tags_from_masks(root: Path, listed: list[str], table: Path | None, options:
     if folder is None:
         what = f"tags were asked from the masks, but there is no {' or '.join(MASK_FOLDERS)}"
         raise BadData.at("image-untagged", root, what, _write_a_table(root))
-    files = {name: folder / f"{name}.png" for name in listed}
+    files = {name: spelled(folder, f"{name}.png") for name in listed}
     labels = _labels_of_files(lambda path: _mask_labels(path, classes), files, options.note)
     return Tags(labels=labels, classes=classes, source=folder)
 
