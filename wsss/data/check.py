@@ -16,15 +16,14 @@ from wsss.data.facts import ImageFacts
 from wsss.data.findings import KINDS, BadData, Finding, Place, Severity
 from wsss.data.images import UnreadableImage
 from wsss.data.index import Scan, scan_images
-from wsss.data.masks import read_mask, unknown_indices
+from wsss.data.layer_check import LayerJob, inspect_layers
 from wsss.data.near_names import NearNames
 from wsss.data.photographs import Photographs
 from wsss.data.readers.reader import TagsFrom
 from wsss.data.readers.registry import find_reader
 from wsss.data.readers.tag_table import find_tag_file, read_tag_file
 from wsss.data.records import Record, Records, TaggedSet
-from wsss.data.threads import in_threads
-from wsss.data.walking import conventional, is_file, spelled, walk
+from wsss.data.walking import conventional, is_file, walk
 from wsss.files import write_whole
 from wsss.reporting import Reporter, first_few
 
@@ -130,11 +129,13 @@ def inspect_data(
     found += _inspect_images(scan)
     scored = {record.name: tagged for tagged in sets if masks for record in tagged.records}
     jobs = [
-        _Job(record=record, size=size, tagged=scored.get(record.name), saliency=saliency)
-        for record, size in zip(listed, scan.sizes(), strict=False)  # the images of no split come last
+        LayerJob(record=record, size=size, turn=turn, tagged=scored.get(record.name), saliency=saliency)
+        for record, size, turn in zip(
+            listed, scan.sizes(), scan.turns(), strict=False
+        )  # the images of no split come last
         if record.name in scored or saliency is not None
     ]
-    found += _inspect_layers(jobs, reporter)
+    found += inspect_layers(jobs, reporter)
     order = {name: position for position, name in enumerate(KINDS)}
     unique = sorted(dict.fromkeys(found), key=lambda one: (one.severity, order[one.kind]))
     return Inspection(
@@ -225,43 +226,6 @@ def _inspect_images(scan: Scan) -> Iterator[Finding]:
             yield Finding("image-copy", Place(record.image), f"the same bytes as {original}")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Job:
-    """An image and what lies over it.
-
-    Attributes:
-        record: of the image.
-        size: (H, W) of the image, None where it cannot be read.
-        tagged: the set whose mask is examined, or None.
-        saliency: the folder whose saliency map is examined, or None.
-    """
-
-    record: Record
-    size: tuple[int, int] | None
-    tagged: TaggedSet | None
-    saliency: Path | None
-
-
-def _inspect_layers(jobs: Sequence[_Job], reporter: Reporter) -> Iterator[Finding]:
-    """All that is found in the masks and saliency maps."""
-    if jobs:
-        reporter.begin("checking masks", len(jobs))
-    for findings in in_threads(_inspect_job, jobs):
-        reporter.advance()
-        yield from findings
-
-
-def _inspect_job(job: _Job) -> list[Finding]:
-    """What is found in the mask and the saliency map of one image."""
-    findings: list[Finding] = []
-    mask = None if job.tagged is None else job.tagged.mask_path(job.record)
-    if mask is not None and job.tagged is not None:
-        findings += _inspect_layer("mask", mask, job.size, len(job.tagged.classes))
-    if job.saliency is not None:
-        findings += _inspect_layer("saliency", spelled(job.saliency, f"{job.record.name}.png"), job.size)
-    return findings
-
-
 def _remarks(path: Path, facts: ImageFacts) -> Iterator[Finding]:
     """Warnings about an image that can be read."""
     place, (height, width) = Place(path), facts.size
@@ -281,37 +245,6 @@ def _remarks(path: Path, facts: ImageFacts) -> Iterator[Finding]:
     if max(facts.size) > NARROW * min(facts.size):
         ratio = max(facts.size) / min(facts.size)
         yield Finding("image-narrow", place, f"{shape}: one side is {ratio:.0f} times the other; crops show little")
-
-
-def _inspect_layer(
-    what: str, path: Path, size: tuple[int, int] | None, num_classes: int | None = None
-) -> Iterator[Finding]:
-    """What is wrong with a mask or saliency map.
-
-    Args:
-        what: "mask" or "saliency".
-        path: of the PNG.
-        size: (H, W) of its image, None where that is unknown.
-        num_classes: of a mask; None: pixel values are not checked.
-    """
-    if not is_file(path):
-        yield Finding(f"{what}-missing", Place(path), "no such file")
-        return
-    try:
-        layer_HW = read_mask(path)
-    except BadData as error:
-        for finding in error.findings:
-            yield Finding(finding.kind.replace("mask", what), finding.place, finding.what)
-        return
-    height, width = layer_HW.shape
-    if size is not None and (height, width) != size:
-        shapes = f"{width}x{height}, its image {size[1]}x{size[0]} (width x height)"
-        turned = "; images are read upright, as their EXIF asks" if (width, height) == size else ""
-        yield Finding(f"{what}-size", Place(path), shapes + turned)
-    unknown = [] if num_classes is None else unknown_indices(layer_HW, num_classes)
-    if unknown:
-        named = first_few([str(index) for index in unknown], 5)
-        yield Finding("mask-class", Place(path), f"class index {named}; there are {num_classes} classes")
 
 
 def write_list(path: Path, findings: Iterable[Finding]) -> None:

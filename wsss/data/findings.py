@@ -37,11 +37,14 @@ KINDS: dict[str, Severity] = {
     "tags-none": "error",
     "tag-ambiguous": "error",
     "tag-unknown": "error",
+    "label-notation": "error",
+    "label-nothing": "warning",
     "class-twice": "error",
     "class-background": "error",
     "class-count": "error",
     "class-alike": "warning",
     "class-joined": "warning",
+    "class-cut": "warning",
     "class-unused": "warning",
     # files and folders
     "folder-unreadable": "error",
@@ -71,11 +74,13 @@ KINDS: dict[str, Severity] = {
     "mask-size": "error",
     "mask-class": "error",
     "mask-missing": "warning",
+    "mask-turned": "warning",
     # saliency maps
     "saliency-missing": "error",
     "saliency-unreadable": "error",
     "saliency-format": "error",
     "saliency-size": "error",
+    "saliency-turned": "warning",
 }
 """How bad each kind is: training refuses or skips an error, and reads the image in spite of a warning."""
 
