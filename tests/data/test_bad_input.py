@@ -424,6 +424,7 @@ TABLES = [
 ]
 
 FOLDERS = [
+    other("two-tables", lambda root: tags(root, '{"a": []}', "tags.json"), "table-second", "is not read", "accepted"),
     other(
         "disk-station", lambda root: thumbnail(root / "@eaDir"), "folder-left-out", "disk station.*it is", "accepted"
     ),
@@ -507,7 +508,7 @@ LAYERS = [
 
 ROWS = [*IMAGES, *TABLES, *FOLDERS, *VOC, *LAYERS]
 
-SAID = ("folder-left-out", "link-lost", "file-ignored", "name-form", "label-nothing")
+SAID = ("folder-left-out", "link-lost", "file-ignored", "name-form", "label-nothing", "table-second")
 """Warnings of the readers, which a training says as well."""
 
 
@@ -524,8 +525,8 @@ CONSEQUENCES = {
 def test_the_rows_are_many_and_distinct() -> None:
     assert len({row.name for row in ROWS}) == len(ROWS) >= 60
     unseen = set(KINDS) - {row.kind for row in ROWS}
-    unreadable = {"text-unreadable", "folder-unreadable"}
-    assert unseen == unreadable, "every kind has a row; these take what may not be read"
+    elsewhere = {"text-unreadable", "folder-unreadable", "split-alike"}
+    assert unseen == elsewhere, "every kind has a row; these take what may not be read, or several splits"
 
 
 class Remarks(Silent):
@@ -672,6 +673,24 @@ def test_one_split_alone(tmp_path: Path) -> None:
     assert (good.findings, good.splits, good.images) == ((), {"val": 2}, 2)
     with pytest.raises(UsageError, match="did you mean 'val'"):
         inspect_data(root, Silent(), split="vall")
+
+
+def test_splits_that_may_be_one(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    folder(root)
+    tags(root, "image,labels,split\na,cat,train\nb,dog,Train\nc,cat;dog,train \nd,dog,val\n")
+    (finding,) = (one for one in inspect_data(root, Silent()).findings if one.kind == "split-alike")
+    assert finding.what == "'train' and 'Train' are two splits, but may be meant to be one"
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    folder(root)
+    for file in (".hidden.png", "@eaDir/a.png", "notes.txt", "masks/x.txt", "Thumbs.db"):
+        (root / file).parent.mkdir(exist_ok=True)
+        (root / file).touch()
+    left_out = inspect_data(root, Silent(), masks=False).to_json()["left_out"]
+    assert left_out == {"hidden": 1, "by machines": 2, "no photographs": 1, "no image": 2}
 
 
 def test_classes_are_counted_in_every_split_and_in_all(tmp_path: Path) -> None:

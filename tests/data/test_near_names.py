@@ -129,3 +129,11 @@ def test_a_missing_mask_is_told_what_lies_there(tmp_path: Path, write_photo: Cal
     (tmp_path / "tags.csv").write_text("image,labels\n0001,cat\n")
     whats = [one.what for one in inspect_data(tmp_path, Silent()).findings if one.kind == "mask-missing"]
     assert "(0001); 0001.png (did you mean '1.png'? they differ in zeros before or behind a number" in whats[0]
+
+
+@pytest.mark.parametrize("line", ["my cat 1", "my cat 1.jpg", "my cat\u00a01", "my  cat 1.jpg"])
+def test_lists_of_voc_name_files_with_spaces(voc_root: Path, line: str) -> None:
+    (voc_root / "JPEGImages" / "n1.jpg").rename(voc_root / "JPEGImages" / "my cat 1.jpg")
+    (voc_root / "ImageSets" / "Segmentation" / "train.txt").write_text(f"{line}\nn2\n", encoding="utf-8")
+    (voc_root / "tags.csv").write_text("image,labels\nmy cat 1,cat\nn2,cat\n")
+    assert [record.name for record in open_data(voc_root, split="train").records] == ["my cat 1", "n2"]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from wsss.data import walking
 from wsss.data.check import inspect_data
-from wsss.data.dataset import open_unlabelled
+from wsss.data.dataset import list_splits, open_data, open_unlabelled
 from wsss.data.findings import BadData
 from wsss.data.photographs import find_images
 from wsss.data.readers.registry import find_reader
@@ -177,7 +177,7 @@ def test_conventional_names_in_any_case(tmp_path: Path) -> None:
     assert conventional(tmp_path, "masks").name == "Masks"
     assert conventional(tmp_path / "one", "masks").name == "masks"
     assert conventional(tmp_path / "one", "MASKS").name == "MASKS"  # one of two cannot be chosen
-    assert names_in(tmp_path / "none") == []
+    assert names_in(tmp_path / "none") == ()
 
 
 NAMES = st.sampled_from(["a", "B", ".h", "@eaDir", "lost+found", "masks", "labels", "é", "e\u0301", "x y", "val"])
@@ -224,3 +224,25 @@ def test_a_photo_that_a_table_lists_in_a_folder_of_machines(tmp_path: Path, writ
     assert [one.what for one in findings if one.kind == "image-missing"] == [
         f"@eaDir/b.jpg is not in {tmp_path} (@eaDir is left out: by machines)"
     ]
+
+
+def test_a_data_folder_whose_names_are_in_another_case(folder_root: Path, voc_root: Path) -> None:
+    (folder_root / "images").mkdir()
+    for name in ("a.jpg", "b.png", "street"):
+        (folder_root / name).rename(folder_root / "images" / name)
+    for old, new in (("images", "Images"), ("tags.csv", "TAGS.csv")):
+        (folder_root / old).rename(folder_root / new)
+    assert len(open_data(folder_root, split="train")) == 3
+    for old, new in (
+        ("JPEGImages", "JpegImages"),
+        ("ImageSets", "imagesets"),
+        ("SegmentationClass", "segmentationclass"),
+    ):
+        (voc_root / old).rename(voc_root / new)
+    tagged = open_data(voc_root, split="train")
+    assert [tagged.has_truth(record) for record in tagged.records] == [False, True]
+
+
+def test_copies_of_lists_that_macs_make_are_no_splits(voc_root: Path) -> None:
+    (voc_root / "ImageSets" / "Segmentation" / "._train.txt").write_bytes(b"\0\5\x16\7")
+    assert list_splits(voc_root) == ("train", "val")

@@ -46,6 +46,7 @@ class Inspection:
         classes: how many of these images have each class; an image in several splits is counted once.
         classes_by_split: the same for each split.
         images: how many image files were examined.
+        left_out: how many files and folders beside them are no images or are left out, by the reason.
         findings: errors first, findings of a kind together.
     """
 
@@ -54,6 +55,7 @@ class Inspection:
     classes: dict[str, int]
     classes_by_split: dict[str, dict[str, int]]
     images: int
+    left_out: dict[str, int]
     findings: tuple[Finding, ...]
 
     def counts(self) -> dict[str, int]:
@@ -71,6 +73,7 @@ class Inspection:
             "splits": self.splits,
             "classes": self.classes,
             "images": self.images,
+            "left_out": self.left_out,
             "errors": self.count("error"),
             "warnings": self.count("warning"),
             "kinds": self.counts(),
@@ -144,6 +147,7 @@ def inspect_data(
         classes=replace(sets[0], records=tuple(listed)).images_by_class() if sets else {},
         classes_by_split={tagged.split: tagged.images_by_class() for tagged in sets},
         images=len(records),
+        left_out=photographs.left_out(),
         findings=tuple(unique),
     )
 
@@ -198,7 +202,11 @@ def _missing_masks(tagged: TaggedSet) -> Iterator[Finding]:
     """One finding for all images of a split that cannot be scored, where there is a mask folder."""
     if tagged.mask_folder is None:
         return
-    names = [record.name for record in tagged.records if tagged.mask_path(record) is None]
+    try:
+        names = [record.name for record in tagged.records if tagged.mask_path(record) is None]
+    except BadData as error:  # the folder may not be read
+        yield from error.findings
+        return
     if names:
         near = NearNames(file.as_posix() for file in _files_below(tagged.mask_folder))
         hint = next((f"; {name}.png{asked}" for name in names if (asked := near.ask(f"{name}.png"))), "")

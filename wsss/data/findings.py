@@ -24,11 +24,13 @@ KINDS: dict[str, Severity] = {
     "table-empty": "error",
     "table-fields": "error",
     "table-split": "error",
+    "table-second": "warning",
     "path-outside": "error",
     "annotation-unreadable": "error",
     # splits, tags and classes
     "split-missing": "error",
     "split-empty": "error",
+    "split-alike": "warning",
     "image-twice": "error",
     "image-missing": "error",
     "image-untagged": "error",

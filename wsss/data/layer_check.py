@@ -46,11 +46,15 @@ def inspect_layers(jobs: Sequence[LayerJob], reporter: Reporter) -> Iterator[Fin
 def _inspect_job(job: LayerJob) -> list[Finding]:
     """What is found in the mask and the saliency map of one image."""
     findings: list[Finding] = []
-    mask = None if job.tagged is None else job.tagged.mask_path(job.record)
-    if mask is not None and job.tagged is not None:
-        findings += _inspect_layer("mask", mask, job.size, job.turn, len(job.tagged.classes))
-    if job.saliency is not None:
-        findings += _inspect_layer("saliency", spelled(job.saliency, f"{job.record.name}.png"), job.size, job.turn)
+    try:
+        mask = None if job.tagged is None else job.tagged.mask_path(job.record)
+        if mask is not None and job.tagged is not None:
+            findings += _inspect_layer("mask", mask, job.size, job.turn, len(job.tagged.classes))
+        if job.saliency is not None:
+            saliency = spelled(job.saliency, f"{job.record.name}.png")
+            findings += _inspect_layer("saliency", saliency, job.size, job.turn)
+    except BadData as error:  # the folder may not be read
+        findings += error.findings
     return findings
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +45,11 @@ class Photographs:
     files: dict[str, str]
     tree: Tree = field(default_factory=Tree)
     others: frozenset[str] = frozenset()
+
+    def left_out(self) -> dict[str, int]:
+        """How many files and folders are no images or are left out, by the reason."""
+        counts: dict[str, int] = dict(Counter(self.tree.left_out.values()))
+        return {**counts, "no image": len(self.others)} if self.others else counts
 
 
 def list_images(folder: Path, skip: Collection[str] = (), *, note: Note = refuse) -> dict[str, str]:

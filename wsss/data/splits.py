@@ -114,6 +114,8 @@ def _val_split(splits: Sequence[str], train_split: str, reporter: Reporter) -> s
         reporter.say(
             f"no validation, so no best.pt: no split is called {names}; there is {', '.join(others)} (--val-split NAME)"
         )
-    elif chosen is not None and chosen != VAL_SPLITS[0]:
+    elif chosen is None:
+        reporter.say(f"no validation, so no best.pt: '{train_split}' is the only split")
+    elif chosen != VAL_SPLITS[0]:
         reporter.say(f"validating on the split '{chosen}'")
     return chosen

@@ -9,8 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -46,6 +48,9 @@ MOST_VISITS = 16
 """A folder that more links than this lead to is left out from then on: links to links would be followed for ever."""
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
 """Errors that say that there is no such file; all others say that this could not be found out."""
+
+SETTLED = 2_000_000_000
+"""Nanoseconds after which a change of a folder is sure to give it another time."""
 
 Prune = Callable[[str, Collection[str]], Mapping[str, Reason]]
 """Given a folder below the start ("" is the start, else it ends in "/") and the names of its files: folders in it that
@@ -193,19 +198,28 @@ def _mode(path: Path) -> int | None:
         return None
 
 
-def names_in(folder: Path) -> list[str]:
+def names_in(folder: Path) -> tuple[str, ...]:
     """Names in a folder, sorted, without hidden ones and those of ``MACHINE_FILES``; none where there is no folder.
 
     Raises:
         DataError: it cannot be listed.
     """
     try:
-        names = sorted(os.listdir(folder))  # noqa: PTH208 (names alone)
+        changed = folder.stat().st_mtime_ns
+        if time.time_ns() - changed < SETTLED:
+            _names_in.cache_clear()
+        return _names_in(str(folder), changed)
     except OSError as error:
         if error.errno in ABSENT:
-            return []
+            return ()
         raise unreadable_folder(folder, error) from error
-    return [name for name in names if name[0] != "." and not is_by_machines(name, folder=False)]
+
+
+@lru_cache(maxsize=4)
+def _names_in(folder: str, changed: int) -> tuple[str, ...]:
+    """The same of a folder that was last changed at a time in nanoseconds; a large one is listed once."""
+    names = (name for name in os.listdir(folder) if name[0] != ".")  # noqa: PTH208 (names alone)
+    return tuple(sorted(name for name in names if not is_by_machines(name, folder=False)))
 
 
 def conventional(folder: Path, name: str) -> Path:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from wsss.data.images import image_size
 from wsss.data.masks import IGNORE_INDEX, read_mask
 from wsss.data.records import Record, TaggedSet
-from wsss.data.truth import read_truth, truth_place
+from wsss.data.walking import spelled
 from wsss.errors import DataError
 from wsss.evaluation.confusion import ConfusionMatrix, ThresholdSweep
 from wsss.evaluation.errors import ErrorCounts, ErrorKind
@@ -193,9 +193,9 @@ def _pair(tagged: TaggedSet, folder: Path, suffix: str, *, missing_as_wrong: boo
         )
     pairs, missing = [], []
     for record in masks:
-        prediction = folder / f"{record.name}{suffix}"
-        where, found = truth_place(tagged, record), prediction.is_file()
-        pairs.append(_Pair(record=record, prediction=prediction, where=where, missing=not found))
+        prediction = spelled(folder, f"{record.name}{suffix}")
+        where: Path | str = tagged.mask_path(record) or f"the mask of {record.name}"
+        pairs.append(_Pair(record=record, prediction=prediction, where=where, missing=not prediction.is_file()))
         if pairs[-1].missing:
             missing.append(record)
     if missing and not (missing_as_wrong and len(missing) < len(pairs)):

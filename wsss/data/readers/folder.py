@@ -9,7 +9,7 @@ from pathlib import Path
 from wsss.data.findings import Note, refuse
 from wsss.data.near_names import same_by_sight
 from wsss.data.photographs import Photographs, find_images
-from wsss.data.readers.listing import ListedImage, Listing, missing_images, renamed, untagged_images
+from wsss.data.readers.listing import ListedImage, Listing, alike_splits, missing_images, renamed, untagged_images
 from wsss.data.readers.reader import Options, Reader
 from wsss.data.readers.tag_table import TAG_FILES, TagFile, TagLine, find_tag_file, read_tag_file
 from wsss.data.walking import conventional, is_folder
@@ -29,7 +29,10 @@ class FolderSource:
 
     def splits(self) -> tuple[str, ...]:
         """Names of the splits of the table, in order of appearance."""
-        return self.table.splits()
+        names = self.table.splits()
+        for error in alike_splits(names, self.table.path):
+            self.options.note(error)
+        return names
 
     def listing(self, split: str) -> Listing:
         """One split; see ``read_folder``."""
@@ -104,7 +107,7 @@ def _open(root: Path, options: Options) -> FolderSource:
             f"{root}: tags from {options.tags_from} need the layout of PASCAL VOC; a folder has its table of tags",
             "take the tags from the file",
         )
-    path = options.tags or find_tag_file(root) or root / TAG_FILES[0]
+    path = options.tags or find_tag_file(root, note=options.note) or root / TAG_FILES[0]
     return FolderSource(root, open_tag_file(root, path, options.classes or (), note=options.note), options)
 
 

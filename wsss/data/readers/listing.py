@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from wsss.data.findings import BadData, Finding, Place, first_few
 from wsss.data.images import split_suffix
-from wsss.data.near_names import NearNames
+from wsss.data.near_names import NearNames, by_sight
 from wsss.data.photographs import Photographs
 from wsss.data.truth import Truth
 from wsss.reporting import first_few
@@ -113,3 +113,13 @@ def renamed(images: Mapping[str, str], source: Path) -> BadData:
             for name, file in images.items()
         ],
     )
+
+
+def alike_splits(names: Iterable[str], source: Path) -> Iterator[BadData]:
+    """Warnings about splits whose names differ in case, spaces or punctuation only: the images of one are left out."""
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault("".join(letter for letter in by_sight(name).casefold() if letter.isalnum()), name)
+        if other != name:
+            what = f"{other!r} and {name!r} are two splits, but may be meant to be one"
+            yield BadData.at("split-alike", source, what, f"write one of the two in all lines of {source}")

@@ -109,9 +109,13 @@ class TagFile:
         return f" (the '{character}' in line {line} makes '{character}' the separator of every line)"
 
 
-def find_tag_file(root: Path) -> Path | None:
-    """The table at the root of a data folder."""
-    return next((path for name in TAG_FILES if is_file(path := conventional(root, name))), None)
+def find_tag_file(root: Path, *, note: Note = refuse) -> Path | None:
+    """The table at the root of a data folder; ``note`` is called where there are two, of which the first is taken."""
+    tables = [path for name in TAG_FILES if is_file(path := conventional(root, name))]
+    if len(tables) > 1:
+        what = f"it is not read, since there is {tables[0].name}"
+        note(BadData.at("table-second", tables[1], what, f"--tags {tables[1]}  # takes it instead"))
+    return tables[0] if tables else None
 
 
 def read_tag_file(path: Path, *, prefix: str = "", known: Collection[str] = (), note: Note = refuse) -> TagFile:

@@ -12,13 +12,14 @@ from defusedxml.common import DefusedXmlException, DTDForbidden
 from defusedxml.ElementTree import fromstring
 
 from wsss.data.findings import BadData, Note, Place, refuse
+from wsss.data.images import split_suffix
 from wsss.data.masks import IGNORE_INDEX, read_mask, unknown_indices
-from wsss.data.near_names import same_by_sight
+from wsss.data.near_names import by_sight, same_by_sight
 from wsss.data.photographs import Photographs, find_images
 from wsss.data.readers.listing import ListedImage, Listing, missing_images, renamed, untagged_images
 from wsss.data.readers.reader import Options, Reader, TagsFrom
 from wsss.data.readers.tag_table import TAG_FILES, find_tag_file, image_name, read_tag_file, read_text, unreadable_text
-from wsss.data.walking import is_file, is_folder, names_in, spelled
+from wsss.data.walking import conventional, is_file, is_folder, names_in, spelled
 
 Labels = tuple[str, ...] | None
 """Words, or None where an image has no tags."""
@@ -51,7 +52,7 @@ LIST_FOLDERS = ("Segmentation", "Main")
 """Folders of ImageSets that may hold the split lists; the first that exists counts."""
 MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
 """Folders of masks, the more complete first."""
-IMAGES = "JPEGImages"
+IMAGES, LISTS = "JPEGImages", "ImageSets"
 MAX_ANNOTATION = 2**24
 """Bytes of an annotation, at most; this many hold a hundred thousand objects."""
 LINE = 4096
@@ -106,7 +107,10 @@ class VocSource:
             split=split,
             images=tuple(
                 ListedImage(
-                    name=name, image=root / IMAGES / files[name], labels=labels[name][0] or (), place=labels[name][1]
+                    name=name,
+                    image=photographs.folder / files[name],
+                    labels=labels[name][0] or (),
+                    place=labels[name][1],
                 )
                 for name in listed
                 if name in labels
@@ -118,24 +122,28 @@ class VocSource:
 
 
 def _sniff(root: Path, tags: Path | None) -> str | None:
-    return f"{IMAGES} and ImageSets" if is_folder(root / IMAGES) and is_folder(root / "ImageSets") else None
+    return (
+        f"{IMAGES} and ImageSets"
+        if is_folder(conventional(root, IMAGES)) and is_folder(conventional(root, LISTS))
+        else None
+    )
 
 
 def _photographs(root: Path, note: Note = refuse) -> Photographs:
-    return find_images(root / IMAGES, note=note)
+    return find_images(conventional(root, IMAGES), note=note)
 
 
 def _split_lists(root: Path) -> dict[str, Path]:
     """Split lists by name, sorted. Lists of one class (``cat_train.txt`` in Main) are left out."""
     for name in LIST_FOLDERS:
-        folder = root / "ImageSets" / name
+        folder = conventional(conventional(root, LISTS), name)
         texts = (folder / file for file in names_in(folder) if file.lower().endswith(".txt"))
         lists = [path for path in texts if is_file(path)]
         splits = {path.stem: path for path in lists if not is_class_list(path)}
         if splits:
             return splits
     fix = f"write one image name a line to {root / 'ImageSets' / 'Segmentation' / 'train.txt'}"
-    raise BadData.at("split-missing", root / "ImageSets", "no split list in Segmentation or Main", fix)
+    raise BadData.at("split-missing", conventional(root, LISTS), "no split list in Segmentation or Main", fix)
 
 
 def is_class_list(path: Path) -> bool:
@@ -150,14 +158,14 @@ def is_class_list(path: Path) -> bool:
 
 def _mask_folder(root: Path) -> Path | None:
     """Where the masks lie, or None; it is not opened."""
-    return next((root / name for name in MASK_FOLDERS if is_folder(root / name)), None)
+    return next((conventional(root, name) for name in MASK_FOLDERS if is_folder(conventional(root, name))), None)
 
 
 def _read_tags(root: Path, listed: list[str], options: Options) -> Tags:
     """The tags of the listed images: from the table, the XML annotations or, only where that is asked, the masks."""
-    table, source = options.tags or find_tag_file(root), options.tags_from
+    table, source = options.tags or find_tag_file(root, note=options.note), options.tags_from
     if source == "auto":
-        source = "xml" if table is None and is_folder(root / "Annotations") else "file"
+        source = "xml" if table is None and is_folder(conventional(root, "Annotations")) else "file"
     if source == "file" and table is None and not options.need_tags:
         return Tags(labels={}, classes=options.classes or VOC_CLASSES, source=root)
     return TAG_READERS[source](root, listed, table, options)
@@ -174,11 +182,13 @@ def _read_split(path: Path, photographs: Photographs, note: Note) -> list[str]:
     """
     names: dict[str, Place] = {}
     files = photographs.files
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    spaced = {by_sight(name) for name in files if len(name.split()) > 1}
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         whole, place = line.strip(), Place(path, number)
         if not whole:
             continue
-        image = whole if whole in files else whole.split()[0].removeprefix("/JPEGImages/")
+        is_name = bool(spaced) and by_sight(split_suffix(whole)[0]) in spaced
+        image = whole if is_name else whole.split()[0].removeprefix(f"/{IMAGES}/")
         try:
             name, _ = image_name(image, place, prefix=IMAGES)
         except BadData as error:
@@ -214,7 +224,7 @@ def _tags_from_file(root: Path, listed: list[str], table: Path | None, options: 
 
 def _tags_from_xml(root: Path, listed: list[str], table: Path | None, options: Options) -> Tags:
     """Tags from the objects of the XML annotations, those marked difficult too."""
-    folder = root / "Annotations"
+    folder = conventional(root, "Annotations")
     files = {name: spelled(folder, f"{name}.xml") for name in listed}
     labels = _labels_of_files(xml_labels, files, options.note)
     return Tags(labels=labels, classes=options.classes or VOC_CLASSES, source=folder)
