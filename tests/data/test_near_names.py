@@ -109,7 +109,8 @@ def test_numbers_without_their_zeros_are_told(tmp_path: Path, write_photo: Calla
     for number in range(1, 4):
         write_photo(tmp_path / f"{number:06d}.jpg")
     (tmp_path / "tags.csv").write_text("image,labels\n1.0,cat\n2.0,dog\n3.0,cat\n")
-    with pytest.raises(DataError, match="zeros before or behind a number"):
+    told = r"000001 \(there are tags for '1.0': they differ in zeros before or behind a number"
+    with pytest.raises(DataError, match=told):
         open_data(tmp_path)
 
 

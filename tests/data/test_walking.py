@@ -161,14 +161,20 @@ def test_a_deep_folder_needs_no_deep_stack(tmp_path: Path) -> None:
     assert left_out == {}
 
 
-def test_a_link_to_a_disk_that_is_not_mounted_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("link", ["val", "v1.0", "my photos"])
+def test_a_link_to_a_disk_that_is_not_mounted_is_said(tmp_path: Path, link: str) -> None:
     made(tmp_path, "a.jpg")
-    (tmp_path / "val").symlink_to("/not/mounted")
+    (tmp_path / link).symlink_to("/not/mounted")
     noted: Noted = []
     find_images(tmp_path, note=noted.append)
-    assert [(one.kind, one.where) for error in noted for one in error.findings] == [
-        ("link-lost", str(tmp_path / "val"))
-    ]
+    assert [(one.kind, one.where) for error in noted for one in error.findings] == [("link-lost", str(tmp_path / link))]
+
+
+def test_a_lost_link_to_a_file_is_a_file(tmp_path: Path) -> None:
+    for link in ("a.jpg", "notes.txt"):
+        (tmp_path / link).symlink_to("/not/mounted")
+    found = find_images(tmp_path)
+    assert (found.files, found.others, found.tree.left_out) == ({"a": "a.jpg"}, {"notes.txt"}, {})
 
 
 def test_conventional_names_in_any_case(tmp_path: Path) -> None:

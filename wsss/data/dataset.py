@@ -19,7 +19,7 @@ from wsss.data.readers.reader import Options, TagsFrom
 from wsss.data.readers.registry import READERS, find_reader, recognise
 from wsss.data.readers.tag_table import read_text
 from wsss.data.records import Record, Records, TaggedSet
-from wsss.data.walking import conventional, is_file, is_folder
+from wsss.data.walking import conventional, is_file, is_folder, is_there
 from wsss.errors import DataError, UsageError
 from wsss.reporting import first_few
 
@@ -167,7 +167,7 @@ def open_unlabelled(path: Path, *, note: Note = refuse) -> Records:
             raise DataError(f"{path}: no image in it (files ending in {endings})", f"ls -R {path}")
         records = (Record(name=name, image=found.folder / file, tags=()) for name, file in found.files.items())
         return Records.of(records, path)
-    if not path.exists():
+    if not is_there(path):
         raise DataError(f"{path}: no such image or folder", f"ls {path.parent}")
     name, suffix = split_suffix(path.name)
     if not suffix:

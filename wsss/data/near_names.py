@@ -109,11 +109,11 @@ class NearNames:
         spelled = [other for other in near if _digits(other) == _digits(name)]  # other numbers are other names
         return Near(lower[spelled[0]], "") if spelled else None
 
-    def ask(self, name: str) -> str:
-        """A question in brackets that names the nearest: " (did you mean 'cat'?)"; empty where there is none."""
+    def ask(self, name: str, question: str = "did you mean '{}'?") -> str:
+        """The nearest name in brackets: " (did you mean 'cat'?)", with what differs; empty where there is none."""
         near = self.find(name)
         if near is not None:
-            return f" (did you mean '{near.name}'?{f' {near.why}' if near.why else ''})"
+            return f" ({question.format(near.name)}{f' {near.why}' if near.why else ''})"
         return " (a number that a spreadsheet has shortened?)" if SHORTENED.fullmatch(name) else ""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -44,6 +45,8 @@ MACHINE_FILES = frozenset({"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "des
 """Files that they make; in lower case."""
 MACHINE_STARTS = ("synofile_thumb_", "synophoto_thumb_", "synoindex_", "._")
 """How the names of files begin that disk stations and Macs make; in lower case."""
+FILE_ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,4}$")
+"""Names of files; other links that lead to nothing may have led to a folder, which may be called v1.0."""
 MOST_VISITS = 16
 """A folder that more links than this lead to is left out from then on: links to links would be followed for ever."""
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
@@ -141,7 +144,7 @@ def _sorted_out(
             tree.left_out[below + entry.name] = "hidden"
         elif is_folder:
             folders.append(entry)
-        elif is_lost and not os.path.splitext(entry.name)[1]:  # noqa: PTH122 (a lost image is named when it is read)
+        elif is_lost and not FILE_ENDING.search(entry.name):  # a lost image is named when it is read
             tree.left_out[below + entry.name] = "link to nothing"
         else:
             files.append(entry)
@@ -184,6 +187,15 @@ def is_folder(path: Path) -> bool:
     """
     mode = _mode(path)
     return mode is not None and stat.S_ISDIR(mode)
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file or folder of any kind.
+
+    Raises:
+        DataError: that cannot be found out, since a folder above it may not be read.
+    """
+    return _mode(path) is not None
 
 
 def _mode(path: Path) -> int | None:
