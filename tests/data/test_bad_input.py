@@ -690,7 +690,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
         (root / file).parent.mkdir(exist_ok=True)
         (root / file).touch()
     left_out = inspect_data(root, Silent(), masks=False).to_json()["left_out"]
-    assert left_out == {"hidden": 1, "by machines": 2, "no photographs": 1, "no image": 2}
+    assert left_out == {"hidden": 1, "by machines": 2, "no photographs": 1, "of another kind": 2}
 
 
 def test_classes_are_counted_in_every_split_and_in_all(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from wsss.data.check import inspect_data
 from wsss.data.dataset import open_data
+from wsss.data.layers import check_layers
 from wsss.data.near_names import NearNames, by_sight, same_by_sight, spellings, tidy
 from wsss.errors import DataError
 from wsss.reporting import Silent
@@ -138,3 +139,11 @@ def test_lists_of_voc_name_files_with_spaces(voc_root: Path, line: str) -> None:
     (voc_root / "ImageSets" / "Segmentation" / "train.txt").write_text(f"{line}\nn2\n", encoding="utf-8")
     (voc_root / "tags.csv").write_text("image,labels\nmy cat 1,cat\nn2,cat\n")
     assert [record.name for record in open_data(voc_root, split="train").records] == ["my cat 1", "n2"]
+
+
+def test_a_missing_layer_is_told_what_lies_there(tmp_path: Path, write_photo: Callable[..., Path]) -> None:
+    write_photo(tmp_path / "images" / "0001.jpg")
+    write_photo(tmp_path / "Saliency" / "1.png")
+    (tmp_path / "tags.csv").write_text("image,labels\n0001,cat\n")
+    with pytest.raises(DataError, match=r"0001\.png \(did you mean '1\.png'\? they differ in zeros"):
+        check_layers(tmp_path / "Saliency", open_data(tmp_path), "saliency map", "")

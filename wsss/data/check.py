@@ -17,13 +17,12 @@ from wsss.data.findings import KINDS, BadData, Finding, Place, Severity
 from wsss.data.images import UnreadableImage
 from wsss.data.index import Scan, scan_images
 from wsss.data.layer_check import LayerJob, inspect_layers
-from wsss.data.near_names import NearNames
 from wsss.data.photographs import Photographs
 from wsss.data.readers.reader import TagsFrom
 from wsss.data.readers.registry import find_reader
 from wsss.data.readers.tag_table import find_tag_file, read_tag_file
 from wsss.data.records import Record, Records, TaggedSet
-from wsss.data.walking import conventional, is_file, walk
+from wsss.data.walking import conventional, is_file, near_file
 from wsss.files import write_whole
 from wsss.reporting import Reporter, first_few
 
@@ -208,15 +207,10 @@ def _missing_masks(tagged: TaggedSet) -> Iterator[Finding]:
         yield from error.findings
         return
     if names:
-        near = NearNames(file.as_posix() for file in _files_below(tagged.mask_folder))
-        hint = next((f"; {name}.png{asked}" for name in names if (asked := near.ask(f"{name}.png"))), "")
+        near = near_file(tagged.mask_folder, f"{names[0]}.png")
+        hint = f"; {names[0]}.png{near}" if near else ""
         what = f"{len(names)} of {len(tagged)} images of split '{tagged.split}' have no mask ({first_few(names)}){hint}"
         yield Finding("mask-missing", Place(tagged.mask_folder), what)
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    """All files below a folder, by their paths below it; of what cannot be listed, nothing."""
-    return (Path(file) for file in walk(folder, note=_Collected()).files)
 
 
 def _inspect_images(scan: Scan) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from wsss.data.images import image_size
 from wsss.data.masks import read_mask
 from wsss.data.records import Record, TaggedSet
-from wsss.data.walking import is_file, spelled
+from wsss.data.walking import is_file, near_file, spelled
 from wsss.errors import DataError
 from wsss.reporting import first_few
 
@@ -33,7 +33,9 @@ def check_layers(folder: Path, tagged: TaggedSet, what: str, fix: str) -> None:
     for names, problem in ((missing, f"no {what}"), (other_size, f"a {what} of another size")):
         if names:
             count = f"{len(names)} of {len(tagged)} images of {tagged.split}"
-            raise DataError(f"{folder}: {count} have {problem} ({first_few(names)})", fix)
+            near = near_file(folder, f"{names[0]}.png") if names is missing else ""
+            hint = f"; {names[0]}.png{near}" if near else ""
+            raise DataError(f"{folder}: {count} have {problem} ({first_few(names)}){hint}", fix)
 
 
 def read_layer(folder: Path, record: Record, size: tuple[int, ...]) -> NDArray[np.uint8]:

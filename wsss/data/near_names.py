@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 MOST_COMPARED = 1000
@@ -44,6 +44,7 @@ def by_sight(name: str) -> str:
     return unicodedata.normalize("NFC", "/".join(part.strip() for part in parts))
 
 
+@lru_cache(maxsize=4096)  # the labels of a table are few
 def tidy(label: str) -> str:
     """A label in Unicode form NFC, each run of white space one space, none at its ends."""
     return unicodedata.normalize("NFC", " ".join(label.split()))
@@ -113,7 +114,9 @@ class NearNames:
         """The nearest name in brackets: " (did you mean 'cat'?)", with what differs; empty where there is none."""
         near = self.find(name)
         if near is not None:
-            return f" ({question.format(near.name)}{f' {near.why}' if near.why else ''})"
+            asked = question.format(near.name)
+            why = f"{' ' if asked.endswith('?') else ': '}{near.why}" if near.why else ""
+            return f" ({asked}{why})"
         return " (a number that a spreadsheet has shortened?)" if SHORTENED.fullmatch(name) else ""
 
 

@@ -49,7 +49,7 @@ class Photographs:
     def left_out(self) -> dict[str, int]:
         """How many files and folders are no images or are left out, by the reason."""
         counts: dict[str, int] = dict(Counter(self.tree.left_out.values()))
-        return {**counts, "no image": len(self.others)} if self.others else counts
+        return {**counts, "of another kind": len(self.others)} if self.others else counts
 
 
 def list_images(folder: Path, skip: Collection[str] = (), *, note: Note = refuse) -> dict[str, str]:

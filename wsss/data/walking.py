@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from wsss.data.findings import BadData, Note, refuse
-from wsss.data.near_names import spellings
+from wsss.data.near_names import NearNames, spellings
 
 Reason = Literal[
     "hidden",
@@ -253,3 +253,8 @@ def spelled(folder: Path, name: str) -> Path:
     if name.isascii():
         return folder / name
     return next((folder / form for form in spellings(name) if _mode(folder / form) is not None), folder / name)
+
+
+def near_file(folder: Path, name: str) -> str:
+    """The file below a folder whose name is nearest, in brackets, with what differs; empty where none is near."""
+    return NearNames(walk(folder, note=lambda error: None).files).ask(name)

@@ -53,6 +53,8 @@ def test_lists_of_python_and_json_come_back(names: list[str]) -> None:
         ("'horse'", ["horse"]),
         ("'horse', 'person'", ["horse", "person"]),
         ("'horse;person'", ["horse", "person"]),
+        ("[Steller's jay, bus]", ["Steller's jay", "bus"]),
+        ("[don't]", ["don't"]),
         ("[3, 17]", ["3", "17"]),
     ],
 )

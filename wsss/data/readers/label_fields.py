@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable
+from functools import lru_cache
 
 from wsss.data.near_names import tidy
 
@@ -29,7 +30,7 @@ KEYWORDS = re.compile(r",\s*(?:dtype|name|length|maxlen)\s*=.*$", re.DOTALL)
 PAIRS = {"[": "]", "(": ")", "{": "}"}
 PART = re.compile(
     r"""\s*(?:[bru]?(?P<quote>['"])(?P<text>(?:(?!(?P=quote))[^\\]|\\.)*)(?P=quote)"""
-    r"""|(?P<bare>[^\s'"\[\](){}:=,;|][^"\[\](){}:=,;|]*?))\s*(?:[,;|]\s*|(?=[bru]?['"])|$)""",
+    r"""|(?P<bare>[^\s'"\[\](){}:=,;|][^"\[\](){}:=,;|]*?))\s*(?:[,;|]\s*|(?<=['"\s])(?=[bru]?['"])|$)""",
     re.DOTALL,
 )
 """A text, in quotes or bare, and what separates it from the next; NumPy writes only a space."""
@@ -49,6 +50,7 @@ def label_separator(fields: Iterable[str], known: Collection[str]) -> Callable[[
     return separate
 
 
+@lru_cache(maxsize=4096)  # the labels of a table are few
 def is_nothing(label: str) -> bool:
     """Whether a label is a word that says that there is none."""
     return tidy(label).casefold() in NOTHING
@@ -63,6 +65,8 @@ def listed_labels(field: str) -> list[str] | None:
     Raises:
         ValueError: it begins and ends as such a list, but what it holds is no list of texts.
     """
+    if not any(character in field for character in "[({'\""):  # most fields, quickly
+        return None
     inside, enclosed = _unwrapped(field.strip())
     if not inside:
         return [] if enclosed else None

@@ -57,7 +57,7 @@ def untagged_images(names: Sequence[str], source: Path, tagged: Iterable[str] = 
         tagged: names there that are no image, among which the nearest are sought.
     """
     near = NearNames(tagged)
-    hints = {name: near.ask(name, "there are tags for '{}':") for name in names}
+    hints = {name: near.ask(name, "there are tags for '{}'") for name in names}
     first = next((name for name in names if hints[name]), None)
     example = f"; {first}{hints[first]}" if first is not None else ""
     return BadData(
