@@ -64,6 +64,8 @@ def test_the_form_of_a_form_is_itself(name: str) -> None:
         ("2007_000033", ["2007_000032"], ""),
         ("2.007E+09", ["2007000032"], " (a number that a spreadsheet has shortened?)"),
         ("gone", ["cat", "dog"], ""),
+        ("a.png", ["c.png"], ""),
+        ("hrose.png", ["horse.png"], " (did you mean 'horse.png'?)"),
     ],
 )
 def test_the_nearest_name_and_what_differs(name: str, names: list[str], said: str) -> None:

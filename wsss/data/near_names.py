@@ -61,13 +61,18 @@ def _letters(name: str) -> str:
     return re.sub(r"[\s_-]+", "", unicodedata.normalize("NFKC", by_sight(name)).casefold())
 
 
+def _without_ending(name: str) -> str:
+    """The name of a file without its ending; other names as they are."""
+    return re.sub(r"(?<=.)\.[A-Za-z]{2,4}$", "", name)
+
+
 WAYS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("they differ in their Unicode form, in spaces or in characters that cannot be seen", by_sight),
     ("", lambda name: by_sight(name).casefold()),
     ("they differ in zeros before or behind a number, as after a spreadsheet", _without_zeros),
     ("they differ in quotes", lambda name: by_sight(name).strip(QUOTES + " ")),
     ("they differ in spaces, hyphens or underscores", _letters),
-    ("they differ in their ending", lambda name: re.sub(r"\.[A-Za-z]{2,4}$", "", by_sight(name))),
+    ("they differ in their ending", lambda name: _without_ending(by_sight(name))),
     ("they differ in their folder", lambda name: by_sight(name).rsplit("/", 1)[-1]),
     (
         "they differ in their folder and in zeros before a number",
@@ -105,8 +110,8 @@ class NearNames:
                 return Near(found, why)
         if len(self._names) > MOST_COMPARED:
             return None
-        lower = {other.casefold(): other for other in self._names}
-        near = get_close_matches(name.casefold(), lower, n=3)
+        lower = {_without_ending(other).casefold(): other for other in self._names}
+        near = get_close_matches(_without_ending(name).casefold(), lower, n=3)
         spelled = [other for other in near if _digits(other) == _digits(name)]  # other numbers are other names
         return Near(lower[spelled[0]], "") if spelled else None
 

@@ -214,7 +214,7 @@ def _missing_error(missing: Sequence[Record], expected: int, folder: Path, suffi
     hint = f"; {missing[0].name}{suffix}{near}" if near else ""
     return DataError(
         f"{folder}: no NAME{suffix} for {len(missing)} of the {expected} masked images of split '{split}'"
-        f" ({names}{hint}); a score must cover all of them",
+        f" ({names}){hint}; a score must cover all of them",
         fix,
     )
 
