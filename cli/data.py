@@ -99,6 +99,8 @@ def _print(inspection: Inspection) -> None:
     splits = ", ".join(f"{name} {count}" for name, count in inspection.splits.items())
     figures = f"{counted(inspection.images, 'image')} examined ({splits or 'no split can be opened'}): "
     figures += f"{counted(inspection.count('error'), 'error')}, {counted(inspection.count('warning'), 'warning')}"
+    if inspection.left_out:
+        figures += f"; not read as images: {', '.join(f'{count} {why}' for why, count in inspection.left_out.items())}"
     console.print(Text(figures), soft_wrap=True)
 
 

@@ -41,6 +41,7 @@ def evaluate(
     from wsss.cli.report import print_report
     from wsss.cli.terminal import Terminal, console
     from wsss.data.dataset import open_data
+    from wsss.data.findings import telling
     from wsss.data.records import counted
     from wsss.errors import UsageError
     from wsss.evaluation.report import Report, ScoreReport
@@ -51,9 +52,9 @@ def evaluate(
             "--errors needs label maps and --scores needs class scores: choose one",
             f"wsss evaluate {predictions} --data {data} --errors",
         )
-    tagged = open_data(data, split=split, tags=tags, need_tags=False)
     report: Report | ScoreReport
     with Terminal() as terminal:
+        tagged = open_data(data, split=split, tags=tags, need_tags=False, note=telling(terminal.say))
         terminal.say(f"{tagged.origin()}: split {tagged.split}, {counted(len(tagged), 'image')}")
 
         def step(done: int, total: int) -> None:

@@ -41,6 +41,7 @@ def predict(
     early = given.check()
     with heavy_imports():
         from wsss.data.dataset import layout_of, open_data, open_unlabelled
+        from wsss.data.findings import telling
         from wsss.data.index import keep_readable_records
         from wsss.data.records import Record
         from wsss.errors import DataError
@@ -59,13 +60,14 @@ def predict(
     if settings.predict.crf:
         require_crf("--no-crf")
     listed: Sequence[Record]
-    if split is None:
-        listed, layout = open_unlabelled(images), layout_of(images)
-    else:
-        opened = open_data(images, split=split, tags=tags, need_tags=False)
-        listed, layout = opened.records, opened.layout
-    origin = f"{images} (layout {layout})" if layout else str(images)
     with Terminal() as terminal:
+        note = telling(terminal.say)
+        if split is None:
+            listed, layout = open_unlabelled(images, note=note), layout_of(images)
+        else:
+            opened = open_data(images, split=split, tags=tags, need_tags=False, note=note)
+            listed, layout = opened.records, opened.layout
+        origin = f"{images} (layout {layout})" if layout else str(images)
         terminal.say(predict_words(settings, trained))
         records, bad = keep_readable_records(listed, reporter=terminal)
         for message in bad:

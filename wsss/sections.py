@@ -48,11 +48,11 @@ class DataSection(Section):
     train_split: str | None = None
     """Split to train on or to label.
 
-    None: the first of train_aug, trainaug and train that exists."""
+    None: the first of train_aug, trainaug, train and training that exists, in any case."""
     val_split: str | None = None
     """Split to validate on; a segmentation is validated where the split has masks.
 
-    None: "val" where there is one, else no validation."""
+    None: the first of val, valid, validation and dev that exists, in any case, else no validation."""
     saliency: Path | None = None
     """Folder of 8-bit saliency maps: extra supervision.
 

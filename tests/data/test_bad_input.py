@@ -9,7 +9,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -195,7 +195,21 @@ def layer(name: str, content: Callable[[], bytes] | None, kind: str, what: str) 
             (place / "a.png").write_bytes(content())
 
     scored: Outcome = "scoring" if KINDS[kind] == "error" else "accepted"
-    return Row(name=name, build=build, kind=kind, what=what, outcome="saliency" if saliency else scored)
+    outcome: Outcome = "saliency" if saliency and KINDS[kind] == "error" else scored
+    return Row(name=name, build=build, kind=kind, what=what, outcome=outcome)
+
+
+def turned_layer(kind: str) -> Row:
+    """The image a is stored upside down; its mask or saliency map is of its size."""
+    row = layer(f"{kind}-by-180-degrees", lambda: encoded("PNG", label_map(HEIGHT, WIDTH)), kind, "EXIF orientation 3")
+
+    def build(root: Path) -> None:
+        row.build(root)
+        exif = Image.Exif()
+        exif[0x0112] = 3
+        photo(0).save(root / "a.png", exif=exif)
+
+    return replace(row, build=build)
 
 
 def other(name: str, build: Build, kind: str, what: str, outcome: Outcome) -> Row:
@@ -229,6 +243,11 @@ def sparse(root: Path) -> None:
 def directory_for_annotation(root: Path) -> None:
     (root / "Annotations" / "a.xml").unlink()
     (root / "Annotations" / "a.xml").mkdir()
+
+
+def thumbnail(place: Path) -> None:
+    (place / "a.png").mkdir(parents=True)
+    photo(5).save(place / "a.png" / "thumb.png")
 
 
 def masks_of_many_classes(root: Path) -> None:
@@ -328,6 +347,10 @@ IMAGES = [
     image("jpeg-called-tif", lambda: encoded("JPEG"), "image-suffix", "a JPEG file", "a.TIF"),
     image("webp-called-jpeg", lambda: encoded("WEBP"), "image-suffix", "a WEBP file", "a.jpeg"),
     image("transparent", lambda: encoded("PNG", photo().convert("RGBA").rotate(45)), "image-alpha", "transparent"),
+    image(
+        "transparent-colour", lambda: encoded("PNG", transparency=photo(9).getpixel((0, 0))), "image-alpha", "transp"
+    ),
+    image("transparent-palette", lambda: encoded("PNG", photo().quantize(8), transparency=0), "image-alpha", "transp"),
     image("one-pixel", lambda: encoded("PNG", photo(9, 1, 1)), "image-small", "1x1 .*smaller than a patch of 16"),
     image("smaller-than-a-patch", lambda: encoded("PNG", photo(9, 15, 40)), "image-small", "40x15 "),
     image("very-wide", lambda: encoded("PNG", photo(9, 16, 400)), "image-narrow", "400x16 .*25 times"),
@@ -368,6 +391,12 @@ TABLES = [
     table("csv-no-label", "image,labels\na,\nb,\nc,\nd,\n", "tags-none", "no image has a label"),
     table("csv-case", "image,labels\na,cat\nb,Cat\nc,dog\nd,\n", "class-alike", "'Cat' and 'cat' are two"),
     table("csv-unseen-letter", "image,labels\na,cat\nb,cat\u200b\nc,dog\nd,\n", "class-alike", "are two classes"),
+    table("csv-dict", 'image,labels\na,"{""cat"": 1}"\nb,dog\nc,cat\nd,\n', "label-notation", "no list of names"),
+    table("csv-nan", "image,labels\na,cat\nb,dog\nc,nan\nd,NaN\n", "label-nothing", "is read as no label"),
+    table("csv-half-a-list", "image,labels\na,['cat\nb,dog\nc,cat\nd,\n", "class-cut", "half of a pair of brackets"),
+    table("csv-numbers", "image,labels\na,1\nb,1.0\nc,2\nd,\n", "class-alike", "'1' and '1.0' are two"),
+    table("csv-split-nan", "image,labels,split\na,cat,nan\nb,dog,t\nc,cat,t\nd,,t\n", "table-split", "no split for"),
+    table("csv-unseen-in-a-name", "image,labels\na\u200b,cat\nb,dog\nc,cat\nd,\n", "name-form", "u200b|differ"),
     table("json-cut", '{"a": ["cat"]', "table-format", "not JSON", "tags.json"),
     table("json-array", '["a"]', "table-format", "expected one object", "tags.json"),
     table("json-deep", "[" * 10**5, "table-format", "not JSON", "tags.json"),
@@ -392,6 +421,16 @@ TABLES = [
     classes("classes-latin-1", "cat\nd\xf6g\n".encode("latin-1"), "text-encoding", "not UTF-8"),
     other("two-suffixes", lambda root: photo(5).save(root / "a.jpg"), "name-twice", "a.jpg and a.png", "refused"),
     other("gif-beside", lambda root: photo(5).save(root / "x.gif"), "file-ignored", "ending in .gif", "accepted"),
+]
+
+FOLDERS = [
+    other("two-tables", lambda root: tags(root, '{"a": []}', "tags.json"), "table-second", "is not read", "accepted"),
+    other(
+        "disk-station", lambda root: thumbnail(root / "@eaDir"), "folder-left-out", "disk station.*it is", "accepted"
+    ),
+    other("wastebasket", lambda root: thumbnail(root / "$RECYCLE.BIN"), "folder-left-out", "left out", "accepted"),
+    other("circle", lambda root: (root / "x").symlink_to(root), "folder-left-out", "a link back to", "accepted"),
+    other("link-lost", lambda root: (root / "x").symlink_to(root / "y"), "link-lost", "leads to nothing", "accepted"),
 ]
 
 VOC = [
@@ -446,6 +485,8 @@ VOC = [
 LAYERS = [
     layer("mask-size", lambda: encoded("PNG", label_map(7, 9)), "mask-size", "9x7, its image 24x20|7 x 9"),
     layer("mask-turned", lambda: encoded("PNG", label_map(WIDTH, HEIGHT)), "mask-size", "20x24, its|24 x 20"),
+    turned_layer("mask-turned"),
+    turned_layer("saliency-turned"),
     layer("mask-class", lambda: encoded("PNG", label_map(HEIGHT, WIDTH, value=3)), "mask-class", "class index 3"),
     layer("mask-colours", lambda: encoded("PNG"), "mask-format", "mode RGB"),
     layer("mask-1-bit", lambda: encoded("PNG", label_map(HEIGHT, WIDTH).convert("1")), "mask-format", "mode 1"),
@@ -465,10 +506,16 @@ LAYERS = [
     layer("saliency-empty", lambda: b"", "saliency-unreadable", "it is empty"),
 ]
 
-ROWS = [*IMAGES, *TABLES, *VOC, *LAYERS]
+ROWS = [*IMAGES, *TABLES, *FOLDERS, *VOC, *LAYERS]
+
+SAID = ("folder-left-out", "link-lost", "file-ignored", "name-form", "label-nothing", "table-second")
+"""Warnings of the readers, which a training says as well."""
+
 
 CONSEQUENCES = {
-    **dict.fromkeys(("csv-too-many-fields", "csv-too-few-fields", "csv-no-split"), "image-untagged"),
+    **dict.fromkeys(
+        ("csv-too-many-fields", "csv-too-few-fields", "csv-no-split", "csv-split-nan", "csv-dict"), "image-untagged"
+    ),
     **dict.fromkeys(("json-string", "json-number"), "image-untagged"),
     **dict.fromkeys(("class-misspelt", "class-in-capitals", "class-twice", "class-background"), "class-unused"),
 }
@@ -478,7 +525,8 @@ CONSEQUENCES = {
 def test_the_rows_are_many_and_distinct() -> None:
     assert len({row.name for row in ROWS}) == len(ROWS) >= 60
     unseen = set(KINDS) - {row.kind for row in ROWS}
-    assert unseen == {"text-unreadable"}, "every kind has a row; this one takes a file that may not be read"
+    elsewhere = {"text-unreadable", "folder-unreadable", "split-alike"}
+    assert unseen == elsewhere, "every kind has a row; these take what may not be read, or several splits"
 
 
 class Remarks(Silent):
@@ -522,7 +570,7 @@ def test_nothing_is_found_where_nothing_is_wrong(tmp_path: Path, layout: Build) 
 @in_rows
 def test_check_finds_it_and_nothing_else(row: Row, tmp_path: Path) -> None:
     root = built(row, tmp_path)
-    saliency = root / "Saliency" if row.outcome == "saliency" else None
+    saliency = root / "Saliency" if row.kind.startswith("saliency") else None
     inspection = inspect_data(root, Silent(), tags_from=row.tags_from, saliency=saliency)
     assert set(inspection.counts()) - {CONSEQUENCES.get(row.name)} == ({row.kind} if row.kind else set())
     for finding in inspection.findings:
@@ -549,7 +597,10 @@ def test_training_and_scoring_say_the_same(row: Row, tmp_path: Path) -> None:
         assert count == f"split {tagged.split}: 1 of 4 images skipped"
         assert re.search(row.what, remark)
         return
-    assert (len(tagged), remarks.said) == (4, [])
+    assert len(tagged) == 4
+    if row.kind in SAID:
+        assert re.search(row.what, "".join(remarks.said))
+    assert len(remarks.said) == (row.kind in SAID)
     if row.outcome in ("scoring", "saliency"):
         with pytest.raises(DataError, match=row.what) as caught:
             score(tagged, tmp_path) if row.outcome == "scoring" else read_all(tagged, root / "Saliency")
@@ -622,6 +673,24 @@ def test_one_split_alone(tmp_path: Path) -> None:
     assert (good.findings, good.splits, good.images) == ((), {"val": 2}, 2)
     with pytest.raises(UsageError, match="did you mean 'val'"):
         inspect_data(root, Silent(), split="vall")
+
+
+def test_splits_that_may_be_one(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    folder(root)
+    tags(root, "image,labels,split\na,cat,train\nb,dog,Train\nc,cat;dog,train \nd,dog,val\n")
+    (finding,) = (one for one in inspect_data(root, Silent()).findings if one.kind == "split-alike")
+    assert finding.what == "'train' and 'Train' are two splits, but may be meant to be one"
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    folder(root)
+    for file in (".hidden.png", "@eaDir/a.png", "notes.txt", "masks/x.txt", "Thumbs.db"):
+        (root / file).parent.mkdir(exist_ok=True)
+        (root / file).touch()
+    left_out = inspect_data(root, Silent(), masks=False).to_json()["left_out"]
+    assert left_out == {"hidden": 1, "by machines": 2, "no photographs": 1, "of another kind": 2}
 
 
 def test_classes_are_counted_in_every_split_and_in_all(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin
 
 from wsss.data import images
-from wsss.data.images import MANIFEST, UnreadableImage, image_size, list_images, read_image
+from wsss.data.images import MANIFEST, UnreadableImage, image_size, read_image
+from wsss.data.photographs import list_images
 from wsss.errors import DataError
 from wsss.outputs.manifest import write_manifest
 

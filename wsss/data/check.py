@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,12 +16,13 @@ from wsss.data.facts import ImageFacts
 from wsss.data.findings import KINDS, BadData, Finding, Place, Severity
 from wsss.data.images import UnreadableImage
 from wsss.data.index import Scan, scan_images
-from wsss.data.masks import read_mask, unknown_indices
-from wsss.data.readers.reader import Photographs, TagsFrom
+from wsss.data.layer_check import LayerJob, inspect_layers
+from wsss.data.photographs import Photographs
+from wsss.data.readers.reader import TagsFrom
 from wsss.data.readers.registry import find_reader
 from wsss.data.readers.tag_table import find_tag_file, read_tag_file
 from wsss.data.records import Record, Records, TaggedSet
-from wsss.data.threads import in_threads
+from wsss.data.walking import conventional, is_file, near_file
 from wsss.files import write_whole
 from wsss.reporting import Reporter, first_few
 
@@ -32,8 +32,6 @@ NARROW = 8
 """Images whose one side is more than this many times the other are reported: crops show little of them."""
 LONG_SUFFIX = {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
 """Formats whose name is not their suffix."""
-OTHER_IMAGES = (".avif", ".dng", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".pgm", ".ppm", ".svg", ".tga")
-"""Endings of pictures that no reader reads."""
 COLUMNS = ("severity", "kind", "where", "what")
 
 
@@ -47,6 +45,7 @@ class Inspection:
         classes: how many of these images have each class; an image in several splits is counted once.
         classes_by_split: the same for each split.
         images: how many image files were examined.
+        left_out: how many files and folders beside them are no images or are left out, by the reason.
         findings: errors first, findings of a kind together.
     """
 
@@ -55,6 +54,7 @@ class Inspection:
     classes: dict[str, int]
     classes_by_split: dict[str, dict[str, int]]
     images: int
+    left_out: dict[str, int]
     findings: tuple[Finding, ...]
 
     def counts(self) -> dict[str, int]:
@@ -72,6 +72,7 @@ class Inspection:
             "splits": self.splits,
             "classes": self.classes,
             "images": self.images,
+            "left_out": self.left_out,
             "errors": self.count("error"),
             "warnings": self.count("warning"),
             "kinds": self.counts(),
@@ -121,7 +122,6 @@ def inspect_data(
     if sets:
         found += _table_names(root, tags, tags_from)
     photographs = reader.photographs(root, found)
-    found += _ignored_files(photographs.folder, skip=reader.not_images if photographs.folder == root else ())
     for tagged in sets:
         found += _odd_classes(tagged)
         found += _missing_masks(tagged) if masks else ()
@@ -131,11 +131,13 @@ def inspect_data(
     found += _inspect_images(scan)
     scored = {record.name: tagged for tagged in sets if masks for record in tagged.records}
     jobs = [
-        _Job(record=record, size=size, tagged=scored.get(record.name), saliency=saliency)
-        for record, size in zip(listed, scan.sizes(), strict=False)  # the images of no split come last
+        LayerJob(record=record, size=size, turn=turn, tagged=scored.get(record.name), saliency=saliency)
+        for record, size, turn in zip(
+            listed, scan.sizes(), scan.turns(), strict=False
+        )  # the images of no split come last
         if record.name in scored or saliency is not None
     ]
-    found += _inspect_layers(jobs, reporter)
+    found += inspect_layers(jobs, reporter)
     order = {name: position for position, name in enumerate(KINDS)}
     unique = sorted(dict.fromkeys(found), key=lambda one: (one.severity, order[one.kind]))
     return Inspection(
@@ -144,6 +146,7 @@ def inspect_data(
         classes=replace(sets[0], records=tuple(listed)).images_by_class() if sets else {},
         classes_by_split={tagged.split: tagged.images_by_class() for tagged in sets},
         images=len(records),
+        left_out=photographs.left_out(),
         findings=tuple(unique),
     )
 
@@ -176,20 +179,10 @@ def _unlisted(photographs: Photographs, listed: Sequence[Record]) -> list[Record
     ]
 
 
-def _ignored_files(folder: Path, skip: Sequence[str]) -> Iterator[Finding]:
-    """Findings for pictures whose ending no reader reads."""
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name[0] != "." and (place != str(folder) or name not in skip)]
-        for file in sorted(files):
-            path = Path(place) / file
-            if path.suffix.lower() in OTHER_IMAGES and file[0] != ".":
-                yield Finding("file-ignored", Place(path), f"files ending in {path.suffix} are not read")
-
-
 def _odd_classes(tagged: TaggedSet) -> Iterator[Finding]:
     """Findings for classes that no image of a split has, and for pairs that may be one class."""
-    path = tagged.root / CLASS_FILE
-    place = Place(path if path.is_file() else tagged.root)
+    path = conventional(tagged.root, CLASS_FILE)
+    place = Place(path if is_file(path) else tagged.root)
     seen = {tag for record in tagged.records for tag in record.tags}
     for index, name in enumerate(tagged.classes):
         if index not in seen:
@@ -200,7 +193,7 @@ def _odd_classes(tagged: TaggedSet) -> Iterator[Finding]:
 def _table_names(root: Path, tags: Path | None, tags_from: TagsFrom) -> Iterator[Finding]:
     """Findings for the class names where they come from the labels of a table alone."""
     path = tags or find_tag_file(root)
-    if path is not None and tags_from in ("auto", "file") and not (root / CLASS_FILE).is_file():
+    if path is not None and tags_from in ("auto", "file") and not is_file(conventional(root, CLASS_FILE)):
         yield from odd_labels(read_tag_file(path, note=_Collected()))
 
 
@@ -208,9 +201,15 @@ def _missing_masks(tagged: TaggedSet) -> Iterator[Finding]:
     """One finding for all images of a split that cannot be scored, where there is a mask folder."""
     if tagged.mask_folder is None:
         return
-    names = [record.name for record in tagged.records if tagged.mask_path(record) is None]
+    try:
+        names = [record.name for record in tagged.records if tagged.mask_path(record) is None]
+    except BadData as error:  # the folder may not be read
+        yield from error.findings
+        return
     if names:
-        what = f"{len(names)} of {len(tagged)} images of split '{tagged.split}' have no mask ({first_few(names)})"
+        near = near_file(tagged.mask_folder, f"{names[0]}.png")
+        hint = f"; {names[0]}.png{near}" if near else ""
+        what = f"{len(names)} of {len(tagged)} images of split '{tagged.split}' have no mask ({first_few(names)}){hint}"
         yield Finding("mask-missing", Place(tagged.mask_folder), what)
 
 
@@ -227,43 +226,6 @@ def _inspect_images(scan: Scan) -> Iterator[Finding]:
         original = first.setdefault(facts.digest, record.name)
         if original != record.name:
             yield Finding("image-copy", Place(record.image), f"the same bytes as {original}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Job:
-    """An image and what lies over it.
-
-    Attributes:
-        record: of the image.
-        size: (H, W) of the image, None where it cannot be read.
-        tagged: the set whose mask is examined, or None.
-        saliency: the folder whose saliency map is examined, or None.
-    """
-
-    record: Record
-    size: tuple[int, int] | None
-    tagged: TaggedSet | None
-    saliency: Path | None
-
-
-def _inspect_layers(jobs: Sequence[_Job], reporter: Reporter) -> Iterator[Finding]:
-    """All that is found in the masks and saliency maps."""
-    if jobs:
-        reporter.begin("checking masks", len(jobs))
-    for findings in in_threads(_inspect_job, jobs):
-        reporter.advance()
-        yield from findings
-
-
-def _inspect_job(job: _Job) -> list[Finding]:
-    """What is found in the mask and the saliency map of one image."""
-    findings: list[Finding] = []
-    mask = None if job.tagged is None else job.tagged.mask_path(job.record)
-    if mask is not None and job.tagged is not None:
-        findings += _inspect_layer("mask", mask, job.size, len(job.tagged.classes))
-    if job.saliency is not None:
-        findings += _inspect_layer("saliency", job.saliency / f"{job.record.name}.png", job.size)
-    return findings
 
 
 def _remarks(path: Path, facts: ImageFacts) -> Iterator[Finding]:
@@ -285,37 +247,6 @@ def _remarks(path: Path, facts: ImageFacts) -> Iterator[Finding]:
     if max(facts.size) > NARROW * min(facts.size):
         ratio = max(facts.size) / min(facts.size)
         yield Finding("image-narrow", place, f"{shape}: one side is {ratio:.0f} times the other; crops show little")
-
-
-def _inspect_layer(
-    what: str, path: Path, size: tuple[int, int] | None, num_classes: int | None = None
-) -> Iterator[Finding]:
-    """What is wrong with a mask or saliency map.
-
-    Args:
-        what: "mask" or "saliency".
-        path: of the PNG.
-        size: (H, W) of its image, None where that is unknown.
-        num_classes: of a mask; None: pixel values are not checked.
-    """
-    if not path.is_file():
-        yield Finding(f"{what}-missing", Place(path), "no such file")
-        return
-    try:
-        layer_HW = read_mask(path)
-    except BadData as error:
-        for finding in error.findings:
-            yield Finding(finding.kind.replace("mask", what), finding.place, finding.what)
-        return
-    height, width = layer_HW.shape
-    if size is not None and (height, width) != size:
-        shapes = f"{width}x{height}, its image {size[1]}x{size[0]} (width x height)"
-        turned = "; images are read upright, as their EXIF asks" if (width, height) == size else ""
-        yield Finding(f"{what}-size", Place(path), shapes + turned)
-    unknown = [] if num_classes is None else unknown_indices(layer_HW, num_classes)
-    if unknown:
-        named = first_few([str(index) for index in unknown], 5)
-        yield Finding("mask-class", Place(path), f"class index {named}; there are {num_classes} classes")
 
 
 def write_list(path: Path, findings: Iterable[Finding]) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from wsss.data.findings import Finding, Place
+from wsss.data.readers.label_fields import is_cut
 from wsss.data.readers.tag_table import TagFile
 from wsss.data.records import counted
 
 RARE = 2
 """A class of more images is not taken for a misspelt one."""
+NUMBER_ZEROS = re.compile(r"^0+(?=\d+(\.0+)?$)|(?<=\d)\.0+$")
+"""Zeros that a table gains or loses where it takes a name for a number."""
 TIMES = 10
 """The class that was meant has at least this many times more images."""
 
@@ -20,6 +24,15 @@ def odd_labels(table: TagFile) -> Iterator[Finding]:
     """Warnings about the labels of a table, where the class names come from it alone."""
     yield from joined_labels(table)
     yield from misspelt_labels(table)
+    yield from cut_labels(table)
+
+
+def cut_labels(table: TagFile) -> Iterator[Finding]:
+    """Warnings about names with the punctuation of a list or of quotes, as after splitting another notation."""
+    for name in sorted({label for line in table.lines.values() for label in line.labels}):
+        if is_cut(name):
+            what = f"the class {name!r} has a quote at its end or half of a pair of brackets"
+            yield Finding("class-cut", _place_of(table, name), what)
 
 
 def joined_labels(table: TagFile) -> Iterator[Finding]:
@@ -50,10 +63,10 @@ def misspelt_labels(table: TagFile) -> Iterator[Finding]:
 
 
 def alike_names(names: Iterable[str], place: Place) -> Iterator[Finding]:
-    """Warnings about pairs of names that differ in case, spaces, hyphens or invisible characters only."""
+    """Warnings about pairs of names that differ in case, spaces, hyphens, unseen characters or zeros alone."""
     first: dict[str, str] = {}
     for name in dict.fromkeys(names):
-        other = first.setdefault(_bare(name), name)
+        other = first.setdefault(NUMBER_ZEROS.sub("", _bare(name)), name)
         if other != name:
             yield Finding("class-alike", place, f"{other!r} and {name!r} are two classes, but may be meant to be one")
 

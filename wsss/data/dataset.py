@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -11,13 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.data.findings import BadData, Finding, Note, refuse
-from wsss.data.images import IMAGE_SUFFIXES, list_images, split_suffix
+from wsss.data.images import IMAGE_SUFFIXES, split_suffix
 from wsss.data.masks import IGNORE_INDEX
+from wsss.data.near_names import NearNames, tidy
+from wsss.data.photographs import Photographs, find_images
 from wsss.data.readers.listing import ListedImage, Listing
-from wsss.data.readers.reader import Options, Photographs, TagsFrom
+from wsss.data.readers.reader import Options, TagsFrom
 from wsss.data.readers.registry import READERS, find_reader, recognise
 from wsss.data.readers.tag_table import read_text
 from wsss.data.records import Record, Records, TaggedSet
+from wsss.data.walking import conventional, is_file, is_folder, is_there
 from wsss.errors import DataError, UsageError
 from wsss.reporting import first_few
 
@@ -60,7 +62,7 @@ def open_data(
     if tags is not None and tags_from in ("xml", "masks"):
         raise UsageError(f"tags from {tags} and from {tags_from} at once", "leave out one of the two")
     reader = find_reader(root, layout, tags)
-    own, given = _read_classes(root / CLASS_FILE, note), tuple(classes or ()) or None
+    own, given = _read_classes(conventional(root, CLASS_FILE), note), tuple(classes or ()) or None
     names = own if tags_from == "masks" else own or given  # the indices of masks follow the data set alone
     options = Options(tags=tags, tags_from=tags_from, classes=names, need_tags=need_tags, note=note)
     source = reader.open(root, options)
@@ -147,23 +149,27 @@ def list_splits(
     return find_reader(root, layout, tags).open(root, Options(tags=tags, note=note)).splits()
 
 
-def open_unlabelled(path: Path) -> Records:
+def open_unlabelled(path: Path, *, note: Note = refuse) -> Records:
     """Records without tags: of one image, or of every image below a folder, sorted by name.
 
     Of a data folder these are its images, named as in its splits, without masks and saliency maps.
 
+    Args:
+        path: of the image or the folder.
+        note: called for what is left out; see ``find_images``.
+
     Raises:
-        DataError: there is no such path, it is no image, or the folder holds none.
+        DataError: there is no such path, it is no image, or the folder holds none or cannot be listed.
     """
     path = Path(path)
     endings = " ".join(IMAGE_SUFFIXES)
-    if path.is_dir():
-        found = _photographs(path)
+    if is_folder(path):
+        found = _photographs(path, note)
         if not found.files:
             raise DataError(f"{path}: no image in it (files ending in {endings})", f"ls -R {path}")
         records = (Record(name=name, image=found.folder / file, tags=()) for name, file in found.files.items())
         return Records.of(records, path)
-    if not path.exists():
+    if not is_there(path):
         raise DataError(f"{path}: no such image or folder", f"ls {path.parent}")
     name, suffix = split_suffix(path.name)
     if not suffix:
@@ -180,15 +186,15 @@ def _below(source: Path, root: Path) -> str:
 
 def layout_of(path: Path) -> str:
     """The name of the reader that recognises a folder; empty for a plain folder and for a file."""
-    return next(iter(recognise(path)), "") if path.is_dir() else ""
+    return next(iter(recognise(path)), "") if is_folder(path) else ""
 
 
-def _photographs(folder: Path) -> Photographs:
+def _photographs(folder: Path, note: Note) -> Photographs:
     """The images of a data folder by its reader, or of a plain folder."""
     name = next(iter(recognise(folder)), None)
     if name is None:
-        return Photographs(folder=folder, files=list_images(folder))
-    return READERS[name].photographs(folder, refuse)
+        return find_images(folder, note=note)
+    return READERS[name].photographs(folder, note)
 
 
 def _choose_split(root: Path, split: str | None, splits: tuple[str, ...]) -> str:
@@ -198,18 +204,18 @@ def _choose_split(root: Path, split: str | None, splits: tuple[str, ...]) -> str
     if split is None and len(splits) == 1:
         return splits[0]
     problem = f"no split '{split}'" if split is not None else "which split?"
-    near = get_close_matches(split or "", splits, n=1)
+    near = NearNames(splits).ask(split) if split is not None else ""
     raise UsageError(
-        f"{root}: {problem}{f' (did you mean {near[0]!r}?)' if near else ''}; there are {', '.join(splits)}",
+        f"{root}: {problem}{near}; there are {', '.join(splits)}",
         "choose one of these splits",
     )
 
 
 def _read_classes(path: Path, note: Note) -> tuple[str, ...] | None:
     """Class names, one a line; None where there is no such file."""
-    if not path.is_file():
+    if not is_file(path):
         return None
-    names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
+    names = tuple(tidy(line) for line in read_text(path).split("\n") if line.strip())
     return checked_classes(names, path, note)
 
 
@@ -238,15 +244,15 @@ def _index_tags(listing: Listing, classes: tuple[str, ...], root: Path, note: No
     Raises:
         DataError: labels that are no class; each is named, with the nearest class.
     """
-    index = {name: k for k, name in enumerate(classes)}
-    unknown = [(label, image) for image in listing.images for label in image.labels if label not in index]
+    index = {tidy(name): k for k, name in enumerate(classes)}
+    unknown = [(label, image) for image in listing.images for label in image.labels if tidy(label) not in index]
     if unknown:
         note(_unknown_tags(unknown, classes, listing.source, root / CLASS_FILE))
     records = (
         Record(
             name=image.name,
             image=image.image,
-            tags=tuple(sorted(index[label] for label in image.labels if label in index)),
+            tags=tuple(sorted({index[tidy(label)] for label in image.labels if tidy(label) in index})),
         )
         for image in listing.images
     )
@@ -258,20 +264,14 @@ def _unknown_tags(
 ) -> BadData:
     """The error for labels that are no class, each with an image that has it."""
     unknown = dict(found)
-    meant = {label: f"'{label}'{_nearest(label, classes)}" for label in unknown}
+    near = NearNames(classes)
+    meant = {label: f"'{label}'{near.ask(label)}" for label in unknown}
     named = [f"{meant[label]} of {unknown[label].name}" for label in sorted(unknown)]
     return BadData(
         f"{source}: unknown tags: {first_few(named, 5)}; the classes are {first_few([*classes], 20)}",
         f"correct the tags, or list every class in {class_file} (a model keeps those it was trained on)",
         [Finding("tag-unknown", image.place, f"unknown tag {meant[label]} of {image.name}") for label, image in found],
     )
-
-
-def _nearest(label: str, classes: Sequence[str]) -> str:
-    """A question that names the class of nearest spelling, in brackets; empty where none is near."""
-    lower = {name.lower(): name for name in classes}
-    near = get_close_matches(label.lower(), lower, n=1)
-    return f" (did you mean '{lower[near[0]]}'?)" if near else ""
 
 
 def _order_differs(root: Path, own: tuple[str, ...], given: tuple[str, ...]) -> DataError:

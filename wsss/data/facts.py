@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from wsss.data.images import UnreadableImage, opened, orientation, stored_mode, upright_size
+from wsss.data.transparency import is_transparent
 
 DRAFT = 8
 """JPEGs are decoded at 1/8 of their size: every byte is read, few pixels are computed."""
@@ -98,14 +99,9 @@ def _examine_with_pillow(content: bytes, where: Path) -> ImageFacts:
             mode=mode,
             bits=16 if ";16" in stored else 8,
             frames=frames,
-            transparent=_is_transparent(image),
+            transparent=is_transparent(image, stored),
             digest=image_digest(content),
         )
-
-
-def _is_transparent(image: Image.Image) -> bool:
-    """Whether some pixel of a decoded image is not opaque."""
-    return image.mode in ("LA", "RGBA") and image.getchannel("A").getextrema()[0] < 255  # type: ignore[operator]
 
 
 def _compare_with_opencv(path: Path, content: bytes, facts: ImageFacts) -> None:

@@ -24,24 +24,34 @@ KINDS: dict[str, Severity] = {
     "table-empty": "error",
     "table-fields": "error",
     "table-split": "error",
+    "table-second": "warning",
     "path-outside": "error",
     "annotation-unreadable": "error",
     # splits, tags and classes
     "split-missing": "error",
     "split-empty": "error",
+    "split-alike": "warning",
     "image-twice": "error",
     "image-missing": "error",
     "image-untagged": "error",
     "name-twice": "error",
+    "name-form": "warning",
     "tags-none": "error",
     "tag-ambiguous": "error",
     "tag-unknown": "error",
+    "label-notation": "error",
+    "label-nothing": "warning",
     "class-twice": "error",
     "class-background": "error",
     "class-count": "error",
     "class-alike": "warning",
     "class-joined": "warning",
+    "class-cut": "warning",
     "class-unused": "warning",
+    # files and folders
+    "folder-unreadable": "error",
+    "folder-left-out": "warning",
+    "link-lost": "warning",
     "file-ignored": "warning",
     # images
     "image-irregular": "error",
@@ -66,11 +76,13 @@ KINDS: dict[str, Severity] = {
     "mask-size": "error",
     "mask-class": "error",
     "mask-missing": "warning",
+    "mask-turned": "warning",
     # saliency maps
     "saliency-missing": "error",
     "saliency-unreadable": "error",
     "saliency-format": "error",
     "saliency-size": "error",
+    "saliency-turned": "warning",
 }
 """How bad each kind is: training refuses or skips an error, and reads the image in spite of a warning."""
 
@@ -131,6 +143,11 @@ class BadData(DataError):
         super().__init__(problem, fix)
         self.findings = tuple(findings)
 
+    @property
+    def severity(self) -> Severity:
+        """Warning where all findings are warnings, else error."""
+        return "warning" if self.findings and all(one.severity == "warning" for one in self.findings) else "error"
+
     @classmethod
     def at(cls, kind: str, place: Place | Path, what: str, fix: str) -> BadData:
         """One fault at one place."""
@@ -143,5 +160,19 @@ Note = Callable[[BadData], None]
 
 
 def refuse(error: BadData) -> None:
-    """The ``Note`` that raises every fault."""
-    raise error
+    """The ``Note`` that raises every fault, and passes over warnings."""
+    if error.severity == "error":
+        raise error
+
+
+def telling(say: Callable[[str], None]) -> Note:
+    """A ``Note`` that raises every fault and says each warning once, since it tells what was guessed or left out."""
+    said: set[str] = set()
+
+    def note(error: BadData) -> None:
+        refuse(error)
+        if error.problem not in said:
+            said.add(error.problem)
+            say(error.problem)
+
+    return note

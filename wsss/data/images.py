@@ -1,4 +1,4 @@
-"""Photographs as RGB arrays, upright, and the files of a folder that are photographs.
+"""Photographs as RGB arrays, upright.
 
 Shape suffixes: H rows, W columns, 3 red, green, blue.
 """
@@ -6,11 +6,10 @@ Shape suffixes: H rows, W columns, 3 red, green, blue.
 from __future__ import annotations
 
 import io
-import json
 import os
 import stat
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from wsss.data.findings import BadData, Finding, Note, Place, refuse
+from wsss.data.findings import BadData, Finding, Place
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 """Endings of the files that count as images, in upper or lower case."""
@@ -275,59 +274,7 @@ def _empty(path: Path) -> UnreadableImage:
     return UnreadableImage(path, "it is empty", "image-empty")
 
 
-def list_images(folder: Path, skip: Collection[str] = (), *, note: Note = refuse) -> dict[str, str]:
-    """Every image below a folder, without the label maps that this program wrote; no file is opened.
-
-    Args:
-        folder: where to look; links to other folders are followed.
-        skip: names of folders directly in it that are left out. Hidden files and folders always are.
-        note: called for two files that share a name; if it returns, the first file is kept.
-
-    Returns:
-        Path below the folder by name, which is that path without its suffix; sorted, "/"-separated.
-
-    Raises:
-        DataError: two files share a name and ``note`` raises.
-    """
-    found: dict[str, str] = {}
-    visited = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in visited:  # a link to a folder that was listed before
-            folders.clear()
-            continue
-        visited.add(real)
-        below = "" if place == str(folder) else f"{Path(place).relative_to(folder).as_posix()}/"
-        left_out = {*(() if below else skip), *(MADE if MANIFEST in files and is_ours(Path(place) / MANIFEST) else ())}
-        folders[:] = sorted(name for name in folders if name[0] != "." and name not in left_out)
-        for file in files:
-            name, suffix = split_suffix(file)
-            if not suffix or file.startswith("."):
-                continue
-            if below + name in found:
-                note(_same_name(folder, *sorted((found[below + name], below + file))))
-                continue
-            found[below + name] = below + file
-    return dict(sorted(found.items()))
-
-
-def is_ours(manifest: Path) -> bool:
-    """Whether there is a manifest and this program wrote it; other programs use the same file name."""
-    try:
-        content = json.loads(manifest.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and "wsss" in content
-
-
 def split_suffix(file: str) -> tuple[str, str]:
     """Name and suffix; the suffix is empty unless it is one of ``IMAGE_SUFFIXES``."""
     name, suffix = os.path.splitext(file)  # noqa: PTH122 (pathlib is ten times slower here)
     return (name, suffix) if suffix.lower() in IMAGE_SUFFIXES else (file, "")
-
-
-def _same_name(folder: Path, first: str, second: str) -> BadData:
-    """The error for two images whose outputs would overwrite each other."""
-    what = f"{first} and {second} differ only in their suffix, and outputs are named without it"
-    fix = f"rename or move one of them (masks belong in a folder called masks): {folder / second}"
-    return BadData(f"{folder}: {what}", fix, [Finding("name-twice", Place(folder / second), what)])

@@ -73,6 +73,10 @@ class Scan:
         sizes = self.entries.rows_N["size"][self.at_N].tolist()
         return [(height, width) if height else None for height, width in sizes]
 
+    def turns(self) -> list[int]:
+        """The EXIF orientation of each image, 1 (upright) to 8; 1 where it cannot be read."""
+        return [turn or 1 for turn in self.entries.rows_N["turn"][self.at_N].tolist()]
+
     def readable(self) -> Records:
         """The records whose images can be read, with size and digest."""
         found = replace(

@@ -12,6 +12,7 @@ from wsss.data.facts import image_digest
 from wsss.data.images import image_size
 from wsss.data.masks import read_mask
 from wsss.data.records import Record, TaggedSet
+from wsss.data.walking import is_file, near_file, spelled
 from wsss.errors import DataError
 from wsss.reporting import first_few
 
@@ -26,15 +27,17 @@ def check_layers(folder: Path, tagged: TaggedSet, what: str, fix: str) -> None:
     """
     missing, other_size = [], []
     for record in tagged.records:
-        path = folder / f"{record.name}.png"
-        if not path.is_file():
+        path = spelled(folder, f"{record.name}.png")
+        if not is_file(path):
             missing.append(record.name)
         elif image_size(path) != (record.size or image_size(record.image)):
             other_size.append(record.name)
     for names, problem in ((missing, f"no {what}"), (other_size, f"a {what} of another size")):
         if names:
             count = f"{len(names)} of {len(tagged)} images of {tagged.split}"
-            raise DataError(f"{folder}: {count} have {problem} ({first_few(names)})", fix)
+            near = near_file(folder, f"{names[0]}.png") if names is missing else ""
+            hint = f"; {names[0]}.png{near}" if near else ""
+            raise DataError(f"{folder}: {count} have {problem} ({first_few(names)}){hint}", fix)
 
 
 def layer_digest(folder: Path, tagged: TaggedSet) -> str:
@@ -65,7 +68,7 @@ def read_layer(folder: Path, record: Record, size: tuple[int, ...]) -> NDArray[n
     Raises:
         DataError: it is missing, unreadable or of another size.
     """
-    path = folder / f"{record.name}.png"
+    path = spelled(folder, f"{record.name}.png")
     layer_HW = read_mask(path)
     if layer_HW.shape != size:
         raise DataError(

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from wsss.config import Config, DataSection
 from wsss.data.dataset import list_splits, open_data
+from wsss.data.findings import Note, telling
 from wsss.data.index import keep_readable
 from wsss.data.records import TaggedSet
 from wsss.errors import UsageError
 from wsss.reporting import Reporter
 
-TRAIN_SPLITS = ("train_aug", "trainaug", "train")
+TRAIN_SPLITS = ("train_aug", "trainaug", "train", "training")
 """Splits that training takes where none is named; the first that exists."""
+VAL_SPLITS = ("val", "valid", "validation", "validate", "dev", "develop", "development")
+"""Splits that training is validated on where none is named; the first that exists."""
 
 
 def open_split(
-    data: DataSection, split: str | None, reporter: Reporter, classes: Sequence[str] | None = None
+    data: DataSection,
+    split: str | None,
+    reporter: Reporter,
+    classes: Sequence[str] | None = None,
+    *,
+    note: Note | None = None,
 ) -> TaggedSet:
     """Open one split and leave out its unreadable images; the reporter is given the reason for each.
+
+    Args:
+        data: where it lies.
+        split: its name; may be left out where there is only one.
+        reporter: gets the progress and the remarks.
+        classes: class names of a checkpoint.
+        note: called with each fault and warning of the reader; None raises faults and gives warnings to the reporter.
 
     Raises:
         UsageError, DataError: see ``open_data`` and ``keep_readable``.
@@ -27,7 +42,13 @@ def open_split(
     if data.root is None:
         raise UsageError("no data folder was given", "--data DIR")
     tagged = open_data(
-        data.root, split=split, layout=data.layout, tags=data.tags, tags_from=data.tags_from, classes=classes
+        data.root,
+        split=split,
+        layout=data.layout,
+        tags=data.tags,
+        tags_from=data.tags_from,
+        classes=classes,
+        note=note or telling(reporter.say),
     )
     tagged, bad = keep_readable(tagged, limit=data.bad_limit, reporter=reporter)
     for message in bad:
@@ -41,15 +62,15 @@ def open_training(
     config: Config, reporter: Reporter, classes: Sequence[str] | None = None
 ) -> tuple[TaggedSet, TaggedSet | None]:
     """The training split and, where there is one, the validation split, with the same classes."""
-    data = config.data
+    data, note = config.data, telling(reporter.say)
     if data.root is None:
         raise UsageError("no data folder was given", "--data DIR")
-    train_split = data.train_split or _train_split(data.root, data)
     splits = list_splits(data.root, data.layout, data.tags)
-    val_split = data.val_split or ("val" if "val" in splits and train_split != "val" else None)
-    train = open_split(data, train_split, reporter, classes)
+    train_split = data.train_split or chosen_split(splits, TRAIN_SPLITS)
+    train = open_split(data, train_split, reporter, classes, note=note)
     reporter.say(train.summary())
-    val = open_split(data, val_split, reporter, train.classes) if val_split is not None else None
+    val_split = data.val_split or _val_split(splits, train.split, reporter)
+    val = open_split(data, val_split, reporter, train.classes, note=note) if val_split is not None else None
     return train, val
 
 
@@ -58,9 +79,43 @@ def open_to_label(config: Config, reporter: Reporter, classes: Sequence[str]) ->
     data = config.data
     if data.root is None:
         raise UsageError("no data folder was given", "--data DIR")
-    return open_split(data, data.train_split or _train_split(data.root, data), reporter, classes)
+    splits = list_splits(data.root, data.layout, data.tags)
+    return open_split(data, data.train_split or chosen_split(splits, TRAIN_SPLITS), reporter, classes)
 
 
-def _train_split(root: Path, data: DataSection) -> str | None:
-    splits = list_splits(root, data.layout, data.tags)
-    return next((name for name in TRAIN_SPLITS if name in splits), None)
+def chosen_split(splits: Sequence[str], usual: Sequence[str]) -> str | None:
+    """The split of the first of some usual names; None where there is none.
+
+    A name that is spelled as usual goes before one that differs in case or punctuation, or ends in a year ("Val",
+    "val2017"). Where several differ so from one usual name, none of them is chosen.
+    """
+    for name in usual:
+        if name in splits:
+            return name
+    for name in usual:
+        alike = [split for split in splits if plain_split(split) == plain_split(name)]
+        if alike:
+            return alike[0] if len(alike) == 1 else None
+    return None
+
+
+def plain_split(name: str) -> str:
+    """The name of a split in lower case, without a year at its end, spaces and punctuation."""
+    letters = "".join(letter for letter in name.casefold() if letter.isalnum())
+    return re.sub(r"(?<=[a-z])(19|20)\d\d$", "", letters)
+
+
+def _val_split(splits: Sequence[str], train_split: str, reporter: Reporter) -> str | None:
+    """The split to validate on; it is said that there is none, or that its name is not the first usual one."""
+    others = [split for split in splits if split != train_split]
+    chosen = chosen_split(others, VAL_SPLITS)
+    if chosen is None and others:
+        names = " or ".join(VAL_SPLITS[:3])
+        reporter.say(
+            f"no validation, so no best.pt: no split is called {names}; there is {', '.join(others)} (--val-split NAME)"
+        )
+    elif chosen is None:
+        reporter.say(f"no validation, so no best.pt: '{train_split}' is the only split")
+    elif chosen != VAL_SPLITS[0]:
+        reporter.say(f"validating on the split '{chosen}'")
+    return chosen

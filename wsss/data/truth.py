@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.data.masks import IGNORE_INDEX, read_mask, unknown_indices
+from wsss.data.walking import is_file, spelled
 from wsss.errors import DataError
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ class MaskFolder:
 
     def path(self, record: Record) -> Path | None:
         """The mask file of an image, or None where there is none."""
-        path = self.folder / f"{record.name}.png"
-        return path if path.is_file() else None
+        path = spelled(self.folder, f"{record.name}.png")
+        return path if is_file(path) else None
 
     def has(self, record: Record) -> bool:
         """Whether there is a mask file."""

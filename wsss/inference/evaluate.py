@@ -21,6 +21,7 @@ from wsss.data.images import image_size
 from wsss.data.masks import IGNORE_INDEX, read_mask
 from wsss.data.records import Record, TaggedSet
 from wsss.data.truth import read_truth, truth_place
+from wsss.data.walking import near_file, spelled
 from wsss.errors import DataError
 from wsss.evaluation.confusion import ConfusionMatrix, ThresholdSweep
 from wsss.evaluation.errors import ErrorCounts, ErrorKind
@@ -193,7 +194,7 @@ def _pair(tagged: TaggedSet, folder: Path, suffix: str, *, missing_as_wrong: boo
         )
     pairs, missing = [], []
     for record in masks:
-        prediction = folder / f"{record.name}{suffix}"
+        prediction = spelled(folder, f"{record.name}{suffix}")
         where, found = truth_place(tagged, record), prediction.is_file()
         pairs.append(_Pair(record=record, prediction=prediction, where=where, missing=not found))
         if pairs[-1].missing:
@@ -210,9 +211,11 @@ def _missing_error(missing: Sequence[Record], expected: int, folder: Path, suffi
         fix = "wsss make-pseudo RUN --data DIR --save-scores -o OUT  # writes the scores"
     elif suffix == ".png" and len(missing) < expected:
         fix = "make these predictions too, or --missing-as-wrong  # counts all of their pixels as wrong"
+    near = near_file(folder, f"{missing[0].name}{suffix}")
+    hint = f"; {missing[0].name}{suffix}{near}" if near else ""
     return DataError(
         f"{folder}: no NAME{suffix} for {len(missing)} of the {expected} masked images of split '{split}'"
-        f" ({names}); a score must cover all of them",
+        f" ({names}){hint}; a score must cover all of them",
         fix,
     )
 

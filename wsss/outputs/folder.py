@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from wsss.config import Config, to_yaml
 from wsss.data.facts import image_digest
-from wsss.data.images import MANIFEST, is_ours
+from wsss.data.images import MANIFEST
 from wsss.data.masks import IGNORE_INDEX, count_indices, encode_mask
+from wsss.data.photographs import is_ours
 from wsss.data.records import Record
 from wsss.errors import UsageError
 from wsss.files import disk_errors, sweep, write_whole

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsss.data.findings import Place
-from wsss.data.readers.tag_table import image_name, label_separator, read_tag_file
+from wsss.data.readers.label_fields import label_separator
+from wsss.data.readers.tag_table import image_name, read_tag_file
 from wsss.errors import DataError
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsss.data.findings import Note, refuse
-from wsss.data.images import list_images
-from wsss.data.readers.listing import ListedImage, Listing, missing_images, untagged_images
-from wsss.data.readers.reader import Options, Photographs, Reader
+from wsss.data.near_names import same_by_sight
+from wsss.data.photographs import Photographs, find_images
+from wsss.data.readers.listing import ListedImage, Listing, alike_splits, missing_images, renamed, untagged_images
+from wsss.data.readers.reader import Options, Reader
 from wsss.data.readers.tag_table import TAG_FILES, TagFile, TagLine, find_tag_file, read_tag_file
+from wsss.data.walking import conventional, is_folder
 from wsss.errors import UsageError
 
 NOT_IMAGES = ("masks", "Saliency")
@@ -27,7 +29,10 @@ class FolderSource:
 
     def splits(self) -> tuple[str, ...]:
         """Names of the splits of the table, in order of appearance."""
-        return self.table.splits()
+        names = self.table.splits()
+        for error in alike_splits(names, self.table.path):
+            self.options.note(error)
+        return names
 
     def listing(self, split: str) -> Listing:
         """One split; see ``read_folder``."""
@@ -36,7 +41,9 @@ class FolderSource:
 
 def open_tag_file(root: Path, path: Path, known: Collection[str] = (), *, note: Note = refuse) -> TagFile:
     """Read the table of a folder data set; image paths may start with ``images/`` or below it."""
-    return read_tag_file(path, prefix="images" if _image_folder(root) != root else "", known=known, note=note)
+    return read_tag_file(
+        path, prefix=base.name if (base := _image_folder(root)) != root else "", known=known, note=note
+    )
 
 
 def read_folder(
@@ -56,23 +63,30 @@ def read_folder(
     """
     photographs = _photographs(root, note)
     base, files = photographs.folder, photographs.files
-    untagged = [name for name in files if name not in table.lines]
+    same = same_by_sight(table.lines, files)
+    if same:
+        note(renamed(same, table.path))
+    tagged = {same.get(name, name) for name in table.lines}
+    untagged = [name for name in files if name not in tagged]
     if untagged:
-        note(untagged_images(untagged, table.path))
-    lines = [line for line in table.lines.values() if line.split == split]
-    missing = {line.name + line.suffix: line.place for line in lines if not _matches(line, files.get(line.name))}
+        note(untagged_images(untagged, table.path, (name for name in tagged if name not in files)))
+    lines = {same.get(name, name): line for name, line in table.lines.items() if line.split == split}
+    missing = {
+        line.name + line.suffix: line.place for name, line in lines.items() if not _matches(line, files.get(name))
+    }
     if missing:
-        note(missing_images(missing, table.path, base))
+        note(missing_images(missing, table.path, photographs))
+    masks = conventional(root, "masks")
     return Listing(
         split=split,
         images=tuple(
-            ListedImage(name=line.name, image=base / files[line.name], labels=line.labels, place=line.place)
-            for line in lines
+            ListedImage(name=name, image=base / files[name], labels=line.labels, place=line.place)
+            for name, line in lines.items()
             if line.name + line.suffix not in missing
         ),
         classes=names or table.classes(note),
         source=table.path,
-        mask_folder=root / "masks" if (root / "masks").is_dir() else None,
+        mask_folder=masks if is_folder(masks) else None,
     )
 
 
@@ -93,18 +107,20 @@ def _open(root: Path, options: Options) -> FolderSource:
             f"{root}: tags from {options.tags_from} need the layout of PASCAL VOC; a folder has its table of tags",
             "take the tags from the file",
         )
-    path = options.tags or find_tag_file(root) or root / TAG_FILES[0]
+    path = options.tags or find_tag_file(root, note=options.note) or root / TAG_FILES[0]
     return FolderSource(root, open_tag_file(root, path, options.classes or (), note=options.note), options)
 
 
 def _photographs(root: Path, note: Note = refuse) -> Photographs:
     base = _image_folder(root)
-    return Photographs(folder=base, files=list_images(base, skip=NOT_IMAGES if base == root else (), note=note))
+    skip = [conventional(root, name).name for name in NOT_IMAGES] if base == root else []
+    return find_images(base, skip, note=note)
 
 
 def _image_folder(root: Path) -> Path:
     """Where the images of a folder data set lie: ``root/images`` where there is one, else ``root``."""
-    return root / "images" if (root / "images").is_dir() else root
+    images = conventional(root, "images")
+    return images if is_folder(images) else root
 
 
 def _matches(line: TagLine, file: str | None) -> bool:

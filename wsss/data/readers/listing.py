@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from wsss.data.findings import BadData, Finding, Place
+from wsss.data.images import split_suffix
+from wsss.data.near_names import NearNames, by_sight
+from wsss.data.photographs import Photographs
 from wsss.data.truth import Truth
 from wsss.reporting import first_few
 
@@ -45,19 +48,78 @@ class Listing:
     annotations: Truth | None = None
 
 
-def untagged_images(names: list[str], source: Path) -> BadData:
-    """The error for images that have no tags."""
+def untagged_images(names: Sequence[str], source: Path, tagged: Iterable[str] = ()) -> BadData:
+    """The error for images that have no tags.
+
+    Args:
+        names: of these images.
+        source: the file or folder that tags come from.
+        tagged: names there that are no image, among which the nearest are sought.
+    """
+    near = NearNames(tagged)
+    hints = {name: near.ask(name, "there are tags for '{}'") for name in names}
+    first = next((name for name in names if hints[name]), None)
+    example = f"; {first}{hints[first]}" if first is not None else ""
     return BadData(
-        f"{source}: no tags for {len(names)} images ({first_few(names)})",
-        "give each of them a line (an empty label field means none of the classes), or move them away",
-        [Finding("image-untagged", Place(source), f"no tags for {name}") for name in names],
+        f"{source}: no tags for {len(names)} images ({first_few(names)}){example}",
+        "give each of them a line (an empty label field means none of the classes), or move them away"
+        if first is None
+        else f"write the names in {source} as those of the files, or rename the files",
+        [Finding("image-untagged", Place(source), f"no tags for {name}{hints[name]}") for name in names],
     )
 
 
-def missing_images(names: Mapping[str, Place], source: Path, folder: Path) -> BadData:
-    """The error for images that a list names, each at its place, and that are not in the folder."""
+def missing_images(names: Mapping[str, Place], source: Path, photographs: Photographs) -> BadData:
+    """The error for images that a list names, each at its place, and that are not in the folder.
+
+    Args:
+        names: as the list writes them, with a suffix where it gives one.
+        source: the list.
+        photographs: the images that are there, among which the nearest names are sought.
+    """
+    near = NearNames(photographs.files), NearNames(photographs.files.values())
+    hints = {name: _hint(name, photographs, near) for name in names}
+    first = next((name for name in names if hints[name]), None)
+    example = f"; {first}{hints[first]}" if first is not None else ""
     return BadData(
-        f"{source}: {len(names)} listed images are not in {folder} ({first_few(list(names))})",
-        f"put them there, or take their lines out of {source}",
-        [Finding("image-missing", place, f"{name} is not in {folder}") for name, place in names.items()],
+        f"{source}: {len(names)} listed images are not in {photographs.folder} ({first_few(list(names))}){example}",
+        f"put them there, or take their lines out of {source}"
+        if first is None
+        else f"write the names in {source} as those of the files, or rename the files",
+        [
+            Finding("image-missing", place, f"{name} is not in {photographs.folder}{hints[name]}")
+            for name, place in names.items()
+        ],
     )
+
+
+def _hint(name: str, photographs: Photographs, near: tuple[NearNames, NearNames]) -> str:
+    """Why a listed image may be missing, in brackets: what lies there instead; empty where nothing does."""
+    left_out = photographs.tree.why_left_out(name)
+    if left_out is not None:
+        return f" ({left_out[0]} is left out: {left_out[1]})"
+    return near[bool(split_suffix(name)[1])].ask(name)
+
+
+def renamed(images: Mapping[str, str], source: Path) -> BadData:
+    """The warning for names of a list that look the same as those of files, which were taken."""
+    count = "1 name looks" if len(images) == 1 else f"{len(images)} names look"
+    what = "looks the same but differs in its Unicode form, in spaces or in characters that cannot be seen"
+    return BadData(
+        f"{source}: {count} the same as those of files but differ ({first_few(list(images))}); these files are taken",
+        f"write the names in {source} as those of the files",
+        [
+            Finding("name-form", Place(source), f"{file!a} is taken for {name!a}, which {what}")
+            for name, file in images.items()
+        ],
+    )
+
+
+def alike_splits(names: Iterable[str], source: Path) -> Iterator[BadData]:
+    """Warnings about splits whose names differ in case, spaces or punctuation only: the images of one are left out."""
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault("".join(letter for letter in by_sight(name).casefold() if letter.isalnum()), name)
+        if other != name:
+            what = f"{other!r} and {name!r} are two splits, but may be meant to be one"
+            yield BadData.at("split-alike", source, what, f"write one of the two in all lines of {source}")

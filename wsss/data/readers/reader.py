@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from wsss.data.findings import Note, refuse
+from wsss.data.photographs import Photographs as Photographs
 from wsss.data.readers.listing import Listing
 
 TagsFrom = Literal["auto", "file", "xml", "masks"]
@@ -34,19 +35,6 @@ class Options:
     classes: tuple[str, ...] | None = None
     need_tags: bool = True
     note: Note = refuse
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Photographs:
-    """The images on disk of a data folder.
-
-    Attributes:
-        folder: where they lie.
-        files: their paths below it by name, sorted.
-    """
-
-    folder: Path
-    files: dict[str, str]
 
 
 class Source(Protocol):

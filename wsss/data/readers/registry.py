@@ -8,6 +8,7 @@ from pathlib import Path
 from wsss.data.readers.folder import FOLDER
 from wsss.data.readers.reader import Reader
 from wsss.data.readers.voc import VOC
+from wsss.data.walking import is_folder
 from wsss.errors import DataError
 
 READERS: dict[str, Reader] = {reader.name: reader for reader in (VOC, FOLDER)}
@@ -30,7 +31,7 @@ def find_reader(
     Raises:
         DataError: the folder is missing, is not of the format asked for or of any, or is of several.
     """
-    if not root.is_dir():
+    if not is_folder(root):
         raise DataError(f"{root}: no such data folder", f"ls {root.parent}")
     asked = readers if layout == "auto" else {layout: readers[layout]}
     reasons = recognise(root, tags, asked)
@@ -51,7 +52,7 @@ def recognise(root: Path, tags: Path | None = None, readers: Mapping[str, Reader
 
 def _no_data_set(root: Path, readers: Mapping[str, Reader]) -> DataError:
     """The error for a folder that no reader recognises, with the folder below it that one does."""
-    nested = next((place for place in USUAL_PLACES if (root / place).is_dir() and recognise(root / place)), None)
+    nested = next((place for place in USUAL_PLACES if is_folder(root / place) and recognise(root / place)), None)
     sought = ", and for ".join(reader.looks_for for reader in readers.values())
     return DataError(
         f"{root}: no data set there; looked for {sought}",

@@ -10,19 +10,26 @@ import io
 import json
 import re
 import reprlib
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from wsss.data.findings import BadData, Note, Place, refuse
+from wsss.data.findings import BadData, Finding, Note, Place, refuse
 from wsss.data.images import split_suffix
+from wsss.data.near_names import tidy
+from wsss.data.readers.label_fields import (
+    LABEL_SEPARATORS,
+    NO_VALUE,
+    is_nothing,
+    label_separator,
+    listed_labels,
+)
+from wsss.data.walking import conventional, is_file
 
 TAG_FILES = ("tags.csv", "tags.json")
 COLUMNS = ("image", "labels", "split")
 DELIMITERS = (",", ";", "\t")
 """Field separators of a table; the header tells which."""
-LABEL_SEPARATORS = ";|,"
-"""Any of these, anywhere in the labels of a file, separates labels; otherwise white space does."""
 MAX_TEXT = 2**30
 """Bytes of a text, at most; this many list ten million images."""
 ONLY_SPLIT = "all"
@@ -102,9 +109,13 @@ class TagFile:
         return f" (the '{character}' in line {line} makes '{character}' the separator of every line)"
 
 
-def find_tag_file(root: Path) -> Path | None:
-    """The table at the root of a data folder."""
-    return next((root / name for name in TAG_FILES if (root / name).is_file()), None)
+def find_tag_file(root: Path, *, note: Note = refuse) -> Path | None:
+    """The table at the root of a data folder; ``note`` is called where there are two, of which the first is taken."""
+    tables = [path for name in TAG_FILES if is_file(path := conventional(root, name))]
+    if len(tables) > 1:
+        what = f"it is not read, since there is {tables[0].name}"
+        note(BadData.at("table-second", tables[1], what, f"--tags {tables[1]}  # takes it instead"))
+    return tables[0] if tables else None
 
 
 def read_tag_file(path: Path, *, prefix: str = "", known: Collection[str] = (), note: Note = refuse) -> TagFile:
@@ -113,13 +124,15 @@ def read_tag_file(path: Path, *, prefix: str = "", known: Collection[str] = (), 
     Args:
         path: CSV with a header ``image,labels`` and perhaps ``split``, or JSON: image to list of labels.
         prefix: folder that image paths may start with; taken off.
-        known: class names; a field that is exactly one of them is never split.
+        known: class names; a field that is exactly one of them is never split, and a label that is one of them is
+            never taken for a word that says that there is no label.
         note: called with each faulty line; if it returns, the line is left out.
 
     Raises:
         DataError: it is missing, not UTF-8, not such a table, or lists an image twice or outside the folder.
     """
     rows = _read_json(path, note) if path.suffix.lower() == ".json" else _read_csv(path, note)
+    rows = _without_nothing(_with_lists(rows, known, note), path, known, note)
     separator = _find_separator(rows)
     separate = label_separator((row.labels for row in rows if isinstance(row.labels, str)), known)
     lines: dict[str, TagLine] = {}
@@ -147,9 +160,55 @@ def _read_row(row: Row, prefix: str, separate: Callable[[str], list[str]]) -> Ta
         DataError: the path of the image leaves the folder.
     """
     name, suffix = image_name(row.image, row.place, prefix)
-    labels = separate(row.labels) if isinstance(row.labels, str) else map(str.strip, row.labels)
-    kept = tuple(dict.fromkeys(label for label in labels if label))
+    labels = separate(row.labels) if isinstance(row.labels, str) else row.labels
+    kept = tuple(dict.fromkeys(filter(None, map(tidy, labels))))
     return TagLine(name=name, suffix=suffix, labels=kept, split=row.split, place=row.place)
+
+
+def _with_lists(rows: Iterable[Row], known: Collection[str], note: Note) -> list[Row]:
+    """The rows, where a label field in the notation of a programming language has become a list."""
+    names = {tidy(name) for name in known}
+    done = []
+    for row in rows:
+        try:
+            labels = None if not isinstance(row.labels, str) or tidy(row.labels) in names else listed_labels(row.labels)
+        except ValueError:
+            what = f"the labels {reprlib.repr(row.labels)} are no list of names"
+            note(BadData.at("label-notation", row.place, what, "write the names of the labels, separated by ';'"))
+            continue
+        done.append(row if labels is None else replace(row, labels=labels))
+    return done
+
+
+def _without_nothing(rows: list[Row], path: Path, known: Collection[str], note: Note) -> list[Row]:
+    """The rows without labels that say that there is none; each such word is noted once, with how many rows have it."""
+    names = {tidy(name).casefold() for name in known}
+    separate = label_separator((row.labels for row in rows if isinstance(row.labels, str)), known)
+    found: dict[str, list[Place]] = {}
+    done = []
+    for row in rows:
+        whole = isinstance(row.labels, str) and is_nothing(row.labels)
+        labels = [str(row.labels)] if whole else separate(row.labels) if isinstance(row.labels, str) else row.labels
+        words = [label for label in labels if is_nothing(label) and tidy(label).casefold() not in names]
+        for word in words:
+            found.setdefault(tidy(word), []).append(row.place)
+        done.append(replace(row, labels=[label for label in labels if label not in words]) if words else row)
+    if found:
+        note(_nothing(found, path))
+    return done
+
+
+def _nothing(found: Mapping[str, Sequence[Place]], path: Path) -> BadData:
+    """The warning for words that were read as no label."""
+    whats = {word: f"'{word}' in {len(places)} lines is read as no label" for word, places in found.items()}
+    return BadData(
+        f"{path}: {'; '.join(whats.values())}; list it in classes.txt if it is a class",
+        f"leave the labels of these images empty in {path}",
+        [
+            Finding("label-nothing", places[0], f"{whats[word]}; list it in classes.txt if it is a class")
+            for word, places in found.items()
+        ],
+    )
 
 
 def _find_separator(rows: Iterable[Row]) -> Separator | None:
@@ -159,18 +218,6 @@ def _find_separator(rows: Iterable[Row]) -> Separator | None:
             if character in LABEL_SEPARATORS:
                 return Separator(character=character, place=row.place)
     return None
-
-
-def label_separator(fields: Iterable[str], known: Collection[str]) -> Callable[[str], list[str]]:
-    """The function that splits a label field; the same for the whole file, so that names may hold spaces."""
-    listed = any(character in field for field in fields for character in LABEL_SEPARATORS)
-    pattern = re.compile(f"[{LABEL_SEPARATORS}]" if listed else r"\s+")
-
-    def separate(field: str) -> list[str]:
-        field = field.strip()
-        return [field] if field in known else [label.strip() for label in pattern.split(field)]
-
-    return separate
 
 
 def image_name(image: str, place: Place, prefix: str = "") -> tuple[str, str]:
@@ -184,7 +231,7 @@ def image_name(image: str, place: Place, prefix: str = "") -> tuple[str, str]:
         what = f"'{image}' leaves the data folder or names nothing"
         fix = "give every image by its path below the data folder, such as street/0001.jpg"
         raise BadData.at("path-outside", place, what, fix)
-    parts = path.parts[1:] if len(path.parts) > 1 and path.parts[0] == prefix else path.parts
+    parts = path.parts[1:] if len(path.parts) > 1 and path.parts[0].casefold() == prefix.casefold() else path.parts
     return split_suffix("/".join(parts))
 
 
@@ -204,10 +251,15 @@ def read_text(path: Path) -> str:
         place = f"byte 0x{error.object[error.start]:02x} at position {error.start}"
         raise _other_encoding(path, content, place) from error
     except OSError as error:
-        raise BadData.at("text-unreadable", path, f"cannot be read ({error.strerror})", f"ls -l {path}") from error
+        raise unreadable_text(path, error) from error
     if "\0" in text:  # UTF-16 of plain letters would pass as UTF-8
         raise _other_encoding(path, content, f"a zero byte at position {content.index(0)}")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def unreadable_text(path: Path, error: OSError) -> BadData:
+    """The error for a text that the disk does not give."""
+    return BadData.at("text-unreadable", path, f"cannot be read ({error.strerror})", f"ls -l {path}")
 
 
 def _other_encoding(path: Path, content: bytes, why: str) -> BadData:
@@ -248,7 +300,7 @@ def _read_fields(header: list[str], fields: list[str], place: Place) -> Row:
         raise BadData.at("table-fields", place, what, fix)
     cell = dict(zip(header, fields, strict=True))
     split = cell.get("split", ONLY_SPLIT).strip()
-    if not split:
+    if not split or split.casefold() in NO_VALUE:
         what, fix = f"no split for '{cell['image']}'", f"fill in its split in {place.path}"
         raise BadData.at("table-split", place, what, fix)
     return Row(image=cell["image"], labels=cell["labels"], split=split, place=place)

@@ -12,11 +12,14 @@ from defusedxml.common import DefusedXmlException, DTDForbidden
 from defusedxml.ElementTree import fromstring
 
 from wsss.data.findings import BadData, Note, Place, refuse
-from wsss.data.images import list_images
+from wsss.data.images import split_suffix
 from wsss.data.masks import IGNORE_INDEX, read_mask, unknown_indices
-from wsss.data.readers.listing import ListedImage, Listing, missing_images, untagged_images
-from wsss.data.readers.reader import Options, Photographs, Reader, TagsFrom
-from wsss.data.readers.tag_table import TAG_FILES, find_tag_file, image_name, read_tag_file, read_text
+from wsss.data.near_names import by_sight, same_by_sight
+from wsss.data.photographs import Photographs, find_images
+from wsss.data.readers.listing import ListedImage, Listing, missing_images, renamed, untagged_images
+from wsss.data.readers.reader import Options, Reader, TagsFrom
+from wsss.data.readers.tag_table import TAG_FILES, find_tag_file, image_name, read_tag_file, read_text, unreadable_text
+from wsss.data.walking import conventional, is_file, is_folder, names_in, spelled
 
 Labels = tuple[str, ...] | None
 """Words, or None where an image has no tags."""
@@ -49,7 +52,7 @@ LIST_FOLDERS = ("Segmentation", "Main")
 """Folders of ImageSets that may hold the split lists; the first that exists counts."""
 MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
 """Folders of masks, the more complete first."""
-IMAGES = "JPEGImages"
+IMAGES, LISTS = "JPEGImages", "ImageSets"
 MAX_ANNOTATION = 2**24
 """Bytes of an annotation, at most; this many hold a hundred thousand objects."""
 LINE = 4096
@@ -89,20 +92,25 @@ class VocSource:
             DataError: listed images are missing or, where they are needed, have no tags.
         """
         root, options = self.root, self.options
-        files = list_images(root / IMAGES, note=options.note)
-        listed = _read_split(_split_lists(root)[split], files, options.note)
+        photographs = _photographs(root, options.note)
+        files = photographs.files
+        listed = _read_split(_split_lists(root)[split], photographs, options.note)
         tags = _read_tags(root, listed, options)
         labels = tags.labels
         untagged = [name for name in listed if name not in labels or labels[name][0] is None]
         if untagged and options.need_tags:
-            options.note(untagged_images(untagged, tags.source))
+            strangers = (name for name in labels if name not in files)
+            options.note(untagged_images(untagged, tags.source, strangers))
         elif untagged:
             labels = {**dict.fromkeys(untagged, ((), Place(tags.source))), **labels}
         return Listing(
             split=split,
             images=tuple(
                 ListedImage(
-                    name=name, image=root / IMAGES / files[name], labels=labels[name][0] or (), place=labels[name][1]
+                    name=name,
+                    image=photographs.folder / files[name],
+                    labels=labels[name][0] or (),
+                    place=labels[name][1],
                 )
                 for name in listed
                 if name in labels
@@ -114,47 +122,56 @@ class VocSource:
 
 
 def _sniff(root: Path, tags: Path | None) -> str | None:
-    return f"{IMAGES} and ImageSets" if (root / IMAGES).is_dir() and (root / "ImageSets").is_dir() else None
+    return (
+        f"{IMAGES} and ImageSets"
+        if is_folder(conventional(root, IMAGES)) and is_folder(conventional(root, LISTS))
+        else None
+    )
 
 
 def _photographs(root: Path, note: Note = refuse) -> Photographs:
-    return Photographs(folder=root / IMAGES, files=list_images(root / IMAGES, note=note))
+    return find_images(conventional(root, IMAGES), note=note)
 
 
 def _split_lists(root: Path) -> dict[str, Path]:
     """Split lists by name, sorted. Lists of one class (``cat_train.txt`` in Main) are left out."""
     for name in LIST_FOLDERS:
-        lists = sorted(path for path in (root / "ImageSets" / name).glob("*.txt") if path.is_file())
+        folder = conventional(conventional(root, LISTS), name)
+        texts = (folder / file for file in names_in(folder) if file.lower().endswith(".txt"))
+        lists = [path for path in texts if is_file(path)]
         splits = {path.stem: path for path in lists if not is_class_list(path)}
         if splits:
             return splits
     fix = f"write one image name a line to {root / 'ImageSets' / 'Segmentation' / 'train.txt'}"
-    raise BadData.at("split-missing", root / "ImageSets", "no split list in Segmentation or Main", fix)
+    raise BadData.at("split-missing", conventional(root, LISTS), "no split list in Segmentation or Main", fix)
 
 
 def is_class_list(path: Path) -> bool:
     """Whether the first line is an image and 1, 0 or -1, which tell whether the image holds one class."""
-    with path.open("rb") as file:
-        fields = file.readline(LINE).split()
+    try:
+        with path.open("rb") as file:
+            fields = file.readline(LINE).split()
+    except OSError as error:
+        raise unreadable_text(path, error) from error
     return len(fields) == 2 and fields[1] in (b"1", b"0", b"-1")
 
 
 def _mask_folder(root: Path) -> Path | None:
     """Where the masks lie, or None; it is not opened."""
-    return next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
+    return next((conventional(root, name) for name in MASK_FOLDERS if is_folder(conventional(root, name))), None)
 
 
 def _read_tags(root: Path, listed: list[str], options: Options) -> Tags:
     """The tags of the listed images: from the table, the XML annotations or, only where that is asked, the masks."""
-    table, source = options.tags or find_tag_file(root), options.tags_from
+    table, source = options.tags or find_tag_file(root, note=options.note), options.tags_from
     if source == "auto":
-        source = "xml" if table is None and (root / "Annotations").is_dir() else "file"
+        source = "xml" if table is None and is_folder(conventional(root, "Annotations")) else "file"
     if source == "file" and table is None and not options.need_tags:
         return Tags(labels={}, classes=options.classes or VOC_CLASSES, source=root)
     return TAG_READERS[source](root, listed, table, options)
 
 
-def _read_split(path: Path, files: Mapping[str, str], note: Note) -> list[str]:
+def _read_split(path: Path, photographs: Photographs, note: Note) -> list[str]:
     """Image names of a split list, in its order.
 
     A line is a name, or fields of which the first is one: ``2007_000032`` or
@@ -164,12 +181,14 @@ def _read_split(path: Path, files: Mapping[str, str], note: Note) -> list[str]:
         DataError: it is empty, names an image twice, or one that is missing or outside JPEGImages.
     """
     names: dict[str, Place] = {}
-    missing = {}
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    files = photographs.files
+    spaced = {by_sight(name) for name in files if len(name.split()) > 1}
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         whole, place = line.strip(), Place(path, number)
         if not whole:
             continue
-        image = whole if whole in files else whole.split()[0].removeprefix("/JPEGImages/")
+        is_name = bool(spaced) and by_sight(split_suffix(whole)[0]) in spaced
+        image = whole if is_name else whole.split()[0].removeprefix(f"/{IMAGES}/")
         try:
             name, _ = image_name(image, place, prefix=IMAGES)
         except BadData as error:
@@ -178,14 +197,16 @@ def _read_split(path: Path, files: Mapping[str, str], note: Note) -> list[str]:
         if name in names:
             what, fix = f"'{name}' is listed before, at line {names[name].line}", f"sort -u {path}"
             note(BadData.at("image-twice", place, what, f"keep one line for each image: {fix}"))
-        elif name not in files:
-            missing[name] = place
         names.setdefault(name, place)
     if not names:
         raise BadData.at("split-empty", path, "the split is empty", f"write one image name a line to {path}")
+    same = same_by_sight(names, files)
+    if same:
+        note(renamed(same, path))
+    missing = {name: place for name, place in names.items() if same.get(name, name) not in files}
     if missing:
-        note(missing_images(missing, path, path.parents[2] / IMAGES))
-    return [name for name in names if name not in missing]
+        note(missing_images(missing, path, photographs))
+    return [same.get(name, name) for name in names if name not in missing]
 
 
 def _tags_from_file(root: Path, listed: list[str], table: Path | None, options: Options) -> Tags:
@@ -194,14 +215,17 @@ def _tags_from_file(root: Path, listed: list[str], table: Path | None, options: 
         what = f"no tags: looked for {', '.join(TAG_FILES)} and Annotations"
         raise BadData.at("image-untagged", root, what, _write_a_table(root))
     tag_file = read_tag_file(table, prefix=IMAGES, known=options.classes or (), note=options.note)
-    labels = {name: (line.labels, line.place) for name, line in tag_file.lines.items()}
+    same = same_by_sight(tag_file.lines, listed)
+    if same:
+        options.note(renamed(same, table))
+    labels = {same.get(name, name): (line.labels, line.place) for name, line in tag_file.lines.items()}
     return Tags(labels=labels, classes=options.classes or tag_file.classes(options.note), source=table)
 
 
 def _tags_from_xml(root: Path, listed: list[str], table: Path | None, options: Options) -> Tags:
     """Tags from the objects of the XML annotations, those marked difficult too."""
-    folder = root / "Annotations"
-    files = {name: folder / f"{name}.xml" for name in listed}
+    folder = conventional(root, "Annotations")
+    files = {name: spelled(folder, f"{name}.xml") for name in listed}
     labels = _labels_of_files(xml_labels, files, options.note)
     return Tags(labels=labels, classes=options.classes or VOC_CLASSES, source=folder)
 
@@ -212,7 +236,7 @@ def _tags_from_masks(root: Path, listed: list[str], table: Path | None, options:
     if folder is None:
         what = f"tags were asked from the masks, but there is no {' or '.join(MASK_FOLDERS)}"
         raise BadData.at("image-untagged", root, what, _write_a_table(root))
-    files = {name: folder / f"{name}.png" for name in listed}
+    files = {name: spelled(folder, f"{name}.png") for name in listed}
     labels = _labels_of_files(lambda path: _mask_labels(path, classes), files, options.note)
     return Tags(labels=labels, classes=classes, source=folder)
 
@@ -279,7 +303,7 @@ def _mask_labels(path: Path, classes: tuple[str, ...]) -> tuple[str, ...] | None
     Raises:
         DataError: the mask holds an index beyond the classes.
     """
-    if not path.is_file():
+    if not is_file(path):
         return None
     label_HW = read_mask(path)
     unknown = unknown_indices(label_HW, len(classes))

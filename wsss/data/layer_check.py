@@ -1,0 +1,107 @@
+"""What `wsss data check` finds in the masks and saliency maps of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsss.data.findings import BadData, Finding, Place
+from wsss.data.images import ON_ITS_SIDE, opened, orientation
+from wsss.data.masks import read_mask, unknown_indices
+from wsss.data.records import Record, TaggedSet
+from wsss.data.threads import in_threads
+from wsss.data.walking import is_file, spelled
+from wsss.reporting import Reporter, first_few
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerJob:
+    """An image and what lies over it.
+
+    Attributes:
+        record: of the image.
+        size: (H, W) of the image, None where it cannot be read.
+        turn: its EXIF orientation, 1 (upright) to 8.
+        tagged: the set whose mask is examined, or None.
+        saliency: the folder whose saliency map is examined, or None.
+    """
+
+    record: Record
+    size: tuple[int, int] | None
+    turn: int
+    tagged: TaggedSet | None
+    saliency: Path | None
+
+
+def inspect_layers(jobs: Sequence[LayerJob], reporter: Reporter) -> Iterator[Finding]:
+    """All that is found in the masks and saliency maps."""
+    if jobs:
+        reporter.begin("checking masks", len(jobs))
+    for findings in in_threads(_inspect_job, jobs):
+        reporter.advance()
+        yield from findings
+
+
+def _inspect_job(job: LayerJob) -> list[Finding]:
+    """What is found in the mask and the saliency map of one image."""
+    findings: list[Finding] = []
+    try:
+        mask = None if job.tagged is None else job.tagged.mask_path(job.record)
+        if mask is not None and job.tagged is not None:
+            findings += _inspect_layer("mask", mask, job.size, job.turn, len(job.tagged.classes))
+        if job.saliency is not None:
+            saliency = spelled(job.saliency, f"{job.record.name}.png")
+            findings += _inspect_layer("saliency", saliency, job.size, job.turn)
+    except BadData as error:  # the folder may not be read
+        findings += error.findings
+    return findings
+
+
+def _inspect_layer(
+    what: str, path: Path, size: tuple[int, int] | None, turn: int, num_classes: int | None = None
+) -> Iterator[Finding]:
+    """What is wrong with a mask or saliency map.
+
+    Args:
+        what: "mask" or "saliency".
+        path: of the PNG.
+        size: (H, W) of its image, None where that is unknown.
+        turn: the EXIF orientation of its image, 1 to 8.
+        num_classes: of a mask; None: pixel values are not checked.
+    """
+    if not is_file(path):
+        yield Finding(f"{what}-missing", Place(path), "no such file")
+        return
+    try:
+        layer_HW = read_mask(path)
+    except BadData as error:
+        for finding in error.findings:
+            yield Finding(finding.kind.replace("mask", what), finding.place, finding.what)
+        return
+    yield from _turns(what, path, layer_HW.shape, size, turn)
+    height, width = layer_HW.shape
+    if size is not None and (height, width) != size:
+        shapes = f"{width}x{height}, its image {size[1]}x{size[0]} (width x height)"
+        turned = "; images are read upright, as their EXIF asks" if (width, height) == size else ""
+        yield Finding(f"{what}-size", Place(path), shapes + turned)
+    unknown = [] if num_classes is None else unknown_indices(layer_HW, num_classes)
+    if unknown:
+        named = first_few([str(index) for index in unknown], 5)
+        yield Finding("mask-class", Place(path), f"class index {named}; there are {num_classes} classes")
+
+
+def _turns(what: str, path: Path, shape: tuple[int, ...], size: tuple[int, int] | None, turn: int) -> Iterator[Finding]:
+    """Warnings where the size of a mask or saliency map cannot show which way it was drawn.
+
+    Tools that pass over EXIF draw on the stored pixels. A quarter turn (orientations 5 to 8) exchanges height and
+    width, so that a map of the size of the upright image was drawn upright, unless the image is square.
+    """
+    with opened(path, path) as image:
+        own = orientation(image)
+    if own != 1:
+        yield Finding(f"{what}-turned", Place(path), f"its own EXIF orientation {own} is not applied")
+    hidden = turn not in ON_ITS_SIDE or shape[0] == shape[1]
+    if turn != 1 and hidden and shape == size:
+        how = f"its image has the EXIF orientation {turn} and is turned upright"
+        yield Finding(f"{what}-turned", Place(path), f"{how}; nothing shows whether this was drawn upright: look at it")

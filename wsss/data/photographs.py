@@ -1,0 +1,137 @@
+"""The files of a folder that are photographs, and what was left out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wsss.data.findings import BadData, Finding, Note, Place, refuse
+from wsss.data.images import MADE, MANIFEST, split_suffix
+from wsss.data.walking import Reason, Tree, walk
+from wsss.reporting import first_few
+
+OTHER_IMAGES = frozenset(
+    {
+        *(".avif", ".gif", ".heic", ".heics", ".heif", ".hif", ".j2k", ".jfif", ".jp2", ".jpe", ".jxl", ".svg", ".tga"),
+        *(".pbm", ".pgm", ".ppm", ".pnm", ".exr", ".hdr", ".ico", ".psd", ".xcf", ".dcm", ".eps", ".pcx"),
+        *(".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".raw", ".rw2"),
+    }
+)
+"""Endings of pictures that no reader reads; in lower case."""
+SAID: dict[Reason, str] = {
+    "by machines": "made by a disk station or a program beside the photos; {} left out",
+    "circle": "a link back to a folder that it lies in; {} left out",
+    "linked too often": "reached through very many links; {} left out from then on",
+    "link to nothing": "a link that leads to nothing, as when a disk is not mounted; {} left out",
+}
+"""What is said of folders and files that are left out, by the reason; the others are what the user expects."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Photographs:
+    """The images on disk of a data folder.
+
+    Attributes:
+        folder: where they lie.
+        files: their paths below it by name, sorted.
+        tree: all that lies below the folder, with what was left out.
+        others: paths of files that are no images, or whose name another image has.
+    """
+
+    folder: Path
+    files: dict[str, str]
+    tree: Tree = field(default_factory=Tree)
+    others: frozenset[str] = frozenset()
+
+    def left_out(self) -> dict[str, int]:
+        """How many files and folders are no images or are left out, by the reason."""
+        counts: dict[str, int] = dict(Counter(self.tree.left_out.values()))
+        return {**counts, "of another kind": len(self.others)} if self.others else counts
+
+
+def list_images(folder: Path, skip: Collection[str] = (), *, note: Note = refuse) -> dict[str, str]:
+    """The files of ``find_images``: path below the folder by name, sorted, "/"-separated."""
+    return find_images(folder, skip, note=note).files
+
+
+def find_images(folder: Path, skip: Collection[str] = (), *, note: Note = refuse) -> Photographs:
+    """Every image below a folder, without the label maps that this program wrote; no image is opened.
+
+    Args:
+        folder: where to look; links to other folders are followed.
+        skip: names of folders directly in it that are left out. Hidden files and folders always are, and those that
+            disk stations and other programs make for themselves.
+        note: called for two files that share a name, for folders that cannot be listed and for what is left out; if
+            it returns, the first file is kept.
+
+    Returns:
+        The images; their names are their paths below the folder without their suffixes.
+
+    Raises:
+        DataError: two files share a name or a folder cannot be listed, and ``note`` raises.
+    """
+
+    def prune(below: str, files: Collection[str]) -> Mapping[str, Reason]:
+        made = MANIFEST in files and is_ours(folder / below / MANIFEST)
+        return {
+            **({} if below else dict.fromkeys(skip, "no photographs")),
+            **(dict.fromkeys(MADE, "made here") if made else {}),
+        }
+
+    tree = walk(folder, prune, note=note)
+    found: dict[str, str] = {}
+    others = []
+    for file in tree.files:
+        name, suffix = split_suffix(file)
+        if suffix and name not in found:
+            found[name] = file
+            continue
+        others.append(file)
+        if suffix:
+            note(_same_name(folder, found[name], file))
+    for error in _left_out(folder, tree, others):
+        note(error)
+    return Photographs(folder=folder, files=dict(sorted(found.items())), tree=tree, others=frozenset(others))
+
+
+def _left_out(folder: Path, tree: Tree, others: list[str]) -> Iterator[BadData]:
+    """Warnings about what a user may miss among the images, one for each reason."""
+    by_name: dict[tuple[Reason, str], list[str]] = defaultdict(list)
+    for path, reason in tree.left_out.items():
+        if reason in SAID:
+            by_name[reason, path.rsplit("/", 1)[-1] if reason == "by machines" else path].append(path)
+    for (reason, _), paths in by_name.items():
+        kind = "link-lost" if reason == "link to nothing" else "folder-left-out"
+        what = SAID[reason].format("it is" if len(paths) == 1 else f"{len(paths)} of them are")
+        yield _remark(folder, kind, paths[:1], what)
+    pictures = [file for file in others if os.path.splitext(file)[1].lower() in OTHER_IMAGES]  # noqa: PTH122 (speed)
+    if pictures:
+        endings = sorted({os.path.splitext(file)[1].lower() for file in pictures})  # noqa: PTH122 (speed)
+        yield _remark(folder, "file-ignored", pictures, f"files ending in {first_few(endings, 5)} are not read")
+
+
+def _remark(folder: Path, kind: str, paths: list[str], what: str) -> BadData:
+    """One remark about several paths below a folder."""
+    first = f"{folder / paths[0]}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+    findings = [Finding(kind, Place(folder / path), what) for path in paths]
+    return BadData(f"{first}: {what}", f"ls -la {(folder / paths[0]).parent}", findings)
+
+
+def is_ours(manifest: Path) -> bool:
+    """Whether there is a manifest and this program wrote it; other programs use the same file name."""
+    try:
+        content = json.loads(manifest.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and "wsss" in content
+
+
+def _same_name(folder: Path, first: str, second: str) -> BadData:
+    """The error for two images whose outputs would overwrite each other."""
+    what = f"{first} and {second} differ only in their suffix, and outputs are named without it"
+    fix = f"rename or move one of them (masks belong in a folder called masks): {folder / second}"
+    return BadData(f"{folder}: {what}", fix, [Finding("name-twice", Place(folder / second), what)])
