@@ -77,9 +77,8 @@ def check(
 
 def _print(inspection: Inspection) -> None:
     from rich.table import Table
-    from rich.text import Text
 
-    from wsss.cli.terminal import console
+    from wsss.cli.terminal import console, remark
     from wsss.data.records import counted
 
     if inspection.classes:
@@ -91,9 +90,9 @@ def _print(inspection: Inspection) -> None:
         found = [finding for finding in inspection.findings if finding.kind == kind]
         table.add_row(found[0].severity, kind, str(count))
         for finding in found[:FIRST]:
-            console.print(Text(f"{finding.severity} {kind}: {finding.where}: {finding.what}"), soft_wrap=True)
+            remark(f"{finding.severity} {kind}: {finding.where}: {finding.what}")
         if count > FIRST:
-            console.print(Text(f"... and {count - FIRST} more of {kind}", style="dim"), soft_wrap=True)
+            remark(f"... and {count - FIRST} more of {kind}", "dim")
     if inspection.findings:
         console.print(table)
     splits = ", ".join(f"{name} {count}" for name, count in inspection.splits.items())
@@ -101,7 +100,7 @@ def _print(inspection: Inspection) -> None:
     figures += f"{counted(inspection.count('error'), 'error')}, {counted(inspection.count('warning'), 'warning')}"
     if inspection.left_out:
         figures += f"; not read as images: {', '.join(f'{count} {why}' for why, count in inspection.left_out.items())}"
-    console.print(Text(figures), soft_wrap=True)
+    remark(figures)
 
 
 def _class_table(inspection: Inspection) -> Table:
@@ -109,11 +108,13 @@ def _class_table(inspection: Inspection) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    from wsss.cli.log import printable
+
     table = Table(show_edge=False)
     table.add_column("class", overflow="fold")
     for split in inspection.splits:
-        table.add_column(Text(split), justify="right")
+        table.add_column(Text(printable(split)), justify="right")
     for name in inspection.classes:
         counts = (str(of_class[name]) for of_class in inspection.classes_by_split.values())
-        table.add_row(Text(name), *counts)
+        table.add_row(Text(printable(name)), *counts)
     return table

@@ -29,7 +29,8 @@ def demo(
 
     Needs no network and no data. The last line of standard output is a JSON object with the figures.
     """
-    from wsss.cli.terminal import Terminal, console
+    from wsss.cli.terminal import Terminal, console, remark
+    from wsss.files import write_whole
 
     settings = given.resolve()
 
@@ -54,6 +55,6 @@ def demo(
     ):
         table.add_row(stage, figure, f"{100 * value:.1f}")
     console.print(table)
-    console.print(f"{figures.seconds:.0f} s; look at {output / 'overview.jpg'} and {output / 'masks' / 'overlays'}")
-    (output / "demo.json").write_text(json.dumps(figures.to_json()) + "\n", encoding="utf-8")
+    remark(f"{figures.seconds:.0f} s; look at {output / 'overview.jpg'} and {output / 'masks' / 'overlays'}")
+    write_whole(output / "demo.json", json.dumps(figures.to_json()) + "\n")
     typer.echo(json.dumps(figures.to_json()))

@@ -1,11 +1,20 @@
-"""Standard error as a log: a line that cannot be written is dropped and the work continues."""
+"""Standard error as a log, whose lines are dropped where they cannot be written, and standard output.
+
+Text is escaped where it would move the cursor of a terminal, and never fails to be encoded.
+"""
 
 from __future__ import annotations
 
+import codecs
+import errno
 import io
 import os
+import re
 import sys
-from typing import IO
+from typing import IO, NoReturn
+
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""Characters that a terminal obeys instead of showing them; file names may hold them."""
 
 
 class Log(io.TextIOBase):
@@ -19,28 +28,28 @@ class Log(io.TextIOBase):
         """Write text, or drop it; always its length."""
         try:
             self._stream().write(text)
-        except OSError:
-            self._drop()
+        except OSError as error:
+            self._drop(error)
         return len(text)
 
     def flush(self) -> None:
         """Write what is buffered, or drop it."""
         try:
             self._stream().flush()
-        except OSError:
-            self._drop()
+        except OSError as error:
+            self._drop(error)
 
     def isatty(self) -> bool:
-        """Whether standard error is a terminal."""
+        """Whether it is a terminal."""
         return self._stream().isatty()
 
     def fileno(self) -> int:
-        """File descriptor of standard error."""
+        """Its file descriptor."""
         return self._stream().fileno()
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Encoding of standard error."""
+        """Its encoding."""
         return getattr(self._stream(), "encoding", None) or "utf-8"
 
     def _stream(self) -> IO[str]:
@@ -48,7 +57,7 @@ class Log(io.TextIOBase):
         stream: IO[str] = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
         return stream
 
-    def _drop(self) -> None:
+    def _drop(self, error: OSError) -> None:
         try:
             number = self._stream().fileno()
         except (OSError, AttributeError):
@@ -63,4 +72,75 @@ class Log(io.TextIOBase):
             os.close(null)
 
 
+class Output(Log):
+    """Standard output. After an error nothing more is written; the program reports it at its end.
+
+    A name that the encoding lacks is written in the bytes that the file system has for it, so that programs that read
+    it find the file.
+
+    Attributes:
+        failure: why it could not be written; None also where its reader has ended, as ``| head`` does.
+    """
+
+    def __init__(self, stream: IO[str] | None) -> None:
+        self.failure: OSError | None = None
+        self._out = stream
+        self._ended = False
+        if isinstance(stream, io.TextIOWrapper):
+            codecs.register_error("wsss-names", _bytes_of_names)
+            stream.reconfigure(errors="wsss-names")
+
+    def write(self, text: str) -> int:
+        """Write text, or drop it after an error; always its length."""
+        if not isinstance(text, str):  # click asks in this way whether a stream takes bytes
+            raise TypeError("standard output takes text")
+        if not self._ended and text:
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        if not self._ended and self._out is not None:
+            super().flush()
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return self._out is not None and self._out.isatty()
+
+    def _stream(self) -> IO[str]:
+        if self._out is None:
+            raise OSError(errno.EBADF, "it is closed")
+        return self._out
+
+    def _drop(self, error: OSError) -> None:
+        if not isinstance(error, BrokenPipeError):
+            self.failure = error
+        super()._drop(error)
+        self._ended = True
+
+
 log = Log()
+
+
+def printable(text: str) -> str:
+    """The text in one line, with escapes such as \\x1b in place of control characters."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def leave(problem: str, fix: str, status: int) -> NoReturn:
+    """End the program with the two lines of an error."""
+    for word, text in (("error: ", problem), ("fix:   ", fix)):
+        log.write(word + "\n".join(map(printable, text.split("\n"))) + "\n")
+    log.flush()
+    sys.exit(status)
+
+
+def _bytes_of_names(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Error handler of an encoder: the bytes that the file system has for the characters, or escapes."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    characters = error.object[error.start : error.end]
+    try:
+        return os.fsencode(characters), error.end
+    except UnicodeEncodeError:
+        return characters.encode("ascii", "backslashreplace"), error.end

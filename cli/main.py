@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -14,18 +14,17 @@ from wsss.cli import config, data
 from wsss.cli.backbones import backbones
 from wsss.cli.demo import demo
 from wsss.cli.evaluate import evaluate
-from wsss.cli.log import log
+from wsss.cli.log import leave, log
 from wsss.cli.make_pseudo import make_pseudo
 from wsss.cli.predict import predict
 from wsss.cli.train_cls import train_cls
 from wsss.cli.train_seg import train_seg
 from wsss.errors import MachineError, WsssError
 from wsss.files import REMEDIES, DiskError
+from wsss.stopping import AGAIN, CTRL_C, ending
 
 CommandLineError: Any = typer.BadParameter.__base__
 """Click's UsageError. Older versions of typer use the package click, later ones a copy of their own."""
-
-CTRL_C = 130
 
 OUT_OF_MEMORY = {
     "the GPU": re.compile("OutOfMemoryError|CUDA error: out of memory|_ALLOC_FAILED"),
@@ -92,21 +91,21 @@ def run() -> None:
     try:
         status = app(standalone_mode=False)
     except WsssError as error:
-        _leave(error.problem, error.fix, error.exit_status)
+        leave(error.problem, error.fix, error.exit_status)
     except CommandLineError as error:
         _leave_with_usage(error)
     except (KeyboardInterrupt, typer.Abort):
-        _leave("stopped by Ctrl-C", "run the same command again", CTRL_C)
+        _leave_after_ctrl_c()
     except Exception as error:
         if isinstance(error.__cause__, KeyboardInterrupt):  # Python 3.11 wraps one that comes within a class statement
-            _leave("stopped by Ctrl-C", "run the same command again", CTRL_C)
+            _leave_after_ctrl_c()
         refusal = _refusal(error) if isinstance(error, OSError | MemoryError | RuntimeError) else None
         if refusal is None:
             raise
-        _leave(refusal.problem, refusal.fix, refusal.exit_status)
+        leave(refusal.problem, refusal.fix, refusal.exit_status)
     else:
         if status == CTRL_C:  # newer versions of typer return it instead of raising
-            _leave("stopped by Ctrl-C", "run the same command again", CTRL_C)
+            _leave_after_ctrl_c()
         log.flush()
         sys.exit(status if isinstance(status, int) else 0)
 
@@ -131,10 +130,9 @@ def _leave_with_usage(error: Any) -> None:
     if type(error).__name__ == "NoArgsIsHelpError":  # the help is on the screen already, or it is the message
         log.write(f"{message}\n" if message else "")
         sys.exit(2)
-    _leave(message, f"{error.ctx.command_path if error.ctx else 'wsss'} --help", 2)
+    leave(message, f"{error.ctx.command_path if error.ctx else 'wsss'} --help", 2)
 
 
-def _leave(problem: str, fix: str, status: int) -> None:
-    log.write(f"error: {problem}\nfix:   {fix}\n")
-    log.flush()
-    sys.exit(status)
+def _leave_after_ctrl_c() -> NoReturn:
+    problem, status = ending("SIGINT")
+    leave(problem, AGAIN, status)

@@ -139,9 +139,9 @@ def configured(
 
 
 def _remark(text: str) -> None:
-    from wsss.cli.terminal import console
+    from wsss.cli.terminal import remark
 
-    console.print(text, markup=False)
+    remark(text)
 
 
 def _option_name(name: str) -> str:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from wsss.cli.log import printable
 from wsss.evaluation.report import ErrorReport, Report, ScoreReport
 
 UNKNOWN = "unknown"
@@ -23,12 +24,12 @@ def print_report(report: Report | ScoreReport, console: Console) -> None:
     for rule in rules:
         table.add_column("IoU %" if len(rules) == 1 else f"{rule}\nIoU %", justify="right")
     for name in first.per_class_iou:
-        table.add_row(Text(name), *(_percent(column.per_class_iou[name]) for column in columns))
+        table.add_row(Text(printable(name)), *(_percent(column.per_class_iou[name]) for column in columns))
     table.add_section()
     table.add_row("mean IoU", *(_percent(column.mean_iou) for column in columns), style="bold")
     table.add_row("pixel accuracy", *(_percent(column.pixel_accuracy) for column in columns))
     table.add_row("coverage", *(_percent(column.coverage) for column in columns))
-    console.print(Text(_title(first, rules), style="italic"), soft_wrap=True)
+    console.print(Text(printable(_title(first, rules)), style="italic"), soft_wrap=True)
     console.print(table)
     console.print(Text(_caption(first), style="dim"), soft_wrap=True)
     if first.errors is not None:
@@ -51,7 +52,7 @@ def _print_errors(errors: ErrorReport, lost: float, console: Console) -> None:
     in_all = sum(errors.all_classes.pixels.values())
     for name, row in errors.per_class.items():
         share = sum(row.pixels.values()) / in_all if in_all else None
-        table.add_row(Text(name), *map(_percent, (share, *row.shares.values())))
+        table.add_row(Text(printable(name)), *map(_percent, (share, *row.shares.values())))
     table.add_section()
     total = 1.0 if in_all else None
     table.add_row("all classes", *map(_percent, (total, *errors.all_classes.shares.values())), style="bold")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from types import TracebackType
 
@@ -15,13 +16,30 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
-from wsss.cli.log import log
+from wsss.cli.log import log, printable
 
 PLAIN_SECONDS = 60
 """Seconds between two lines of progress where standard error is not a terminal."""
 
-console = Console(file=log, highlight=False)  # type: ignore[arg-type]  # it has all that Rich uses
+WIDTH = 1000
+"""Columns of a table where there is neither a terminal nor ``COLUMNS``: none is narrowed."""
+
+
+def make_console() -> Console:
+    """The console of standard error. Variables such as FORCE_COLOR make no terminal of a file."""
+    is_terminal = log.isatty()
+    width = None if is_terminal or os.environ.get("COLUMNS", "").isdecimal() else WIDTH
+    return Console(file=log, highlight=False, force_terminal=is_terminal, width=width)  # type: ignore[arg-type]  # it has all that Rich uses
+
+
+console = make_console()
+
+
+def remark(text: str, style: str = "") -> None:
+    """Print a line that is not wrapped: a terminal does that, so that a copied path is whole."""
+    console.print(Text(printable(text), style=style), soft_wrap=True)
 
 
 class Terminal:
@@ -70,5 +88,5 @@ class Terminal:
             self.say(f"{task.description} {int(task.completed)}/{int(task.total or 0)}  {task.fields['note']}")
 
     def say(self, text: str) -> None:
-        """Print a remark above the bar; it is one line, however long, where standard error is not a terminal."""
-        console.print(text, markup=False, soft_wrap=not console.is_terminal)
+        """Print a remark above the bar: one line, however long."""
+        remark(text)

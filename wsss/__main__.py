@@ -1,5 +1,5 @@
 """``python -m wsss``."""
 
-from wsss.cli.main import run
+from wsss.cli.start import run
 
 run()

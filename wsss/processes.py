@@ -29,6 +29,7 @@ from types import TracebackType
 from typing import IO, Any, Generic, ParamSpec, TypeVar, cast
 
 from wsss.errors import MachineError
+from wsss.stopping import held_signals, ignore_signals
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -112,7 +113,7 @@ class Processes(Generic[Parameters, Result]):
 
 def serve() -> None:
     """Run in such a process: read the function, then its arguments, from standard input; write results to stdout."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent to every process of a job; the parent ends this one
+    ignore_signals()  # the parent ends this process
     calls, results = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the function prints goes to standard error
     with suppress(EOFError, OSError):  # the parent has ended
@@ -131,12 +132,13 @@ def serve() -> None:
 def _start(function: Callable[..., Any]) -> subprocess.Popen[bytes]:
     """A fresh interpreter with the module path of this one, in a session of its own, which Ctrl-C does not reach."""
     code = "import sys; sys.path[:] = sys.argv[1:]; from wsss.processes import serve; serve()"
-    worker = subprocess.Popen(
-        [sys.executable, "-c", code, *sys.path],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
+    with held_signals():
+        worker = subprocess.Popen(
+            [sys.executable, "-c", code, *sys.path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
     stdin = cast(IO[bytes], worker.stdin)
     with suppress(OSError):  # it has died; the first call raises the error
         stdin.write(pickle.dumps(function))

@@ -101,6 +101,7 @@ def serve() -> dict[str, Any] | None:
     import torch
 
     import wsss.cli.main
+    import wsss.cli.start
     import wsss.cli.terminal
     import wsss.inference.labelling
     import wsss.inference.predicting
@@ -137,7 +138,7 @@ def run_program(order: dict[str, Any]) -> None:
     sys.argv = ["wsss", *order["wsss"]]
     if order["kill_at"] is not None:
         kill_at(order["kill_at"])
-    from wsss.cli.main import run
+    from wsss.cli.start import run
 
     run()
 

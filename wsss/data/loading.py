@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from wsss.errors import DataError, Interrupted, MachineError, WsssError
-from wsss.stopping import SIGNALS
+from wsss.stopping import held_signals, ignore_signals
 
 NAME_BYTES = 1024
 """Bytes of a name that are shared; longer names are cut."""
@@ -77,7 +77,7 @@ def read_ahead(
         options = {"batch_sampler": batches, "collate_fn": collate}
     begun = torch.zeros(max(1, workers), NAME_BYTES, dtype=torch.uint8)
     begun.share_memory_()  # type: ignore[no-untyped-call]
-    with _own_signals(), warnings.catch_warnings():
+    with _own_signals(), held_signals(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores: the user chose them
         loader: DataLoader[Any] = DataLoader(
             _Guarded(dataset),
@@ -112,9 +112,7 @@ def collate(samples: Sequence[Any]) -> Any:
 def _begin(begun: Tensor, worker: int) -> None:
     """Start of a worker. It ignores the signals that a terminal sends to all processes: its parent handles them."""
     global _begun
-    for number in SIGNALS:
-        if number != signal.SIGTERM:  # its parent ends it with SIGTERM
-            signal.signal(number, signal.SIG_IGN)
+    ignore_signals(signal.SIGTERM)  # its parent ends it with SIGTERM
     _begun = begun[worker]
 
 

@@ -1,0 +1,137 @@
+"""Signals from the first line of the program on, and standard streams that are closed, full or have other letters."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wsss.config import to_yaml
+from wsss.stopping import SIGNALS, stop_requests
+
+LATE = """
+import os, signal, sys
+import importlib.abc
+
+class Send(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), {number})
+        return None
+
+sys.meta_path.insert(0, Send())
+from wsss.cli.start import run
+sys.argv = ["wsss", *{arguments!r}]
+run()
+"""
+"""A program that gets a signal when it imports a module."""
+
+SCRIPT = str(Path(sys.executable).with_name("wsss"))
+
+
+def default_signals() -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
+def program(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False, preexec_fn=default_signals, **options
+    )
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=[number.name for number in SIGNALS])
+@pytest.mark.parametrize("module", ["typer", "torch"])
+def test_a_signal_during_the_imports(tmp_path: Path, number: signal.Signals, module: str) -> None:
+    arguments = ["train-cls", "--data", str(tmp_path), "-o", str(tmp_path / "run")]
+    done = program(sys.executable, "-c", LATE.format(module=module, number=int(number), arguments=arguments))
+    ctrl_c = number == signal.SIGINT
+    assert done.returncode == (130 if ctrl_c else 75), done.stderr
+    why = "Ctrl-C" if ctrl_c else number.name
+    assert done.stderr == f"error: stopped by {why}\nfix:   run the same command again\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [[sys.executable, "-m", "wsss"], [SCRIPT]], ids=["-m", "script"])
+def test_a_signal_at_any_time_of_the_start(tmp_path: Path, command: list[str]) -> None:
+    """Each ends with one of the documented statuses; before the first line of the program nothing can be done."""
+    if command == [SCRIPT] and not Path(SCRIPT).is_file():
+        pytest.skip("the console script is not installed")
+    for seconds in (0.1, 0.3, 0.6, 1.2):
+        process = subprocess.Popen(
+            [*command, "data", "check", str(tmp_path)],
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=default_signals,
+        )
+        time.sleep(seconds)
+        process.send_signal(signal.SIGUSR2)
+        _, error = process.communicate(timeout=120)
+        assert "Traceback" not in error
+        assert "Exception ignored" not in error
+        if process.returncode != -signal.SIGUSR2:  # the interpreter had not begun
+            assert process.returncode in (3, 75), error
+            assert error.splitlines()[-2].startswith("error: ")
+
+
+WORKING = """
+import os, signal, sys
+import wsss.cli.main
+from wsss.cli.start import run
+def work():
+    try:
+        os.kill(os.getpid(), {number})
+    except Exception:
+        pass
+    print("worked")
+wsss.cli.main.run = work
+run()
+"""
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=[number.name for number in SIGNALS])
+def test_a_signal_where_nothing_is_saved(number: signal.Signals) -> None:
+    done = program(sys.executable, "-c", WORKING.format(number=int(number)))
+    assert (done.returncode, done.stdout) == (130 if number == signal.SIGINT else 75, "")
+    assert len(done.stderr.splitlines()) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_what_was_ignored_stays_ignored(number: signal.Signals) -> None:
+    """As by nohup, and by a shell that starts a program in its background."""
+    done = subprocess.run(
+        [sys.executable, "-c", WORKING.format(number=int(number))],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_IGN),
+    )
+    assert (done.returncode, done.stdout) == (0, "worked\n"), done.stderr
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with stop_requests() as stop:
+            os.kill(os.getpid(), number)
+            assert stop.asked == ""
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGHUP, signal.SIGXCPU])
+def test_every_signal_stops_a_training(warm: Any, tmp_path: Path, tiny_config: Any, number: signal.Signals) -> None:
+    config, run = tmp_path / "config.yaml", tmp_path / "run"
+    config.write_text(to_yaml(tiny_config(classify__epochs=500, run__workers=1)))
+    forked = warm.start("train-cls", "-c", config, "-o", run)
+    forked.wait_until(lambda: (run / "metrics.jsonl").is_file())
+    forked.send(number, to_all=True)
+    assert forked.wait() == 75, forked.error
+    assert forked.error_and_fix[0].startswith(f"stopped by {number.name} after step ")
+    assert "Traceback" not in forked.error
+    assert (run / "last.pt").is_file()
