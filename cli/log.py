@@ -84,7 +84,8 @@ class Output(Log):
 
     def __init__(self, stream: IO[str] | None) -> None:
         self.failure: OSError | None = None
-        self._out = stream
+        self._out = io.StringIO() if stream is None else stream
+        self._is_missing = stream is None
         self._ended = False
         if isinstance(stream, io.TextIOWrapper):
             codecs.register_error("wsss-names", _bytes_of_names)
@@ -94,22 +95,16 @@ class Output(Log):
         """Write text, or drop it after an error; always its length."""
         if not isinstance(text, str):  # click asks in this way whether a stream takes bytes
             raise TypeError("standard output takes text")
-        if not self._ended and text:
-            super().write(text)
-        return len(text)
+        if text and self._is_missing:
+            self.failure = OSError(errno.EBADF, "it is closed")
+        return len(text) if self._ended else super().write(text)
 
     def flush(self) -> None:
-        """Write what is buffered."""
-        if not self._ended and self._out is not None:
+        """Write what is buffered, or drop it."""
+        if not self._ended:
             super().flush()
 
-    def isatty(self) -> bool:
-        """Whether it is a terminal."""
-        return self._out is not None and self._out.isatty()
-
     def _stream(self) -> IO[str]:
-        if self._out is None:
-            raise OSError(errno.EBADF, "it is closed")
         return self._out
 
     def _drop(self, error: OSError) -> None:
@@ -123,7 +118,7 @@ log = Log()
 
 
 def printable(text: str) -> str:
-    """The text in one line, with escapes such as \\x1b in place of control characters."""
+    """The text in one line, with escapes in place of control characters."""
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -12,6 +13,9 @@ from wsss.config import RunSection
 from wsss.cores import usable_cores
 from wsss.errors import MachineError, UsageError
 
+SHARED_MEMORY = "/dev/shm"
+LEAST_SHARED = 1 << 20
+"""Bytes of shared memory to start loader processes; batches that do not fit there are sent otherwise."""
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -84,5 +88,21 @@ def be_deterministic(run: RunSection) -> None:
 
 
 def num_workers(run: RunSection) -> int:
-    """Number of loader processes: ``run.workers``, or one fewer than the cores (`usable_cores`), at most 8."""
-    return min(8, usable_cores() - 1) if run.workers is None else run.workers
+    """Number of loader processes: ``run.workers``, or one fewer than the cores (`usable_cores`), at most 8.
+
+    Without shared memory, which they need, it is 0 unless ``run.workers`` says otherwise.
+    """
+    if run.workers is not None:
+        return run.workers
+    return min(8, usable_cores() - 1) if _has_shared_memory() else 0
+
+
+def _has_shared_memory() -> bool:
+    """Whether Linux has shared memory to start loader processes; other systems keep it elsewhere."""
+    if sys.platform != "linux":
+        return True
+    try:
+        disk = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize >= LEAST_SHARED and os.access(SHARED_MEMORY, os.W_OK)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -135,3 +134,58 @@ def test_every_signal_stops_a_training(warm: Any, tmp_path: Path, tiny_config: A
     assert forked.error_and_fix[0].startswith(f"stopped by {number.name} after step ")
     assert "Traceback" not in forked.error
     assert (run / "last.pt").is_file()
+
+
+def streams(*arguments: str, redirect: str = "", **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the program through a shell with redirections."""
+    command = [sys.executable, "-m", "wsss", *arguments]
+    return subprocess.run(
+        ["bash", "-c", f'"$@" {redirect}', "bash", *command],
+        capture_output=True,
+        timeout=120,
+        check=False,
+        env=os.environ | environment,
+    )
+
+
+@pytest.mark.parametrize("arguments", [("config", "list"), ("--help",)])
+def test_standard_output_that_is_closed_or_full(arguments: tuple[str, ...]) -> None:
+    for redirect, why in ((">/dev/full", "No space left on device"), (">&-", "it is closed")):
+        done = streams(*arguments, redirect=redirect)
+        error = f"error: standard output cannot be written: {why}; all else is done\nfix:   send it elsewhere\n"
+        assert (done.returncode, done.stderr.decode()) == (4, error)
+
+
+@pytest.mark.parametrize("arguments", [("config", "show"), ("--help",), ("backbones",)])
+def test_a_reader_that_has_ended_is_no_error(arguments: tuple[str, ...]) -> None:
+    done = streams(*arguments, redirect='| head -c 1; exit "${PIPESTATUS[0]}"')
+    assert (done.returncode, len(done.stdout), done.stderr) == (0, 1, b"")
+
+
+@pytest.mark.parametrize("redirect", ["2>&-", "2>/dev/full", "<&- 2>&-"])
+def test_standard_error_that_cannot_be_written(redirect: str) -> None:
+    done = streams("config", "list", redirect=redirect)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"demo\n" in done.stdout
+    assert streams("config", "check", "nowhere.yaml", redirect=redirect).returncode == 2
+
+
+def test_names_are_written_in_the_bytes_of_the_file_system(tmp_path: Path) -> None:
+    """Also where standard output is ASCII, so that a program that reads them finds the files."""
+    name = tmp_path / os.fsdecode(b"caf\xe9-\xc3\xa9.csv")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "tags.csv").write_text("image,labels\n")
+    for environment in ({"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C"}, {"PYTHONIOENCODING": "latin-1"}):
+        done = streams("data", "check", str(photos), "-o", os.fsdecode(os.fsencode(name)), **environment)
+        assert b"Traceback" not in done.stderr
+        if environment.get("PYTHONIOENCODING") != "latin-1":
+            assert done.stdout == os.fsencode(name) + b"\n"
+        assert name.is_file()
+
+
+def test_messages_hold_no_control_characters(tmp_path: Path) -> None:
+    done = streams("data", "check", str(tmp_path / "a\x1b[31m\tb"), PYTHONIOENCODING="ascii")
+    error, fix = done.stderr.decode("ascii").splitlines()
+    assert "a\\x1b[31m" in error
+    assert fix.startswith("fix:   ")

@@ -3,22 +3,31 @@
 Torch re-raises an exception of a worker as RuntimeError if its constructor takes several arguments. A ``DataError`` is
 therefore returned as a value, and raised again where the batches are used. Before a worker reads an image, it writes
 the name to memory that it shares with its parent, so that the parent can name the image if the worker dies.
+
+Torch sends tensors through shared memory, which containers often limit to 64 MiB, from a thread of the worker. An error
+in that thread loses the batch, and the parent waits for ever. So a worker moves a batch to shared memory itself and
+where that is full it sends the bytes; any other error of the thread ends the worker.
 """
 
 from __future__ import annotations
 
+import io
+import os
+import pickle
 import signal
 import threading
+import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.queues import Queue
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, default_convert, get_worker_info
 
 from wsss.errors import DataError, Interrupted, MachineError, WsssError
 from wsss.stopping import held_signals, ignore_signals
@@ -39,6 +48,44 @@ class _Failure:
 
     problem: str
     fix: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Copied:
+    """What a worker read, pickled, where shared memory is full."""
+
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Send:
+    """The ``collate_fn`` of the loader: what a worker sends of the items of a batch."""
+
+    make: Callable[[Any], Any]
+
+    def __call__(self, items: Any) -> Any:
+        """The batch, in a worker in shared memory; or the items where that is full."""
+        if get_worker_info() is None:
+            return self.make(items)
+        try:
+            batch = self.make(items)
+            _Share(io.BytesIO(), pickle.HIGHEST_PROTOCOL).dump(batch)
+        except RuntimeError as error:
+            if "shared memory" not in str(error):
+                raise
+            return _Copied(pickle.dumps(items, pickle.HIGHEST_PROTOCOL))
+        return batch
+
+
+class _Share(pickle.Pickler):
+    """Moves every tensor of an object to shared memory; what it writes is of no use."""
+
+    def persistent_id(self, value: Any) -> object:
+        """Called for every part of the object; a tensor is not pickled."""
+        if isinstance(value, Tensor):
+            value.share_memory_()  # type: ignore[no-untyped-call]
+            return 0
+        return None
 
 
 class _Guarded(Dataset[Any]):
@@ -69,26 +116,29 @@ def read_ahead(
 
     Raises:
         DataError: an item could not be read.
-        MachineError: a worker died.
+        MachineError: a worker died, or none can be started.
         Interrupted: a worker got SIGTERM, which a batch system sends to all processes of a job.
     """
-    options: dict[str, Any] = {"batch_size": None}
-    if batches is not None:
-        options = {"batch_sampler": batches, "collate_fn": collate}
+    send = _Send(default_convert if batches is None else collate)
+    options: dict[str, Any] = {"batch_size": None} if batches is None else {"batch_sampler": batches}
     begun = torch.zeros(max(1, workers), NAME_BYTES, dtype=torch.uint8)
-    begun.share_memory_()  # type: ignore[no-untyped-call]
-    with _own_signals(), held_signals(), warnings.catch_warnings():
+    with _own_signals(), held_signals(), warnings.catch_warnings(), _no_shared_memory(workers):
         warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores: the user chose them
+        if workers:
+            begun.share_memory_()  # type: ignore[no-untyped-call]
         loader: DataLoader[Any] = DataLoader(
             _Guarded(dataset),
             num_workers=workers,
             pin_memory=pin_memory,
+            collate_fn=send,
             worker_init_fn=partial(_begin, begun) if workers else None,
             **options,
         )
         batches_read = iter(loader)
     try:
         for batch in _named_death(batches_read, begun):
+            if isinstance(batch, _Copied):
+                batch = send.make(pickle.loads(batch.content))
             if isinstance(batch, _Failure):
                 raise DataError(batch.problem, batch.fix)
             yield batch
@@ -112,8 +162,29 @@ def collate(samples: Sequence[Any]) -> Any:
 def _begin(begun: Tensor, worker: int) -> None:
     """Start of a worker. It ignores the signals that a terminal sends to all processes: its parent handles them."""
     global _begun
+    Queue._on_queue_feeder_error = staticmethod(_end)  # type: ignore[attr-defined]  # the hook for errors of its thread
     ignore_signals(signal.SIGTERM)  # its parent ends it with SIGTERM
     _begun = begun[worker]
+
+
+def _end(error: Exception, item: Any) -> None:
+    """End a worker that cannot send a batch; its parent would wait for it."""
+    traceback.print_exception(error)
+    os._exit(1)
+
+
+@contextmanager
+def _no_shared_memory(workers: int) -> Iterator[None]:
+    """Turn the errors of starting workers, which need shared memory and processes, into MachineError."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if not workers:
+            raise
+        raise MachineError(
+            f"no loader process can be started ({error}); they need processes and shared memory (/dev/shm)",
+            "run the same command again with --workers 0",
+        ) from error
 
 
 @contextmanager

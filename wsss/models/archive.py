@@ -17,6 +17,7 @@ import pickletools
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ def read_archive(path: Path, check: Callable[[Any], None]) -> Any:
         return storage
 
     try:
-        mapped = torch.load(path, map_location=note, mmap=True, weights_only=True)
+        with utf8_path(path) as named:
+            mapped = torch.load(named, map_location=note, mmap=True, weights_only=True)
     except pickle.UnpicklingError as error:  # torch's message advises to switch weights_only off
         raise ValueError("it asks for more than plain values and tensors") from error
     # Older versions of torch.load trust the size that a storage claims, and read beyond a record that is shorter.
@@ -71,7 +73,8 @@ def read_archive(path: Path, check: Callable[[Any], None]) -> Any:
         raise ValueError("a storage is not of the size it claims")
     check(mapped)
     del mapped
-    return torch.load(path, map_location="cpu", weights_only=True)
+    with utf8_path(path) as named:
+        return torch.load(named, map_location="cpu", weights_only=True)
 
 
 def check_archive(path: Path) -> list[int]:
@@ -117,10 +120,22 @@ def read_safetensors(path: Path, check: Callable[[Any], None]) -> dict[str, Tens
     Raises:
         Exception: of any kind: the header does not fit the file, or what ``check`` raises.
     """
-    with safe_open(path, framework="pt") as file:
+    with utf8_path(path) as named, safe_open(named, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
     check(tensors)
     return tensors
+
+
+@contextmanager
+def utf8_path(path: Path) -> Iterator[Path]:
+    """A path of the same file for libraries that encode names as UTF-8; that of a descriptor where the name is not."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        with path.open("rb") as file:
+            yield Path(f"/proc/self/fd/{file.fileno()}")
+    else:
+        yield path
 
 
 def first_line(error: Exception) -> str:

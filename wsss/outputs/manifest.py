@@ -79,7 +79,7 @@ def write_manifest(
     if counts:
         for folder in (path for part in PARTS for path in (out / part, *(out / part).rglob("*")) if path.is_dir()):
             sync_folder(folder)
-    write_whole(out / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    write_whole(out / MANIFEST, json.dumps(manifest, indent=2) + "\n")  # ASCII: names of any bytes survive
     sync_folder(out)
 
 
