@@ -142,8 +142,11 @@ def read_making(root: Path) -> Making:
     path = root / MANIFEST
     if not path.is_file():
         return Making()
+    mend = f"mend {path}, or delete it to score without it"
     try:
-        return TypeAdapter(Making).validate_json(path.read_bytes())
+        return TypeAdapter(Making).validate_python(json.loads(path.read_bytes()))  # pydantic reads no half surrogates
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in error.errors())
-        raise DataError(f"{path}: {wrong}", f"mend {path}, or delete it to score without it") from error
+        raise DataError(f"{path}: {wrong}", mend) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: Invalid JSON: {error}", mend) from error
