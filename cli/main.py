@@ -99,7 +99,9 @@ def run() -> None:
     except Exception as error:
         if isinstance(error.__cause__, KeyboardInterrupt):  # Python 3.11 wraps one that comes within a class statement
             _leave_after_ctrl_c()
-        refusal = _refusal(error) if isinstance(error, OSError | MemoryError | RuntimeError) else None
+        refusal = (
+            _refusal(error) if isinstance(error, OSError | MemoryError | RuntimeError | UnicodeEncodeError) else None
+        )
         if refusal is None:
             raise
         leave(refusal.problem, refusal.fix, refusal.exit_status)
@@ -114,7 +116,13 @@ def _refusal(error: Exception) -> MachineError | None:
     """The error to report where a write failed or memory ran out; None where the error is a bug."""
     if isinstance(error, OSError) and error.errno in REMEDIES:
         return DiskError(Path(error.filename or "a file"), error)
+    if isinstance(error, UnicodeEncodeError) and sys.getfilesystemencoding() != "utf-8":
+        return MachineError(
+            f"the locale's encoding, {error.encoding}, cannot write the name {error.object!r}", "export PYTHONUTF8=1"
+        )
     words = f"{type(error).__name__}: {error}"
+    if "can't start new thread" in words:
+        return MachineError("this machine starts no more threads for this user", "ulimit -u  # or end other programs")
     for owner, shown in OUT_OF_MEMORY.items():
         if shown.search(words):
             wanted = WANTED.search(words)

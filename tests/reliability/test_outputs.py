@@ -25,7 +25,7 @@ from wsss.errors import UsageError
 from wsss.files import TEMPORARY, DiskError, sweep, sync_folder, whole, write_whole
 from wsss.models.checkpoint import read_checkpoint
 from wsss.outputs.journal import read_journal
-from wsss.outputs.lock import locked, refuse_held
+from wsss.outputs.lock import NO_LOCKS, locked, refuse_held
 from wsss.outputs.pictures import write_jpeg
 
 Disk = Callable[[str], Path]
@@ -325,15 +325,22 @@ def test_a_lock_whose_owner_is_dead(tmp_path: Path) -> None:
             assert json.loads((tmp_path / ".lock").read_text()) == {"pid": os.getpid(), "host": platform.node()}
 
 
-def test_a_disk_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", NO_LOCKS)
+def test_a_disk_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def refuse(descriptor: int, operation: int) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
+        raise OSError(number, "No locks available")
 
     monkeypatch.setattr("fcntl.lockf", refuse)
     said: list[str] = []
     with locked(tmp_path, said.append):
         assert said == [f"{tmp_path} lies on a disk without locks: make sure that no other process writes there"]
     assert names(tmp_path) == set()
+
+
+def test_a_disk_where_files_change_their_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.path.samestat", lambda first, second: False)
+    with pytest.raises(DiskError, match="cannot be locked"), locked(tmp_path, quiet):
+        pass
 
 
 def test_a_lock_removed_between_opening_and_locking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

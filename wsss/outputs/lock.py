@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wsss.errors import UsageError
-from wsss.files import TEMPORARY, disk_errors
+from wsss.files import TEMPORARY, DiskError, disk_errors
 
 try:
     import fcntl
@@ -30,6 +30,8 @@ FILE = ".lock"
 HELD = (errno.EACCES, errno.EAGAIN)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 """Errors of file systems that have no locks."""
+MOST_TRIES = 100
+"""Of opening the lock file, while other processes remove it."""
 
 _held: set[tuple[int, Path]] = set()
 """(process id, lock file) of the locks held here; the kernel does not stop a process from locking a file twice."""
@@ -86,7 +88,7 @@ def refuse_held(folder: Path) -> None:
 
 def _lock(path: Path, folder: Path, say: Callable[[str], None]) -> int:
     """Open and lock the lock file; returns its file descriptor."""
-    while True:
+    for _ in range(MOST_TRIES):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             _ask_kernel(descriptor, path, folder, say)
@@ -96,6 +98,7 @@ def _lock(path: Path, folder: Path, say: Callable[[str], None]) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)  # the previous owner removed the file between opening and locking
+    raise DiskError(path, OSError(errno.ESTALE, "a file there changes its identity, so that it cannot be locked"))
 
 
 def _ask_kernel(descriptor: int, path: Path, folder: Path, say: Callable[[str], None]) -> None:
