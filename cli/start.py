@@ -6,11 +6,13 @@ import os
 import sys
 
 from wsss.stopping import AGAIN, Stopped, end_on_signals, ending, finish_despite_signals
+from wsss.waiting import wait_briefly
 
 
 def run() -> None:
     """Run the program ``wsss``."""
     end_on_signals()
+    wait_briefly()
     open_missing_streams()
     try:
         from wsss.cli.log import Output, leave

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("cores", "errors"),
+    ("cores", "errors", "waiting"),
     ("files", "sections", "plain_yaml", "reporting", "stopping"),
     ("config", "pool", "processes"),
     ("machine",),
@@ -39,7 +39,7 @@ OWN = {
 HEAVY = ("torch", "torchvision", "timm", "cv2")
 """Libraries that `wsss --help` must not import."""
 
-LIGHT = ("cli", "config", "configs", "errors", "files", "sections", "plain_yaml", "reporting", "stopping")
+LIGHT = ("cli", "config", "configs", "errors", "files", "sections", "plain_yaml", "reporting", "stopping", "waiting")
 """Rooms whose modules import no heavy library at their top."""
 
 NO_FILES = ("attention", "maps", "evaluation", "labels")
