@@ -12,7 +12,8 @@ import torch
 
 from wsss.config import RunSection
 from wsss.cores import usable_cores
-from wsss.machine import limit_threads, num_workers
+from wsss.machine import limit_threads, num_workers, number_type, prepare_device
+from wsss.waiting import SPINS, wait_briefly
 
 ALL = 1000
 
@@ -109,3 +110,62 @@ def test_threads_and_workers_follow_the_cores(monkeypatch: pytest.MonkeyPatch) -
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("chosen", ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"])
+def test_threads_wait_briefly_unless_the_user_chose(chosen: str) -> None:
+    mine, free = {chosen: "7"}, dict[str, str]()
+    wait_briefly(mine)
+    wait_briefly(free)
+    assert (mine, free) == ({chosen: "7"}, {"GOMP_SPINCOUNT": str(SPINS)})
+
+
+def test_the_program_sets_it_before_torch_is_loaded() -> None:
+    code = (
+        "import os, sys\nfrom wsss.cli import start\n"
+        "import wsss.cli.main as program\n"
+        "program.run = lambda: print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)\n"
+        "start.run()"
+    )
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(("GOMP", "OMP", "KMP"))}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=bare)
+    assert done.stdout == f"{SPINS} False\n"
+
+
+def test_the_number_type_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU is needed to ask."""
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    for has_it, expected in ((True, "bf16"), (False, "none")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has_it=has_it, **_: has_it)
+        assert number_type(RunSection(), gpu) == expected
+        assert number_type(RunSection(amp="none"), gpu) == "none"
+        assert number_type(RunSection(amp="fp16"), gpu) == "fp16"
+        assert number_type(RunSection(), cpu) == "none"
+        assert number_type(RunSection(amp="bf16"), cpu) == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("run", "before", "after"),
+    [
+        (RunSection(device="cuda:1"), "highest", "high"),
+        (RunSection(device="cuda:1", deterministic=True), "highest", "highest"),
+        (RunSection(device="cuda:1"), "medium", "medium"),
+    ],
+)
+def test_a_gpu_becomes_the_current_device(
+    monkeypatch: pytest.MonkeyPatch, run: RunSection, before: str, after: str
+) -> None:
+    """Pinned memory would otherwise be made on GPU 0."""
+    current: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr("wsss.machine.be_deterministic", lambda run: None)
+    monkeypatch.setattr("wsss.machine.limit_threads", lambda: None)
+    kept = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(before)
+        assert prepare_device(run) == torch.device("cuda:1")
+        assert (current, torch.get_float32_matmul_precision()) == ([1], after)
+    finally:
+        torch.set_float32_matmul_precision(kept)

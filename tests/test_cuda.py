@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from wsss.config import Config, LabelsSection
+from wsss.config import ClassifySection, Config, LabelsSection, RunSection
 from wsss.data.dataset import open_data
 from wsss.data.masks import read_mask
 from wsss.data.records import TaggedSet
@@ -27,12 +27,14 @@ from wsss.labels.bands import labels_from_grid
 from wsss.labels.completion import BackgroundBand, complete_labels
 from wsss.labels.pamr import pamr
 from wsss.labels.recipe import Refined, refine_scores
+from wsss.machine import number_type, prepare_device
 from wsss.maps.generate import class_maps
 from wsss.maps.present import PresentMaps
 from wsss.models.network import Network
 from wsss.outputs.manifest import read_manifest
 from wsss.reporting import Silent
 from wsss.training.loop import Loop
+from wsss.training.optimiser import make_optimizer
 from wsss.training.segment import SegmentStep
 from wsss.training.start import resume_segmenter, train_segmenter
 from wsss.training.step import Batch
@@ -268,3 +270,16 @@ def test_no_step_synchronises(
 
     monkeypatch.setattr(Loop, "_step", watched)
     train_segmenter(tiny_config(run__device="cuda", run__amp=amp, **changes), tmp_path / "run", Silent())
+
+
+def test_the_optimiser_is_fused_on_the_device(small_network: Callable[..., Network]) -> None:
+    network = small_network().to(CUDA)
+    assert make_optimizer(ClassifySection(), network).defaults["fused"]
+
+
+def test_a_run_in_bf16_by_default() -> None:
+    device = prepare_device(RunSection())
+    assert device.type == "cuda"
+    expected = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "none"
+    assert number_type(RunSection(), device) == expected
+    assert torch.cuda.current_device() == 0

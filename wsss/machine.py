@@ -44,10 +44,19 @@ def pick_device(name: str) -> torch.device:
 
 
 def prepare_device(run: RunSection) -> torch.device:
-    """The device of a run, after `be_deterministic` and `limit_threads`."""
+    """The device of a run, after `be_deterministic` and `limit_threads`.
+
+    A GPU becomes torch's current device, on which threads of torch work that are given none. There float32 matrices are
+    multiplied with TF32 ("high"), unless ``run.deterministic`` is set or the precision was changed before.
+    """
     be_deterministic(run)
     limit_threads()
-    return pick_device(run.device)
+    device = pick_device(run.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)
+        if not run.deterministic and torch.get_float32_matmul_precision() == "highest":
+            torch.set_float32_matmul_precision("high")
+    return device
 
 
 def limit_threads() -> None:
@@ -61,10 +70,16 @@ def limit_threads() -> None:
 
 
 def autocast(run: RunSection, device: torch.device) -> AbstractContextManager[object]:
-    """The autocast context of ``run.amp`` on a device; for "none" a context that does nothing."""
-    if run.amp == "none":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=AMP_TYPES[run.amp])
+    """The autocast context of a run on a device; in float32 a context that does nothing."""
+    name = number_type(run, device)
+    return nullcontext() if name == "none" else torch.autocast(device.type, dtype=AMP_TYPES[name])
+
+
+def number_type(run: RunSection, device: torch.device) -> str:
+    """What ``run.amp`` means on a device: "none", "bf16" or "fp16"."""
+    if run.amp != "auto":
+        return run.amp
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "none"
 
 
 def be_deterministic(run: RunSection) -> None:

@@ -88,8 +88,8 @@ class RunSection(Section):
     """Seed of all random numbers."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N; auto takes CUDA where torch finds it."""
-    amp: Literal["none", "bf16", "fp16"] = "none"
-    """Number type of torch's autocast; "none" computes in float32."""
+    amp: Literal["auto", "none", "bf16", "fp16"] = "auto"
+    """Number type of torch's autocast: auto takes bf16 on a GPU that has it and else none, which is float32."""
     workers: Count | None = None
     """Loader processes, and as many for the dense CRF; 0 uses none.
 

@@ -29,6 +29,7 @@ from wsss.inference.labeller import Labeller
 from wsss.inference.settings import batch_pixels, crf_facts
 from wsss.labels.crf import Crf
 from wsss.labels.recipe import Refined
+from wsss.machine import number_type
 from wsss.models.network import Network
 from wsss.outputs.choices import data_choices, machine_choices
 from wsss.outputs.folder import LabelFolder, Source, held_folder
@@ -131,7 +132,7 @@ def _settings(labeller: Labeller, tagged: TaggedSet, checkpoint_sha256: str) -> 
         **crf_facts(config.labels.crf, config.crf),
         "saliency": config.data.saliency is not None,
         "supervision": list(supervision),
-        "amp": config.run.amp,
+        "amp": number_type(config.run, labeller.device),
     }
 
 

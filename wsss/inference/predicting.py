@@ -25,6 +25,7 @@ from wsss.inference.batches import process_remaining
 from wsss.inference.segmenter import Segmenter
 from wsss.inference.settings import batch_pixels, crf_facts
 from wsss.labels.crf import Crf
+from wsss.machine import number_type
 from wsss.models.network import Network
 from wsss.outputs.choices import machine_choices
 from wsss.outputs.folder import LabelFolder, Source, held_folder
@@ -107,7 +108,7 @@ def _settings(segmenter: Segmenter, checkpoint_sha256: str, split: str | None) -
         **config.predict.model_dump(mode="json"),
         "scales": list(segmenter.scales),
         **crf_facts(config.predict.crf, config.crf),
-        "amp": config.run.amp,
+        "amp": number_type(config.run, segmenter.device),
     }
 
 

@@ -12,7 +12,7 @@ import torch
 
 from wsss.config import RunSection
 from wsss.data.records import TaggedSet, counted
-from wsss.machine import num_workers
+from wsss.machine import num_workers, number_type
 from wsss.reporting import first_few
 
 Choices = dict[str, Any]
@@ -26,7 +26,7 @@ def machine_choices(run: RunSection, device: torch.device) -> Choices:
         "device": f"{device}{name}",
         "threads": torch.get_num_threads(),
         "workers": num_workers(run),
-        "amp": run.amp,
+        "amp": number_type(run, device),
     }
 
 

@@ -31,7 +31,8 @@ def make_optimizer(
     groups = parameter_groups(section, network, decoder_lr_factor=decoder_lr_factor, by_dimension=by_dimension)
     if section.optimizer == "sgd-poly":
         return torch.optim.SGD(groups, lr=section.lr, momentum=section.momentum)
-    return torch.optim.AdamW(groups, lr=section.lr)
+    on_gpu = all(parameter.is_cuda for parameter in network.parameters())
+    return torch.optim.AdamW(groups, lr=section.lr, fused=on_gpu or None)
 
 
 def parameter_groups(
