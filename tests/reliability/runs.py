@@ -131,6 +131,7 @@ def run_program(order: dict[str, Any]) -> None:
     """Run ``wsss`` in this process as its console script does."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests in its background ignores it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
     log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor, target in ((nothing, 0), (nothing, 1), (log, 2)):
