@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsss.cli.options import JsonOption, TagsFromOption, TagsOption
+from wsss.cli.options import READING, Given, JsonOption, configured
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,12 +27,11 @@ def _group() -> None:
 
 
 @app.command()
+@configured("data", "split", *READING, "data.saliency", "masks", "output", "as_json")
 def check(
+    given: Given,
     data: Annotated[Path, typer.Argument(help="Data folder; see data/README.md.", metavar="DIR")],
     split: Annotated[str | None, typer.Option(help="Check this split; all of them unless given.")] = None,
-    tags: TagsOption = None,
-    tags_from: TagsFromOption = None,
-    saliency: Annotated[Path | None, typer.Option(help="Folder of saliency maps to check.", metavar="DIR")] = None,
     masks: Annotated[bool, typer.Option("--masks/--no-masks", help="Check the masks, if there are any.")] = True,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="CSV file to write with every finding.", metavar="LIST")
@@ -45,20 +44,17 @@ def check(
     with warnings. Exit status 3 where there are errors. With -o the path of the list is printed on standard output.
     """
     from wsss.cli.terminal import Terminal
-    from wsss.config import resolve
     from wsss.data.check import inspect_data, write_list
     from wsss.data.records import counted
     from wsss.errors import DataError
 
-    flags = {"data.root": data, "data.tags": tags, "data.tags_from": tags_from, "data.saliency": saliency}
-    section = resolve(None, (), flags).data
+    section = given.resolve().data
     with Terminal() as terminal:
         inspection = inspect_data(
             data,
             terminal,
             split=split,
-            tags=section.tags,
-            tags_from=section.tags_from,
+            reading=section,
             saliency=section.saliency,
             masks=masks,
         )

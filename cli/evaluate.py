@@ -8,14 +8,16 @@ from typing import Annotated
 
 import typer
 
-from wsss.cli.options import JsonOption, TagsOption
+from wsss.cli.options import READING, Given, JsonOption, configured
 
 
+@configured(
+    "predictions", "data.root", "split", *READING, "scores", "threshold", "errors", "missing_as_wrong", "as_json"
+)
 def evaluate(
+    given: Given,
     predictions: Annotated[Path, typer.Argument(help="Folder of make-pseudo or predict, or of label maps NAME.png.")],
-    data: Annotated[Path, typer.Option("--data", help="Data folder with masks.", metavar="DIR")],
     split: Annotated[str | None, typer.Option(help="Split to score.")] = None,
-    tags: TagsOption = None,
     scores: Annotated[
         bool,
         typer.Option("--scores", help="Score the seeds of saved class scores, with a fixed threshold and an oracle."),
@@ -47,14 +49,17 @@ def evaluate(
     from wsss.evaluation.report import Report, ScoreReport
     from wsss.inference.evaluate import evaluate_labels, evaluate_scores
 
+    data = given.resolve().data
+    if data.root is None:
+        raise UsageError("no data folder was given", f"wsss evaluate {predictions} --data DIR")
     if scores and errors:
         raise UsageError(
             "--errors needs label maps and --scores needs class scores: choose one",
-            f"wsss evaluate {predictions} --data {data} --errors",
+            f"wsss evaluate {predictions} --data {data.root} --errors",
         )
     report: Report | ScoreReport
     with Terminal() as terminal:
-        tagged = open_data(data, split=split, tags=tags, need_tags=False, note=telling(terminal.say))
+        tagged = open_data(data.root, split=split, reading=data, need_tags=False, note=telling(terminal.say))
         terminal.say(f"{tagged.origin()}: split {tagged.split}, {counted(len(tagged), 'image')}")
 
         def step(done: int, total: int) -> None:

@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from wsss.cli.importing import heavy_imports
-from wsss.cli.options import CheckpointOption, Given, JsonOption, OutOption, configured
+from wsss.cli.options import READING, CheckpointOption, Given, JsonOption, OutOption, configured
 
 
 @configured(
-    *("run", "output", "data.root", "split", "config", "assignments", "data.tags", "data.tags_from"),
+    *("run", "output", "data.root", "split", "config", "assignments", *READING),
     *("maps.method", "maps.coupling", "maps.start_layer", "maps.scales", "maps.flip", "labels.background"),
     *("data.saliency", "labels.pamr_stride", "labels.decoder", "labels.crf"),
     *("save_scores", "overlays", "overwrite", "checkpoint"),

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
-from wsss.config import Config, check_early, config_from_plain, field_of, resolve
+from wsss.config import Config, Reading, check_early, config_from_plain, field_of, resolve
 
 ConfigOption = Annotated[
     str | None,
@@ -25,8 +25,6 @@ ConfigOption = Annotated[
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Set any config key; overrides the file.", metavar="KEY=VALUE")
 ]
-TagsOption = Annotated[Path | None, typer.Option("--tags", help="Tags table, where it is not in the data folder.")]
-TagsFromOption = Annotated[str | None, typer.Option("--tags-from", help="auto, file, xml, or masks.", metavar="SOURCE")]
 RunOption = Annotated[Path | None, typer.Option("-o", "--output", help="Run folder to make.", metavar="RUN")]
 OutOption = Annotated[Path, typer.Option("-o", "--output", help="Folder to write.", metavar="OUT")]
 CheckpointOption = Annotated[str, typer.Option(help="Which checkpoint of the run: last or best.")]
@@ -36,12 +34,27 @@ ResumeOption = Annotated[
     typer.Option(help="Resume this run, with its own config; --data says where its data were moved.", metavar="RUN"),
 ]
 
-NAMES = {"data.root": "data"}
-"""Names of options that differ from the name of their key."""
+NAMES = {"data.root": "data", "data.keep": "keep_class"}
+"""Python names of options that differ from the name of their key."""
+FLAGS = {"data.keep": "--class"}
+"""Options that are not spelled as their Python name."""
+
+READING = tuple(f"data.{name}" for name in Reading.model_fields)
+"""Keys that say how a data folder is read; every command that opens one has their options."""
+READING_PANEL = "How the data folder is read"
+"""Heading of their part of the help."""
 
 METAVARS = {
     "data.root": "DIR",
     "data.saliency": "DIR",
+    "data.format": "NAME",
+    "data.classes": "A,B,C",
+    "data.tag_field": "NAME",
+    "data.none": "NAME",
+    "data.ignore": "NAME",
+    "data.keep": "NAME",
+    "data.columns": "USE=NAME",
+    "data.encoding": "NAME",
     "maps.method": "METHOD",
     "labels.pamr_stride": "N",
     "segment.rounds": "N",
@@ -128,7 +141,7 @@ def configured(
         @functools.wraps(command)
         def run(**values: Any) -> None:
             flags = {key: _value(key, values.pop(name)) for name, key in keys.items()}
-            given = Given(values.pop("config"), values.pop("assignments") or [], flags)
+            given = Given(values.pop("config", None), values.pop("assignments", None) or [], flags)
             command(**{given_name: given}, **values)
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -160,11 +173,12 @@ def _option(key: str, name: str) -> Any:
     """
     field = field_of(key)
     kind = _plain_type(field.annotation)
-    flag = f"--{name.replace('_', '-')}"
+    flag = FLAGS.get(key, f"--{name.replace('_', '-')}")
     names = (f"{flag}/--no-{name.replace('_', '-')}",) if kind is bool else (flag,)
     help_text = " ".join((field.description or "").split("\n\n")[0].split())
     metavar = METAVARS.get(key) or _choices(field.annotation)
-    option = typer.Option(*names, help=help_text.replace("[", "\\["), metavar=metavar)
+    panel = READING_PANEL if key in READING else None
+    option = typer.Option(*names, help=help_text.replace("[", "\\["), metavar=metavar, rich_help_panel=panel)
     return Annotated[Union[kind, None], option]  # noqa: UP007  # kind is a value
 
 

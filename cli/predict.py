@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 
 from wsss.cli.importing import heavy_imports
-from wsss.cli.options import CheckpointOption, Given, JsonOption, OutOption, TagsOption, configured
+from wsss.cli.options import READING, CheckpointOption, Given, JsonOption, OutOption, configured
 
 
 @configured(
-    *("run", "images", "output", "split", "tags", "config", "assignments"),
+    *("run", "images", "output", "split", *READING, "config", "assignments"),
     *("predict.scales", "predict.flip", "predict.crf", "overlays", "overwrite", "checkpoint"),
     *("run.device", "run.amp", "run.workers", "run.deterministic", "as_json"),
 )
@@ -24,7 +24,6 @@ def predict(
     images: Annotated[Path, typer.Argument(help="An image, a folder of images, or with --split a data folder.")],
     output: OutOption,
     split: Annotated[str | None, typer.Option(help="Take the images of this split; their tags are not used.")] = None,
-    tags: TagsOption = None,
     overlays: Annotated[bool, typer.Option("--overlays/--no-overlays", help="Draw the masks over the images.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Also make again what exists.")] = False,
     checkpoint: CheckpointOption = "last",
@@ -40,7 +39,7 @@ def predict(
 
     early = given.check()
     with heavy_imports():
-        from wsss.data.dataset import layout_of, open_data, open_unlabelled
+        from wsss.data.dataset import format_of, open_data, open_unlabelled
         from wsss.data.findings import telling
         from wsss.data.index import keep_readable_records
         from wsss.data.records import Record
@@ -63,11 +62,11 @@ def predict(
     with Terminal() as terminal:
         note = telling(terminal.say)
         if split is None:
-            listed, layout = open_unlabelled(images, note=note), layout_of(images)
+            listed, kind = open_unlabelled(images, early.data, note=note), format_of(images, early.data)
         else:
-            opened = open_data(images, split=split, tags=tags, need_tags=False, note=note)
-            listed, layout = opened.records, opened.layout
-        origin = f"{images} (layout {layout})" if layout else str(images)
+            opened = open_data(images, split=split, reading=early.data, need_tags=False, note=note)
+            listed, kind = opened.records, opened.format
+        origin = f"{images} (format {kind})" if kind else str(images)
         terminal.say(predict_words(settings, trained))
         records, bad = keep_readable_records(listed, reporter=terminal)
         for message in bad:
@@ -84,7 +83,7 @@ def predict(
             device=chosen,
             checkpoint_sha256=file_hash(path),
             split=split,
-            origin={"data": str(images.absolute()), "layout": layout},
+            origin={"data": str(images.absolute()), "format": kind},
             overlays=overlays,
             overwrite=overwrite,
         )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import typer
 
 from wsss.cli.importing import heavy_imports
-from wsss.cli.options import Given, ResumeOption, RunOption, configured
+from wsss.cli.options import READING, Given, ResumeOption, RunOption, configured
 
 
 @configured(
     *("data.root", "output", "config", "assignments", "model.backbone", "model.weights"),
-    *("data.train_split", "data.val_split", "data.tags", "data.tags_from"),
+    *("data.train_split", "data.val_split", *READING),
     *("classify.epochs", "classify.batch_size", "classify.lr", "classify.optimizer", "augment.size"),
     *("run.device", "run.amp", "run.seed", "run.workers", "run.deterministic", "resume"),
 )

@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from wsss.cli.importing import heavy_imports
-from wsss.cli.options import Given, ResumeOption, RunOption, configured
+from wsss.cli.options import READING, Given, ResumeOption, RunOption, configured
 
 
 @configured(
     *("data.root", "output", "config", "assignments", "labels", "init", "model.backbone", "model.weights"),
-    *("data.train_split", "data.val_split", "data.tags", "data.tags_from", "data.saliency"),
+    *("data.train_split", "data.val_split", *READING, "data.saliency"),
     *("segment.epochs", "segment.rounds", "segment.batch_size", "segment.lr", "segment.optimizer", "augment.size"),
     *("run.device", "run.amp", "run.seed", "run.workers", "run.deterministic", "resume"),
 )

@@ -36,14 +36,17 @@ from wsss.sections import (
     ModelSection,
     Optimisation,
     PredictSection,
+    Reading,
     ReadoutName,
     Rows,
     RunSection,
     Section,
     SegmentSection,
+    TagsFrom,
 )
 
 __all__ = [
+    "RENAMED",
     "RETIRED",
     "AugmentSection",
     "ClassifySection",
@@ -57,12 +60,14 @@ __all__ = [
     "ModelSection",
     "Optimisation",
     "PredictSection",
+    "Reading",
     "ReadoutName",
     "Retired",
     "Rows",
     "RunSection",
     "Section",
     "SegmentSection",
+    "TagsFrom",
     "check_early",
     "config_from_plain",
     "field_of",
@@ -106,6 +111,9 @@ RETIRED: Mapping[str, Retired] = {
     "labels.pamr_dilations": Retired([1, 2, 4, 8, 12, 24], "remove it; PAMR uses 1, 2, 4, 8, 12 and 24 pixels"),
 }
 """Keys of earlier versions, by dotted name."""
+
+RENAMED: Mapping[str, str] = {"data.layout": "data.format"}
+"""New names of keys that an earlier version called otherwise; both are read."""
 
 
 def resolve(
@@ -168,7 +176,7 @@ def _merged(
     """Section -> key -> value of all sources, not checked, and the dotted keys that the command line gave."""
     tree: dict[str, Any] = {}
     _merge(tree, base)
-    read = {} if source is None else _sections(source)
+    read = {} if source is None else _with_new_names(_sections(source))
     for key, retired in RETIRED.items():
         section, _, name = key.partition(".")
         keys = read.get(section)
@@ -180,8 +188,9 @@ def _merged(
         key, equals, text = assignment.partition("=")
         if not equals:
             raise UsageError(f"--set {assignment}: expected key=value", "wsss config show")
-        given.append(key.strip())
-        _merge(tree, _nested(key.strip(), load_yaml(text, f"--set {assignment}")))
+        name = RENAMED.get(key.strip(), key.strip())
+        given.append(name)
+        _merge(tree, _nested(name, load_yaml(text, f"--set {assignment}")))
     for key, value in flags.items():
         if value is not None:
             given.append(key)
@@ -199,7 +208,7 @@ def config_from_plain(tree: Mapping[str, Any]) -> Config:
         ValidationError: an unknown key, a retired key with another value, or a bad value.
     """
     if isinstance(tree, Mapping):
-        tree = {name: _without_retired(name, keys) for name, keys in tree.items()}
+        tree = {name: _without_retired(name, keys) for name, keys in _with_new_names(tree).items()}
     return Config.model_validate(tree)
 
 
@@ -234,6 +243,17 @@ def _fields_of(section: str) -> Mapping[str, FieldInfo]:
     assert isinstance(annotation, type)
     assert issubclass(annotation, Section)
     return annotation.model_fields
+
+
+def _with_new_names(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections with the new name of each key that was renamed."""
+    sections = dict(tree)
+    for old, new in RENAMED.items():
+        section, _, name = old.partition(".")
+        keys = sections.get(section)
+        if isinstance(keys, Mapping) and name in keys:
+            sections[section] = {new.partition(".")[2] if key == name else key: value for key, value in keys.items()}
+    return sections
 
 
 def _without_retired(section: str, keys: Any) -> Any:

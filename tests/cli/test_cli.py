@@ -389,11 +389,11 @@ def test_choices_are_said_at_the_start_and_kept(
 ) -> None:
     """Device, threads, loader processes, layout, table, splits and numbers of images."""
     threads = torch.get_num_threads()
-    machine = f"cpu, {threads} thread{'s' if threads > 1 else ''}, no loader process, float32; {scenes} (layout folder"
+    machine = f"cpu, {threads} thread{'s' if threads > 1 else ''}, no loader process, float32; {scenes} (format folder"
     done = wsss("train-cls", "-c", config_file, "-o", tmp_path / "cls", "--epochs", "1")
     line = f"{machine}, tags of tags.csv): trains on train (24 images), validates on val (8 images)"
     assert done.err.splitlines().count(line) == 1
-    kept = {"device": "cpu", "threads": threads, "workers": 0, "amp": "none", "data": str(scenes), "layout": "folder"}
+    kept = {"device": "cpu", "threads": threads, "workers": 0, "amp": "none", "data": str(scenes), "format": "folder"}
     tags = {"tags": "tags.csv", "split": "train", "images": 24}
     val = {"val_split": "val", "val_images": 8, "no_validation": None}
     assert json.loads((tmp_path / "cls" / "run.json").read_text())["choices"] == kept | tags | val
@@ -406,9 +406,9 @@ def test_choices_are_said_at_the_start_and_kept(
     assert done.err.splitlines().count(f"{machine}): split val, 8 images") == 1
     assert read_manifest(tmp_path / "masks")["choices"] == kept | {"split": "val", "images": 8}
     done = wsss("predict", remembering, scenes / "images", "-o", tmp_path / "plain", *words)
-    assert done.err.splitlines().count(f"{machine.removesuffix(' (layout folder')}/images: 32 images") == 1
+    assert done.err.splitlines().count(f"{machine.removesuffix(' (format folder')}/images: 32 images") == 1
     done = wsss("evaluate", tmp_path / "masks", "--data", scenes, "--split", "val")
-    assert f"{scenes} (layout folder, tags of tags.csv): split val, 8 images" in done.err.splitlines()
+    assert f"{scenes} (format folder, tags of tags.csv): split val, 8 images" in done.err.splitlines()
 
 
 def test_where_nothing_is_validated_the_reason_is_said(

@@ -19,7 +19,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsss.config import AugmentSection, DataSection
+from wsss.config import AugmentSection, DataSection, Reading
 from wsss.data.augment import TrainingImages
 from wsss.data.check import inspect_data, write_list
 from wsss.data.findings import KINDS, Finding, Place
@@ -522,10 +522,17 @@ CONSEQUENCES = {
 """What else is found because of the fault, by row."""
 
 
+ANNOTATED = {
+    *("class-none", "class-ignored", "class-left-out", "image-unlabelled", "image-ambiguous"),
+    *("shape-unreadable", "shape-size"),
+}
+"""Kinds of annotation files; tests/data/readers has them."""
+
+
 def test_the_rows_are_many_and_distinct() -> None:
     assert len({row.name for row in ROWS}) == len(ROWS) >= 60
     unseen = set(KINDS) - {row.kind for row in ROWS}
-    elsewhere = {"text-unreadable", "folder-unreadable", "split-alike"}
+    elsewhere = {"text-unreadable", "folder-unreadable", "split-alike"} | ANNOTATED
     assert unseen == elsewhere, "every kind has a row; these take what may not be read, or several splits"
 
 
@@ -571,7 +578,7 @@ def test_nothing_is_found_where_nothing_is_wrong(tmp_path: Path, layout: Build) 
 def test_check_finds_it_and_nothing_else(row: Row, tmp_path: Path) -> None:
     root = built(row, tmp_path)
     saliency = root / "Saliency" if row.kind.startswith("saliency") else None
-    inspection = inspect_data(root, Silent(), tags_from=row.tags_from, saliency=saliency)
+    inspection = inspect_data(root, Silent(), reading=Reading(tags_from=row.tags_from), saliency=saliency)
     assert set(inspection.counts()) - {CONSEQUENCES.get(row.name)} == ({row.kind} if row.kind else set())
     for finding in inspection.findings:
         assert finding.where.startswith(str(root))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from wsss.config import Reading
 from wsss.data.dataset import checked_classes, list_splits, open_data, open_unlabelled
 from wsss.errors import DataError
 from wsss.outputs.manifest import write_manifest
@@ -28,7 +29,7 @@ def test_a_folder_that_is_no_data_set(
 ) -> None:
     write_photo(tmp_path / "a.jpg")
     with pytest.raises(DataError, match=sought) as caught:
-        list_splits(tmp_path, layout=layout)  # type: ignore[arg-type]
+        list_splits(tmp_path, Reading(format=layout))
     assert "data/README.md" in caught.value.fix
     assert str(tmp_path / "tags.csv") in caught.value.fix
 
@@ -41,7 +42,7 @@ def test_the_parent_of_a_data_set(voc_root: Path) -> None:
 
 def test_voc_goes_before_folder_unless_asked(voc_root: Path) -> None:
     assert list_splits(voc_root) == ("train", "val")
-    assert list_splits(voc_root, layout="folder") == ("all",)
+    assert list_splits(voc_root, Reading(format="folder")) == ("all",)
 
 
 def test_tags_are_mapped_onto_the_classes_of_a_checkpoint(folder_root: Path) -> None:
@@ -58,7 +59,7 @@ def test_unknown_tags_are_named_with_the_nearest_class(folder_root: Path) -> Non
     assert "'dog' (did you mean 'doge'?) of street/far/d" in caught.value.problem
     assert "the classes are Cat, doge" in caught.value.problem
     with pytest.raises(DataError, match="unknown tags: 'dog' of"):
-        open_data(folder_root, split="train", classes=["cat"], tags=folder_root / "tags.csv")
+        open_data(folder_root, split="train", classes=["cat"], reading=Reading(tags=folder_root / "tags.csv"))
 
 
 def test_masks_in_the_order_of_another_model_are_refused(voc_root: Path) -> None:

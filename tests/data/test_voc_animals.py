@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from wsss.config import Reading
 from wsss.data.dataset import list_splits, open_data
 from wsss.data.images import image_size, read_image
 from wsss.data.index import keep_readable
@@ -43,7 +44,9 @@ def test_tag_counts_equal_the_table(root: Path) -> None:
 
 
 def test_masks_agree_with_the_tags(root: Path) -> None:
-    from_file, from_masks = (open_data(root, split="val", tags_from=source) for source in ("file", "masks"))
+    from_file, from_masks = (
+        open_data(root, split="val", reading=Reading(tags_from=source)) for source in ("file", "masks")
+    )
     assert from_file.records == from_masks.records
 
 

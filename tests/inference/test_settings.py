@@ -93,7 +93,7 @@ def test_a_run_brings_its_maps_labels_predict_and_crf() -> None:
 
 def test_data_machine_and_trainings_do_not_come_from_the_run() -> None:
     trained = checkpointed(
-        *("data.root=/photos", "data.saliency=/saliency", "data.layout=voc"),
+        *("data.root=/photos", "data.saliency=/saliency", "data.format=voc"),
         *("run.device=cuda", "run.amp=bf16", "run.workers=3", "run.seed=9", "segment.epochs=77"),
     )
     used, default = resolve_for(trained), Config()

@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from wsss.config import Reading
 from wsss.data.class_names import alike_names, odd_labels
-from wsss.data.dataset import CLASS_FILE, Layout, list_splits, open_data
+from wsss.data.dataset import CLASS_FILE, list_splits, open_data
 from wsss.data.facts import ImageFacts
 from wsss.data.findings import KINDS, BadData, Finding, Place, Severity
 from wsss.data.images import UnreadableImage
 from wsss.data.index import Scan, scan_images
 from wsss.data.layer_check import LayerJob, inspect_layers
 from wsss.data.photographs import Photographs
-from wsss.data.readers.reader import TagsFrom
 from wsss.data.readers.registry import find_reader
 from wsss.data.readers.tag_table import find_tag_file, read_tag_file
 from wsss.data.records import Record, Records, TaggedSet
@@ -93,9 +93,7 @@ def inspect_data(
     reporter: Reporter,
     *,
     split: str | None = None,
-    layout: Layout = "auto",
-    tags: Path | None = None,
-    tags_from: TagsFrom = "auto",
+    reading: Reading | None = None,
     saliency: Path | None = None,
     masks: bool = True,
 ) -> Inspection:
@@ -105,9 +103,7 @@ def inspect_data(
         root: the data folder.
         reporter: gets the progress.
         split: the only one to check; None checks all.
-        layout: see ``open_data``, as for ``tags`` and ``tags_from``.
-        tags: see there.
-        tags_from: see there.
+        reading: how the folder is read.
         saliency: a folder of saliency maps, one for each image.
         masks: also the masks of the data folder.
 
@@ -115,12 +111,12 @@ def inspect_data(
         UsageError: see ``open_data``.
         DataError: there is no data set.
     """
-    root, found = Path(root), _Collected()
-    reader = find_reader(root, layout, tags)
-    sets = _open_splits(root, split, layout, tags, tags_from, found)
+    root, found, reading = Path(root), _Collected(), reading or Reading()
+    reader = find_reader(root, reading)
+    sets = _open_splits(root, split, reading, found)
     listed = list({record.name: record for tagged in sets for record in tagged.records}.values())
     if sets:
-        found += _table_names(root, tags, tags_from)
+        found += _table_names(root, reading)
     photographs = reader.photographs(root, found)
     for tagged in sets:
         found += _odd_classes(tagged)
@@ -151,19 +147,17 @@ def inspect_data(
     )
 
 
-def _open_splits(
-    root: Path, split: str | None, layout: Layout, tags: Path | None, tags_from: TagsFrom, note: _Collected
-) -> list[TaggedSet]:
+def _open_splits(root: Path, split: str | None, reading: Reading, note: _Collected) -> list[TaggedSet]:
     """The splits that can be opened; ``note`` collects why the others cannot."""
     sets = []
     try:
-        names = list_splits(root, layout, tags, note=note)
+        names = list_splits(root, reading, note=note)
     except BadData as error:
         note(error)
         return []
     for name in names if split is None else (split,):
         try:
-            sets.append(open_data(root, split=name, layout=layout, tags=tags, tags_from=tags_from, note=note))
+            sets.append(open_data(root, split=name, reading=reading, note=note))
         except BadData as error:
             note(error)
     return sets
@@ -190,10 +184,10 @@ def _odd_classes(tagged: TaggedSet) -> Iterator[Finding]:
     yield from alike_names(tagged.classes, place)
 
 
-def _table_names(root: Path, tags: Path | None, tags_from: TagsFrom) -> Iterator[Finding]:
+def _table_names(root: Path, reading: Reading) -> Iterator[Finding]:
     """Findings for the class names where they come from the labels of a table alone."""
-    path = tags or find_tag_file(root)
-    if path is not None and tags_from in ("auto", "file") and not is_file(conventional(root, CLASS_FILE)):
+    path = reading.tags or find_tag_file(root)
+    if path is not None and reading.tags_from in ("auto", "file") and not is_file(conventional(root, CLASS_FILE)):
         yield from odd_labels(read_tag_file(path, note=_Collected()))
 
 

@@ -1,30 +1,28 @@
-"""Open a data folder of any layout as tagged records. No mask is opened unless tags are asked from masks."""
+"""Open a data folder of any format as tagged records. No mask is opened unless tags are asked from masks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsss.config import Reading, resolve
 from wsss.data.findings import BadData, Finding, Note, refuse
 from wsss.data.images import IMAGE_SUFFIXES, split_suffix
 from wsss.data.masks import IGNORE_INDEX
 from wsss.data.near_names import NearNames, tidy
 from wsss.data.photographs import Photographs, find_images
 from wsss.data.readers.listing import ListedImage, Listing
-from wsss.data.readers.reader import Options, TagsFrom
+from wsss.data.readers.reader import Options
 from wsss.data.readers.registry import READERS, find_reader, recognise
 from wsss.data.readers.tag_table import read_text
 from wsss.data.records import Record, Records, TaggedSet
 from wsss.data.walking import conventional, is_file, is_folder, is_there
 from wsss.errors import DataError, UsageError
 from wsss.reporting import first_few
-
-Layout = Literal["auto", "voc", "folder"]
-"""The name of a reader, or "auto" for the one that recognises the folder."""
 
 CLASS_FILE = "classes.txt"
 MAX_CLASSES = IGNORE_INDEX - 1
@@ -35,36 +33,33 @@ def open_data(
     root: Path,
     *,
     split: str | None = None,
-    layout: Layout = "auto",
-    tags: Path | None = None,
-    tags_from: TagsFrom = "auto",
+    reading: Reading | None = None,
     classes: Sequence[str] | None = None,
     need_tags: bool = True,
     note: Note = refuse,
 ) -> TaggedSet:
-    """Open one split of a data folder (data/README.md shows the layouts).
+    """Open one split of a data folder (data/README.md shows the formats).
 
     Args:
         root: the data folder.
         split: its name; may be left out where there is only one.
-        layout: the name of a reader; "auto" takes the one that recognises the folder.
-        tags: tags.csv or tags.json elsewhere than at the root.
-        tags_from: "auto" takes the table, else the XML annotations; "masks" must be asked for.
+        reading: how it is read; None takes the defaults.
         classes: class names of a checkpoint; tags get their indices from these.
-        need_tags: otherwise images of the VOC layout may have none, as those of a test split.
+        need_tags: otherwise images may have none, as those of a test split.
         note: called with each fault; if it returns, what is at fault is left out.
 
     Raises:
         UsageError: the split is unknown, or the arguments contradict each other.
         DataError: the folder is at fault; the message says where and why.
     """
-    root = Path(root)
-    if tags is not None and tags_from in ("xml", "masks"):
-        raise UsageError(f"tags from {tags} and from {tags_from} at once", "leave out one of the two")
-    reader = find_reader(root, layout, tags)
-    own, given = _read_classes(conventional(root, CLASS_FILE), note), tuple(classes or ()) or None
-    names = own if tags_from == "masks" else own or given  # the indices of masks follow the data set alone
-    options = Options(tags=tags, tags_from=tags_from, classes=names, need_tags=need_tags, note=note)
+    root, reading = Path(root), reading or Reading()
+    if reading.tags is not None and reading.tags_from in ("xml", "shapes", "masks"):
+        raise UsageError(f"tags from {reading.tags} and from {reading.tags_from} at once", "leave out one of the two")
+    reader = find_reader(root, reading)
+    own = reading.classes or _read_classes(conventional(root, CLASS_FILE), note)
+    given = tuple(classes or ()) or None
+    names = own if reading.tags_from == "masks" else own or given  # the indices of masks follow the data set alone
+    options = Options(reading=reading, classes=names, need_tags=need_tags, note=note)
     source = reader.open(root, options)
     listing = source.listing(_choose_split(root, split, source.splits()))
     if own and given and listing.mask_folder and own != given[: len(own)]:
@@ -77,17 +72,17 @@ def open_data(
         records=_index_tags(listing, known, root, note),
         mask_folder=listing.mask_folder,
         annotations=listing.annotations,
-        layout=reader.name,
+        format=reader.name,
         tags_source=_below(listing.source, root),
     )
 
 
 class Dataset:
-    """A data folder of any layout; `open_dataset` makes it. Splits are read when they are first asked for.
+    """A data folder of any format; `open_dataset` makes it. Splits are read when they are first asked for.
 
     Args:
         root: the folder.
-        layout: the name of a reader; "auto" takes the one that recognises the folder.
+        reading: how it is read.
 
     Attributes:
         root: the folder.
@@ -97,10 +92,10 @@ class Dataset:
         DataError: the folder is at fault.
     """
 
-    def __init__(self, root: Path, layout: Layout = "auto") -> None:
+    def __init__(self, root: Path, reading: Reading) -> None:
         self.root = root
-        self.splits = list_splits(root, layout)
-        self._layout = layout
+        self.splits = list_splits(root, reading)
+        self._reading = reading
         self._opened: dict[str | None, TaggedSet] = {}
 
     @property
@@ -116,7 +111,7 @@ class Dataset:
             DataError: the folder is at fault.
         """
         if name not in self._opened:
-            self._opened[name] = open_data(self.root, split=name, layout=self._layout, need_tags=False)
+            self._opened[name] = open_data(self.root, split=name, reading=self._reading, need_tags=False)
         return self._opened[name]
 
     def records(self, split: str | None = None) -> Sequence[Record]:
@@ -124,38 +119,50 @@ class Dataset:
         return self.split(split).records
 
     def truth(self, record: Record, split: str | None = None) -> NDArray[np.uint8] | None:
-        """The mask of a record: (H, W) class indices, 255 where it is unknown; None without one. For scoring only."""
-        return self.split(split or self.splits[0]).truth(record)
+        """The mask of a record: (H, W) class indices, 255 where it is unknown; None without one. For scoring only.
+
+        Without ``split``, the split that has a mask of this name.
+        """
+        for name in self.splits if split is None else (split,):
+            truth_HW = self.split(name).truth(record)
+            if truth_HW is not None:
+                return truth_HW
+        return None
 
 
-def open_dataset(path: str | Path, *, layout: Layout = "auto") -> Dataset:
-    """Open a data folder (data/README.md shows the layouts).
+def open_dataset(path: str | Path, **reading: Any) -> Dataset:
+    """Open a data folder (data/README.md shows the formats).
+
+    Args:
+        path: the folder.
+        reading: how it is read: the keys of ``wsss.sections.Reading``, such as ``format="coco"`` or ``tags_from``.
 
     Raises:
+        UsageError: there is no such key, or its value is not allowed.
         DataError: the folder is at fault; the message says where and why.
     """
-    return Dataset(Path(path), layout)
+    flags = {f"data.{key}": value for key, value in reading.items()}
+    return Dataset(Path(path), resolve(flags=flags).data)
 
 
-def list_splits(
-    root: Path, layout: Layout = "auto", tags: Path | None = None, *, note: Note = refuse
-) -> tuple[str, ...]:
+def list_splits(root: Path, reading: Reading | None = None, *, note: Note = refuse) -> tuple[str, ...]:
     """Names of the splits of a data folder.
 
     Raises:
         DataError: the folder is at fault.
     """
     root = Path(root)
-    return find_reader(root, layout, tags).open(root, Options(tags=tags, note=note)).splits()
+    return find_reader(root, reading).open(root, Options(reading=reading or Reading(), note=note)).splits()
 
 
-def open_unlabelled(path: Path, *, note: Note = refuse) -> Records:
+def open_unlabelled(path: Path, reading: Reading | None = None, *, note: Note = refuse) -> Records:
     """Records without tags: of one image, or of every image below a folder, sorted by name.
 
     Of a data folder these are its images, named as in its splits, without masks and saliency maps.
 
     Args:
         path: of the image or the folder.
+        reading: how a data folder is read.
         note: called for what is left out; see ``find_images``.
 
     Raises:
@@ -164,7 +171,7 @@ def open_unlabelled(path: Path, *, note: Note = refuse) -> Records:
     path = Path(path)
     endings = " ".join(IMAGE_SUFFIXES)
     if is_folder(path):
-        found = _photographs(path, note)
+        found = _photographs(path, reading, note)
         if not found.files:
             raise DataError(f"{path}: no image in it (files ending in {endings})", f"ls -R {path}")
         records = (Record(name=name, image=found.folder / file, tags=()) for name, file in found.files.items())
@@ -184,14 +191,14 @@ def _below(source: Path, root: Path) -> str:
     return str(source.relative_to(root) if source.is_relative_to(root) else source)
 
 
-def layout_of(path: Path) -> str:
+def format_of(path: Path, reading: Reading | None = None) -> str:
     """The name of the reader that recognises a folder; empty for a plain folder and for a file."""
-    return next(iter(recognise(path)), "") if is_folder(path) else ""
+    return next(iter(recognise(path, reading)), "") if is_folder(path) else ""
 
 
-def _photographs(folder: Path, note: Note) -> Photographs:
+def _photographs(folder: Path, reading: Reading | None, note: Note) -> Photographs:
     """The images of a data folder by its reader, or of a plain folder."""
-    name = next(iter(recognise(folder)), None)
+    name = next(iter(recognise(folder, reading)), None)
     if name is None:
         return find_images(folder, note=note)
     return READERS[name].photographs(folder, note)

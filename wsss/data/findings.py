@@ -34,6 +34,8 @@ KINDS: dict[str, Severity] = {
     "image-twice": "error",
     "image-missing": "error",
     "image-untagged": "error",
+    "image-unlabelled": "warning",
+    "image-ambiguous": "error",
     "name-twice": "error",
     "name-form": "warning",
     "tags-none": "error",
@@ -48,6 +50,9 @@ KINDS: dict[str, Severity] = {
     "class-joined": "warning",
     "class-cut": "warning",
     "class-unused": "warning",
+    "class-ignored": "warning",
+    "class-none": "warning",
+    "class-left-out": "warning",
     # files and folders
     "folder-unreadable": "error",
     "folder-left-out": "warning",
@@ -76,6 +81,8 @@ KINDS: dict[str, Severity] = {
     "mask-size": "error",
     "mask-class": "error",
     "mask-missing": "warning",
+    "shape-unreadable": "error",
+    "shape-size": "error",
     "mask-turned": "warning",
     # saliency maps
     "saliency-missing": "error",

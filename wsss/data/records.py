@@ -160,7 +160,7 @@ class TaggedSet:
         records: in the order of the split file. Any sequence may be given; it is kept as ``Records``.
         mask_folder: where masks lie as PNG files, for scoring; None where there are none.
         annotations: where truths come from that are no folder of PNG files; None elsewhere.
-        layout: the name of the reader that read it; empty where none did.
+        format: the name of the reader that read it; empty where none did.
         tags_source: the file or folder that the tags come from, as a path below ``root`` where it lies there; empty
             where there are no tags.
     """
@@ -171,7 +171,7 @@ class TaggedSet:
     records: Sequence[Record]
     mask_folder: Path | None = None
     annotations: Truth | None = None
-    layout: str = ""
+    format: str = ""
     tags_source: str = ""
 
     def __post_init__(self) -> None:
@@ -208,8 +208,8 @@ class TaggedSet:
         return f"{self.split}: {images}, {classes}: {named}{rest}"
 
     def origin(self) -> str:
-        """Where the set comes from: "photos (layout folder, tags of tags.csv)"."""
-        facts = [f"layout {self.layout}"] if self.layout else []
+        """Where the set comes from: "photos (format folder, tags of tags.csv)"."""
+        facts = [f"format {self.format}"] if self.format else []
         facts += [f"tags of {self.tags_source}"] if self.tags_source else []
         return f"{self.root} ({', '.join(facts)})" if facts else str(self.root)
 

@@ -44,9 +44,7 @@ def open_split(
     tagged = open_data(
         data.root,
         split=split,
-        layout=data.layout,
-        tags=data.tags,
-        tags_from=data.tags_from,
+        reading=data,
         classes=classes,
         note=note or telling(reporter.say),
     )
@@ -65,7 +63,7 @@ def open_training(
     data, note = config.data, telling(reporter.say)
     if data.root is None:
         raise UsageError("no data folder was given", "--data DIR")
-    splits = list_splits(data.root, data.layout, data.tags)
+    splits = list_splits(data.root, data)
     train_split = data.train_split or chosen_split(splits, TRAIN_SPLITS)
     train = open_split(data, train_split, reporter, classes, note=note)
     reporter.say(train.summary())
@@ -79,7 +77,7 @@ def open_to_label(config: Config, reporter: Reporter, classes: Sequence[str]) ->
     data = config.data
     if data.root is None:
         raise UsageError("no data folder was given", "--data DIR")
-    splits = list_splits(data.root, data.layout, data.tags)
+    splits = list_splits(data.root, data)
     return open_split(data, data.train_split or chosen_split(splits, TRAIN_SPLITS), reporter, classes)
 
 

@@ -59,7 +59,7 @@ def predict_masks(
         device: where it computes.
         checkpoint_sha256: of the file that the network was read from.
         split: name of their split; None where they are no split.
-        origin: "data" and "layout" of the images (`wsss.outputs.choices`), for the manifest.
+        origin: "data" and "format" of the images (`wsss.outputs.choices`), for the manifest.
         overlays: draw the masks over the images.
         overwrite: make every mask again.
 

@@ -34,7 +34,7 @@ def data_choices(tagged: TaggedSet) -> Choices:
     """The reader of a data folder, the file or folder that its tags come from, the split and its number of images."""
     return {
         "data": str(tagged.root.absolute()),
-        "layout": tagged.layout,
+        "format": tagged.format,
         "tags": tagged.tags_source,
         "split": tagged.split,
         "images": len(tagged),

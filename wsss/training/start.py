@@ -321,7 +321,7 @@ def _say_choices(loop: Loop, train: TaggedSet, val: TaggedSet | None) -> Choices
     """Say what this training chose by itself, in one line; returns it for ``run.json``."""
     context = loop.context
     data, validated = context.config.data, loop.validation is not None
-    splits = list_splits(train.root, data.layout, data.tags) if val is None else ()
+    splits = list_splits(train.root, data) if val is None else ()
     others = [split for split in splits if split != train.split]
     choices = training_choices(context.config.run, context.device, train, val, validated=validated, others=others)
     context.reporter.say(training_words(choices, train))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from wsss.config import Reading
 from wsss.data.dataset import list_splits, open_data
 from wsss.errors import DataError, UsageError
 
@@ -61,9 +62,9 @@ def test_json(tmp_path: Path, write_photo: Callable[..., Path]) -> None:
 
 def test_the_table_may_lie_elsewhere(folder_root: Path, tmp_path: Path) -> None:
     (folder_root / "tags.csv").replace(tmp_path / "mine.csv")
-    assert len(open_data(folder_root, split="train", tags=tmp_path / "mine.csv")) == 3
+    assert len(open_data(folder_root, split="train", reading=Reading(tags=tmp_path / "mine.csv"))) == 3
     with pytest.raises(DataError, match=r"other\.csv"):
-        open_data(folder_root, split="train", tags=tmp_path / "other.csv")
+        open_data(folder_root, split="train", reading=Reading(tags=tmp_path / "other.csv"))
 
 
 def test_images_without_tags_are_counted(folder_root: Path, write_photo: Callable[..., Path]) -> None:
@@ -88,5 +89,5 @@ def test_another_suffix_is_another_image(folder_root: Path) -> None:
 
 @pytest.mark.parametrize("tags_from", ["xml", "masks"])
 def test_a_folder_has_only_its_table(folder_root: Path, tags_from: str) -> None:
-    with pytest.raises(UsageError, match=f"tags from {tags_from} need the layout of PASCAL VOC"):
-        open_data(folder_root, split="train", tags_from=tags_from)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=f"tags from {tags_from} need the format of PASCAL VOC"):
+        open_data(folder_root, split="train", reading=Reading(tags_from=tags_from))  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wsss.config import Reading
 from wsss.data.dataset import list_splits, open_data
 from wsss.data.readers.voc import VOC_CLASSES, xml_labels
 from wsss.data.records import TaggedSet
@@ -107,20 +108,20 @@ def test_xml_annotations(voc_root: Path) -> None:
 def test_the_table_goes_before_xml_unless_asked(voc_root: Path) -> None:
     annotate(voc_root, "n2", "sheep")
     assert tags(open_data(voc_root, split="val")) == [("n2", ["cat"])]
-    assert tags(open_data(voc_root, split="val", tags_from="xml")) == [("n2", ["sheep"])]
+    assert tags(open_data(voc_root, split="val", reading=Reading(tags_from="xml"))) == [("n2", ["sheep"])]
 
 
 def test_tags_from_masks_only_where_asked(voc_root: Path) -> None:
-    tagged = open_data(voc_root, split="val", tags_from="masks")
+    tagged = open_data(voc_root, split="val", reading=Reading(tags_from="masks"))
     assert tags(tagged) == [("n2", ["sheep", "cat"])]
     with pytest.raises(DataError, match=r"SegmentationClass: no tags for 1 images \(n3\)"):
-        open_data(voc_root, split="train", tags_from="masks")
+        open_data(voc_root, split="train", reading=Reading(tags_from="masks"))
     (voc_root / "tags.csv").unlink()
     with pytest.raises(DataError, match=r"no tags: looked for tags\.csv"):
         open_data(voc_root, split="val")
     shutil.rmtree(voc_root / "SegmentationClass")
     with pytest.raises(DataError, match="there is no SegmentationClassAug or SegmentationClass"):
-        open_data(voc_root, split="val", tags_from="masks")
+        open_data(voc_root, split="val", reading=Reading(tags_from="masks"))
 
 
 def test_masks_keep_their_indices_under_the_classes_of_a_checkpoint(voc_root: Path) -> None:
@@ -129,14 +130,14 @@ def test_masks_keep_their_indices_under_the_classes_of_a_checkpoint(voc_root: Pa
     (voc_root / "classes.txt").unlink()
     cat, dog = VOC_CLASSES.index("cat") + 1, VOC_CLASSES.index("dog") + 1
     Image.fromarray(np.array([[cat, dog]], dtype=np.uint8)).save(voc_root / "SegmentationClass" / "n2.png")
-    tagged = open_data(voc_root, split="val", tags_from="masks", classes=["dog", "cat"])
+    tagged = open_data(voc_root, split="val", reading=Reading(tags_from="masks"), classes=["dog", "cat"])
     assert tags(tagged) == [("n2", ["dog", "cat"])]
 
 
 def test_a_mask_beyond_the_classes(voc_root: Path) -> None:
     (voc_root / "classes.txt").write_text("sheep\n")
     with pytest.raises(DataError, match=r"n2.png: class index 2, but there are 1 classes"):
-        open_data(voc_root, split="val", tags_from="masks")
+        open_data(voc_root, split="val", reading=Reading(tags_from="masks"))
 
 
 def test_voc_has_twenty_classes_in_the_order_of_its_masks() -> None:
@@ -199,7 +200,7 @@ def test_no_split_list(voc_root: Path) -> None:
 
 def test_two_sources_of_tags_at_once(voc_root: Path) -> None:
     with pytest.raises(UsageError, match="at once"):
-        open_data(voc_root, split="val", tags=voc_root / "tags.csv", tags_from="xml")
+        open_data(voc_root, split="val", reading=Reading(tags=voc_root / "tags.csv", tags_from="xml"))
 
 
 def test_a_test_split_has_no_tags_and_needs_none(voc_root: Path) -> None:

@@ -1,1 +1,1 @@
-"""Readers of data layouts, one file a layout."""
+"""Readers of data formats, one file a format."""

@@ -1,4 +1,4 @@
-"""The folder layout: any tree of images and one table of their tags."""
+"""The folder format: any tree of images and one table of their tags."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsss.config import Reading
 from wsss.data.findings import Note, refuse
 from wsss.data.near_names import same_by_sight
 from wsss.data.photographs import Photographs, find_images
@@ -90,8 +91,8 @@ def read_folder(
     )
 
 
-def _sniff(root: Path, tags: Path | None) -> str | None:
-    table = tags or find_tag_file(root)
+def _sniff(root: Path, reading: Reading) -> str | None:
+    table = reading.tags or find_tag_file(root)
     return None if table is None else f"a table of tags, {table.name}"
 
 
@@ -99,15 +100,16 @@ def _open(root: Path, options: Options) -> FolderSource:
     """The folder with its table read.
 
     Raises:
-        UsageError: tags are asked from where this layout has none.
+        UsageError: tags are asked from where this format has none.
         DataError: the table is missing or at fault.
     """
-    if options.tags_from in ("xml", "masks"):
+    reading = options.reading
+    if reading.tags_from in ("xml", "masks"):
         raise UsageError(
-            f"{root}: tags from {options.tags_from} need the layout of PASCAL VOC; a folder has its table of tags",
+            f"{root}: tags from {reading.tags_from} need the format of PASCAL VOC; a folder has its table of tags",
             "take the tags from the file",
         )
-    path = options.tags or find_tag_file(root, note=options.note) or root / TAG_FILES[0]
+    path = reading.tags or find_tag_file(root, note=options.note) or root / TAG_FILES[0]
     return FolderSource(root, open_tag_file(root, path, options.classes or (), note=options.note), options)
 
 

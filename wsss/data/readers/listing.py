@@ -19,12 +19,16 @@ from wsss.reporting import first_few
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ListedImage:
-    """One image of a split, its labels still words; ``place`` is the line or file that they come from."""
+    """One image of a split, its labels still words; ``place`` is the line or file that they come from.
+
+    ``unknown`` are labels of classes of which nobody said whether the image has them.
+    """
 
     name: str
     image: Path
     labels: tuple[str, ...]
     place: Place
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,16 +6,14 @@ A new format is one file with a ``Reader`` in it, listed in ``wsss.data.readers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
+from wsss.config import Reading
 from wsss.data.findings import Note, refuse
 from wsss.data.photographs import Photographs as Photographs
 from wsss.data.readers.listing import Listing
-
-TagsFrom = Literal["auto", "file", "xml", "masks"]
-"""Where tags come from; "auto" never takes them from masks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,15 +21,13 @@ class Options:
     """What the user gave beside the folder.
 
     Attributes:
-        tags: the table of tags, where it is not at the root.
-        tags_from: where tags come from.
+        reading: how the folder is read (``wsss.sections.Reading``).
         classes: class names that were given, in their order, or None.
         need_tags: otherwise images without tags are allowed, as in a test split.
         note: called with each fault; if it returns, what is at fault is left out.
     """
 
-    tags: Path | None = None
-    tags_from: TagsFrom = "auto"
+    reading: Reading = field(default_factory=Reading)
     classes: tuple[str, ...] | None = None
     need_tags: bool = True
     note: Note = refuse
@@ -60,9 +56,9 @@ class Reader:
     """A data format.
 
     Attributes:
-        name: as in ``data.layout`` of the config.
+        name: as in ``data.format`` of the config.
         looks_for: what makes a folder one of this format, for messages.
-        sniff: given the folder and ``Options.tags``, why the folder is of this format; None where it is not.
+        sniff: given the folder and how it is to be read, why the folder is of this format; None where it is not.
         open: the folder as a source. It may read the tables of the data set, and opens no image.
         photographs: all images on disk, listed or not. No file is opened.
         lists_all: whether an image on disk that no split lists is a fault.
@@ -72,7 +68,7 @@ class Reader:
 
     name: str
     looks_for: str
-    sniff: Callable[[Path, Path | None], str | None]
+    sniff: Callable[[Path, Reading], str | None]
     open: Callable[[Path, Options], Source]
     photographs: Callable[[Path, Note], Photographs]
     lists_all: bool

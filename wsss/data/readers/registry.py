@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from wsss.config import Reading
+from wsss.data.near_names import NearNames
 from wsss.data.readers.folder import FOLDER
 from wsss.data.readers.reader import Reader
 from wsss.data.readers.voc import VOC
 from wsss.data.walking import is_folder
-from wsss.errors import DataError
+from wsss.errors import DataError, UsageError
 
 READERS: dict[str, Reader] = {reader.name: reader for reader in (VOC, FOLDER)}
 
@@ -17,35 +19,38 @@ USUAL_PLACES = ("VOC2012", "VOCdevkit/VOC2012")
 """Where the data folder often lies when its parent was given."""
 
 
-def find_reader(
-    root: Path, layout: str = "auto", tags: Path | None = None, readers: Mapping[str, Reader] = READERS
-) -> Reader:
+def find_reader(root: Path, reading: Reading | None = None, readers: Mapping[str, Reader] = READERS) -> Reader:
     """The reader of a data folder.
 
     Args:
         root: the folder.
-        layout: the name of a reader, or "auto" for the one that recognises the folder.
-        tags: the table of tags, where it is not at the root.
+        reading: its ``format`` is the name of a reader, or "auto" for the one that recognises the folder.
         readers: those to choose from.
 
     Raises:
+        UsageError: there is no such format.
         DataError: the folder is missing, is not of the format asked for or of any, or is of several.
     """
+    reading = reading or Reading()
+    if reading.format not in ("auto", *readers):
+        near = NearNames(readers).ask(reading.format)
+        raise UsageError(f"no format '{reading.format}'{near}; there are {', '.join(readers)}", "wsss data formats")
     if not is_folder(root):
         raise DataError(f"{root}: no such data folder", f"ls {root.parent}")
-    asked = readers if layout == "auto" else {layout: readers[layout]}
-    reasons = recognise(root, tags, asked)
+    asked = readers if reading.format == "auto" else {reading.format: readers[reading.format]}
+    reasons = recognise(root, reading, asked)
     if len(reasons) > 1:
         seen = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
-        raise DataError(f"{root}: several data formats: {seen}", f"--set data.layout={next(iter(reasons))}")
+        raise DataError(f"{root}: several data formats: {seen}", f"--format {next(iter(reasons))}")
     if reasons:
         return readers[next(iter(reasons))]
     raise _no_data_set(root, asked)
 
 
-def recognise(root: Path, tags: Path | None = None, readers: Mapping[str, Reader] = READERS) -> dict[str, str]:
+def recognise(root: Path, reading: Reading | None = None, readers: Mapping[str, Reader] = READERS) -> dict[str, str]:
     """Why a folder is of a format, by the name of its reader; without readers over which another of them wins."""
-    found = {name: reason for name, reader in readers.items() if (reason := reader.sniff(root, tags)) is not None}
+    reading = reading or Reading()
+    found = {name: reason for name, reader in readers.items() if (reason := reader.sniff(root, reading)) is not None}
     beaten = {other for name in found for other in readers[name].wins_over}
     return {name: reason for name, reason in found.items() if name not in beaten}
 

@@ -1,6 +1,6 @@
 """The table of tags, tags.csv or tags.json: one line for each image, its labels and perhaps its split.
 
-Every layout may have one. Labels stay words in this module; ``wsss.data.dataset`` gives them their indices.
+Every format may have one. Labels stay words in this module; ``wsss.data.dataset`` gives them their indices.
 """
 
 from __future__ import annotations

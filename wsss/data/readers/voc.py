@@ -1,4 +1,4 @@
-"""The layout of PASCAL VOC: split lists, JPEGImages, and tags from a table, from XML or from masks."""
+"""The format of PASCAL VOC: split lists, JPEGImages, and tags from a table, from XML or from masks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import numpy as np
 from defusedxml.common import DefusedXmlException, DTDForbidden
 from defusedxml.ElementTree import fromstring
 
+from wsss.config import Reading, TagsFrom
 from wsss.data.findings import BadData, Note, Place, refuse
 from wsss.data.images import split_suffix
 from wsss.data.masks import IGNORE_INDEX, read_mask, unknown_indices
 from wsss.data.near_names import by_sight, same_by_sight
 from wsss.data.photographs import Photographs, find_images
 from wsss.data.readers.listing import ListedImage, Listing, missing_images, renamed, untagged_images
-from wsss.data.readers.reader import Options, Reader, TagsFrom
+from wsss.data.readers.reader import Options, Reader
 from wsss.data.readers.tag_table import TAG_FILES, find_tag_file, image_name, read_tag_file, read_text, unreadable_text
 from wsss.data.walking import conventional, is_file, is_folder, names_in, spelled
 
@@ -121,7 +122,7 @@ class VocSource:
         )
 
 
-def _sniff(root: Path, tags: Path | None) -> str | None:
+def _sniff(root: Path, reading: Reading) -> str | None:
     return (
         f"{IMAGES} and ImageSets"
         if is_folder(conventional(root, IMAGES)) and is_folder(conventional(root, LISTS))
@@ -163,7 +164,8 @@ def _mask_folder(root: Path) -> Path | None:
 
 def _read_tags(root: Path, listed: list[str], options: Options) -> Tags:
     """The tags of the listed images: from the table, the XML annotations or, only where that is asked, the masks."""
-    table, source = options.tags or find_tag_file(root, note=options.note), options.tags_from
+    reading = options.reading
+    table, source = reading.tags or find_tag_file(root, note=options.note), reading.tags_from
     if source == "auto":
         source = "xml" if table is None and is_folder(conventional(root, "Annotations")) else "file"
     if source == "file" and table is None and not options.need_tags:
@@ -263,6 +265,7 @@ def _write_a_table(root: Path) -> str:
 TAG_READERS: dict[TagsFrom, Callable[[Path, list[str], Path | None, Options], Tags]] = {
     "file": _tags_from_file,
     "xml": _tags_from_xml,
+    "shapes": _tags_from_xml,
     "masks": _tags_from_masks,
 }
 
