@@ -89,7 +89,8 @@ def test_the_offset_of_masks_holds_in_any_folder_of_masks(tmp_path: Path) -> Non
     write_mask(root / "masks" / "x.png", np.array([[0, 4, 255]], np.uint8))
     tagged = open_data(root, reading=Reading(mask_offset=1, mask_ignore=4))
     truth = tagged.truth(tagged.records[0])
-    assert truth is not None and truth.tolist() == [[1, 255, 255]]
+    assert truth is not None
+    assert truth.tolist() == [[1, 255, 255]]
 
 
 def test_tags_of_the_masks_beside_come_only_when_asked(tmp_path: Path) -> None:

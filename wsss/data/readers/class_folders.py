@@ -51,7 +51,7 @@ def _starts(root: Path) -> list[Path]:
 
 
 def _class_folders(folder: Path) -> list[str]:
-    """Names of the folders in a folder that hold an image, none with its annotation beside it; none if one is no class."""
+    """Names of the folders in a folder that hold images without annotations; none if one of them is no class."""
     names = [name for name in names_in(folder) if is_folder(folder / name)]
     if any(name.lower() in NO_CLASSES for name in names):
         return []
@@ -60,7 +60,7 @@ def _class_folders(folder: Path) -> list[str]:
 
 def _holds_image(folder: Path) -> bool:
     """Whether there is an image below a folder without an annotation file of its name; stops at the first image."""
-    for place, folders, files in os.walk(folder, followlinks=False):
+    for _, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if name[0] != ".")
         first = next((name for name in files if split_suffix(name)[1] and name[0] != "."), None)
         if first is not None:

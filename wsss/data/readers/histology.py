@@ -172,7 +172,7 @@ def _name_labels(name: str, classes: tuple[str, ...]) -> tuple[str, ...] | None:
 
 def _split(file: str) -> str:
     """The first folder, or the one in a first folder called images."""
-    folders = [part for part in file.split("/")[:-1]]
+    folders = file.split("/")[:-1]
     return next((part for part in folders[:2] if part.lower() not in IMAGES), ONLY_SPLIT)
 
 

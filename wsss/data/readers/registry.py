@@ -44,7 +44,9 @@ def find_reader(root: Path, reading: Reading | None = None, readers: Mapping[str
     reasons = recognise(root, reading, asked)
     if len(reasons) > 1:
         seen = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
-        raise DataError(f"{root}: several data formats: {seen}", f"--format {next(iter(reasons))}")
+        raise DataError(
+            f"{root}: several data formats: {seen}", "   or   ".join(f"--format {name}" for name in reasons)
+        )
     if reasons:
         return readers[next(iter(reasons))]
     raise _no_data_set(root, asked)
