@@ -71,7 +71,11 @@ def said(told: Mapping[str, int | list[str]]) -> list[str]:
 
     lines = [f"wrote {counted(int(told['images']), 'image')} of {counted(int(told['classes']), 'class', 'classes')}"]  # type: ignore[arg-type]
     if told["without_mask"]:
-        lines.append(f"{told['without_mask']} images have no mask and are written without areas")
+        lines.append(f"{told['without_mask']} images have tags but no mask and are left out: the format holds areas")
+    if told["tags_differ"]:
+        lines.append(
+            f"{told['tags_differ']} images have other tags than classes in their masks: the latter are written"
+        )
     if told["ignored_pixels"]:
         lines.append(f"{told['ignored_pixels']} ignored pixels (255) are left out: the format has no place for them")
     remarks = told["remarks"]

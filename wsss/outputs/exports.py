@@ -143,6 +143,7 @@ def write_export(out: Path, export: Export, writer: Writer) -> Mapping[str, int 
         "classes": len(export.classes),
         "ignored_pixels": export.ignored,
         "without_mask": export.without_label,
+        "tags_differ": export.tags_differ,
         "remarks": export.remarks,
     }
 

@@ -267,7 +267,7 @@ def test_names_that_a_format_cannot_hold_are_refused(tmp_path: Path, name: str) 
 
 
 @pytest.mark.parametrize(
-    "to, reader",
+    ("to", "reader"),
     [
         ("coco", "coco"),
         ("yolo", "yolo"),
@@ -299,3 +299,20 @@ def test_run_lengths_of_coco_are_read_by_ours(tmp_path: Path) -> None:
     content = json.loads((out / "annotations" / "instances_train.json").read_text())
     area = content["annotations"][0]["segmentation"]
     assert pixels(runs(area["counts"], tuple(area["size"]), (24, 32))).sum() == content["annotations"][0]["area"]
+
+
+def test_an_image_with_tags_and_no_mask_is_not_written_as_one_of_no_class(tmp_path: Path) -> None:
+    export = export_of(shown())
+    image = OUTPUTS / "field_1.jpg"
+    bare = [Picture(name=name, image=image, split="train", tags=tags) for name, tags in (("a", ("crop",)), ("b", ()))]
+    export.pictures = [*export.pictures, *bare]
+    told = write_export(tmp_path / "out", export, WRITERS["yolo"])
+    assert told["without_mask"] == 1
+    assert sorted(path.stem for path in (tmp_path / "out" / "labels" / "train").iterdir()) == ["b", "field_1"]
+
+
+def test_tags_that_no_pixel_has_are_counted(tmp_path: Path) -> None:
+    label = np.where(shown() == 2, 0, shown()).astype(np.uint8)
+    picture = Picture(name="a", image=OUTPUTS / "field_1.jpg", split="x", tags=("crop", "weed"), label=lambda: label)
+    export = Export(classes=("crop", "weed"), pictures=[picture], masks=True)
+    assert write_export(tmp_path / "out", export, WRITERS["coco"])["tags_differ"] == 1

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.data.images import image_size
-from wsss.data.masks import IGNORE_INDEX, PALETTE
+from wsss.data.masks import IGNORE_INDEX, PALETTE, count_indices
 from wsss.errors import UsageError
 
 
@@ -65,7 +65,8 @@ class Export:
         like: a COCO file with the ids of images and categories, for results.
         polygons: whether areas are outlines where a format has both.
         ignored: pixels of IGNORE_INDEX that were left out; counted by ``labels``.
-        without_label: images without a label map; counted by ``labels``.
+        without_label: images with tags but without a label map, which were left out; counted by ``labels``.
+        tags_differ: images whose tags are not the classes in their label maps; counted by ``labels``.
         remarks: what the format cannot hold.
     """
 
@@ -79,19 +80,26 @@ class Export:
     polygons: bool = False
     ignored: int = 0
     without_label: int = 0
+    tags_differ: int = 0
     remarks: list[str] = field(default_factory=list)
 
     def labels(self) -> Iterator[tuple[Picture, NDArray[np.uint8] | None]]:
-        """Each picture with its label map, in which ignored pixels are background."""
+        """Each picture with its label map, in which ignored pixels are background; None for an image of no class.
+
+        An image with tags and without a label map is left out, since without areas it would be read as of no class.
+        """
         for picture in self.pictures:
-            label_HW = None if picture.label is None else picture.label()
-            if label_HW is None:
-                self.without_label += 1
-                yield picture, None
+            if picture.label is None:
+                self.without_label += bool(picture.tags)
+                if not picture.tags:
+                    yield picture, None
                 continue
-            ignored_HW = label_HW == IGNORE_INDEX
-            self.ignored += int(ignored_HW.sum())
-            yield picture, np.where(ignored_HW, 0, label_HW).astype(np.uint8)
+            label_HW = picture.label()
+            counts = count_indices(label_HW)
+            self.ignored += counts.get(IGNORE_INDEX, 0)
+            seen = {name for k, name in enumerate(self.classes, start=1) if k in counts}
+            self.tags_differ += seen != set(picture.tags)
+            yield picture, np.where(label_HW == IGNORE_INDEX, 0, label_HW).astype(np.uint8)
 
     def splits(self) -> tuple[str, ...]:
         """Names of the splits, in order of appearance."""
