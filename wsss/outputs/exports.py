@@ -106,7 +106,7 @@ def export_labels(folder: Path) -> Export:
         pictures.append(Picture(name=name, image=image, split="all", tags=tags, label=read))
     export = Export(classes=found.making.classes, pictures=pictures, masks=True)
     if lost:
-        export.remarks.append(f"{counted(len(lost), 'image')} are no longer where they were ({first_few(lost)})")
+        export.remarks.append(f"images no longer where they were: {len(lost)} ({first_few(lost)})")
     return export
 
 

@@ -6,9 +6,9 @@ folder, which becomes the output when it is complete.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from wsss.data.images import image_size
 from wsss.data.masks import IGNORE_INDEX, PALETTE, count_indices
 from wsss.errors import UsageError
+from wsss.files import disk_errors
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,12 +110,14 @@ class Export:
         """Put the image at a path, as a link or as a copy; nothing where there is no image."""
         if picture.image is None:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
         source = picture.image.resolve()
-        if self.copy:
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not self.copy:
+                with suppress(OSError, NotImplementedError):  # a file system without links
+                    path.symlink_to(source)
+                    return
             shutil.copyfile(source, path)
-            return
-        os.symlink(source, path)  # noqa: PTH211 (Path.symlink_to reads the wrong way round)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
