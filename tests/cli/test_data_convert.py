@@ -75,3 +75,30 @@ def test_formats_are_listed(wsss: Program) -> None:
     assert {"voc", "folder", "class-folders", "histology", "voc-flat"} <= set(told["read"])
     assert "folder" in told["written"]
     assert wsss("data", "formats").status == 0
+
+
+TREES = sorted(path.parent for path in FORMATS.rglob("EXPECTED.json") if path.parent.name != "outputs")
+TOLD = {"table_excel": ["--columns", "image=Datei,labels=Klassen,split=Aufteilung"]}
+"""Options of trees whose EXPECTED.json tells them in words only."""
+
+
+@pytest.mark.parametrize("root", TREES, ids=lambda root: root.relative_to(FORMATS).as_posix())
+def test_every_format_becomes_a_folder_with_the_same_content(wsss: Program, tmp_path: Path, root: Path) -> None:
+    expected = json.loads((root / "EXPECTED.json").read_text())
+    words = expected.get("options", TOLD.get(root.name, []))
+    done = wsss("data", "convert", root, "-o", tmp_path / "out", "--to", "folder", "--masks", *words)
+    if "no data set there" in done.err:
+        pytest.skip("no reader yet")
+    if "refuse" in expected:
+        assert done.status == 3
+        assert [*tmp_path.iterdir()] == []
+        return
+    assert done.status == 0, done.err
+    found = content(tmp_path / "out")
+    assert list(found.pop("classes")) == expected["classes"]
+    for path, image in expected["images"].items():
+        split, tags, mask = found.pop(path.rpartition(".")[0])
+        assert (split, {expected["classes"][tag] for tag in tags}) == (image["split"], {*image["tags"]})
+        rows = image.get("mask", {}).get("rows")
+        assert mask == (rows and [[255 if digit == "." else int(digit) for digit in row] for row in rows])
+    assert found == {}

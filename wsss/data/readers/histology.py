@@ -23,6 +23,7 @@ from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSou
 from wsss.data.readers.image_finder import ImageFinder
 from wsss.data.readers.listing import Listing
 from wsss.data.readers.reader import Options, Reader
+from wsss.data.readers.tag_table import find_tag_file
 from wsss.data.readers.voc import mask_labels
 from wsss.data.records import Record
 from wsss.data.truth import MaskValues
@@ -67,6 +68,8 @@ class MasksBeside:
 
 
 def _sniff(root: Path, reading: Reading) -> str | None:
+    if reading.tags is not None or find_tag_file(root) is not None:  # tags are told apart from the names
+        return None
     found = [DIGITS.search(split_suffix(name)[0]) for name in islice(_image_names(root), SAMPLED)]
     ends = [match[1] for match in found if match is not None]
     if all(len(end) == 1 for end in ends) and (len(ends) < len(found) or len(set(ends)) < 2):
