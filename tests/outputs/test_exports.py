@@ -104,3 +104,12 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with whole_folder(tmp_path / "out") as folder:
         (folder / "all").write_text("")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["all"]
+
+
+def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
+    root = photos(tmp_path / "data", {"1.png": "cat,train", "2.png": ",train"})
+    write_mask(root / "masks" / "1.png", np.array([[0, 1]], np.uint8))
+    (root / "images" / "2.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"2\.png"):
+        write_export(tmp_path / "out", export_data(root, masks=True), WRITERS["coco"])
+    assert not (tmp_path / "out").exists()
