@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
 from wsss.data.outlines import bridged, parts
 from wsss.data.writers.writer import Export, Writer
 from wsss.files import write_whole
+from wsss.plain_yaml import dump_yaml
 
 
 def write_yolo(out: Path, export: Export) -> None:
@@ -26,7 +25,7 @@ def write_yolo(out: Path, export: Export) -> None:
         **{split: f"images/{split}" for split in export.splits()},
         "names": dict(enumerate(export.classes)),
     }
-    write_whole(out / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    write_whole(out / "data.yaml", dump_yaml(content))
     export.remarks.append("coordinates have 6 decimals: areas of very large images may differ by single pixels")
 
 
