@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsss.cli.data_convert import convert
+from wsss.cli.data_formats import formats
+from wsss.cli.data_info import info
 from wsss.cli.options import READING, Given, JsonOption, configured
 
 if TYPE_CHECKING:
@@ -19,6 +22,9 @@ FIRST = 3
 """Findings of a kind that are shown; the file of --output has all."""
 
 app = typer.Typer(help="Commands for data sets.", no_args_is_help=True)
+app.command()(info)
+app.command()(formats)
+app.command()(convert)
 
 
 @app.callback()

@@ -17,12 +17,11 @@ from pathlib import Path
 from reprlib import Repr
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from wsss.errors import UsageError
-from wsss.plain_yaml import load_yaml, read_yaml
+from wsss.plain_yaml import dump_yaml, load_yaml, read_yaml
 from wsss.sections import (
     AugmentSection,
     ClassifySection,
@@ -214,7 +213,7 @@ def config_from_plain(tree: Mapping[str, Any]) -> Config:
 
 def to_yaml(config: Config) -> str:
     """The whole config as YAML; ``resolve`` reads it back to an equal config."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return dump_yaml(config.model_dump(mode="json"))
 
 
 def preset_names() -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import errno
 import io
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -87,6 +88,30 @@ def write_whole(path: Path, content: bytes | str) -> None:
     """Write a file atomically; text is encoded as UTF-8."""
     with whole(path) as file:
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A new folder to fill: renamed to ``path`` at the end of the context, removed after an exception.
+
+    ``path`` may be there if it is empty.
+
+    Raises:
+        DiskError: it cannot be written, or ``path`` holds something.
+    """
+    path = path.absolute()
+    temporary = path.with_name(f".{path.name[:MOST_OF_A_NAME]}.{os.getpid()}{next(_numbers):06}.tmp")
+    try:
+        with disk_errors(path):
+            temporary.mkdir(parents=True)
+        yield temporary
+        with disk_errors(path):
+            if path.is_dir():
+                path.rmdir()
+            temporary.replace(path)
+        sync_folder(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def sync_file(path: Path) -> None:

@@ -53,3 +53,9 @@ class PlainLoader(yaml.SafeLoader):
         if is_alias and not isinstance(node, yaml.ScalarNode):
             raise yaml.YAMLError("an alias of more than one value")
         return node
+
+
+def dump_yaml(content: Any) -> str:
+    """Plain values as YAML, in their order; ``load_yaml`` reads them back."""
+    text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    return text

@@ -523,6 +523,7 @@ CONSEQUENCES = {
 
 
 ANNOTATED = {
+    "tag-digits",
     *("class-none", "class-ignored", "class-left-out", "image-unlabelled", "image-ambiguous"),
     *("shape-unreadable", "shape-size"),
 }

@@ -20,6 +20,7 @@ from wsss.data.readers.reader import Options
 from wsss.data.readers.registry import READERS, find_reader, recognise
 from wsss.data.readers.tag_table import read_text
 from wsss.data.records import Record, Records, TaggedSet
+from wsss.data.truth import CLASS_INDICES, MaskFolder, MaskValues, Truth
 from wsss.data.walking import conventional, is_file, is_folder, is_there
 from wsss.errors import DataError, UsageError
 from wsss.reporting import first_few
@@ -71,10 +72,16 @@ def open_data(
         classes=known,
         records=_index_tags(listing, known, root, note),
         mask_folder=listing.mask_folder,
-        annotations=listing.annotations,
+        annotations=listing.annotations or _valued_masks(listing.mask_folder, reading),
         format=reader.name,
         tags_source=_below(listing.source, root),
     )
+
+
+def _valued_masks(folder: Path | None, reading: Reading) -> Truth | None:
+    """The masks of a folder whose values are told (--mask-offset, --mask-ignore); None where they are class indices."""
+    values = MaskValues(reading.mask_offset, reading.mask_ignore)
+    return None if folder is None or values == CLASS_INDICES else MaskFolder(folder, values)
 
 
 class Dataset:

@@ -39,6 +39,7 @@ KINDS: dict[str, Severity] = {
     "name-twice": "error",
     "name-form": "warning",
     "tags-none": "error",
+    "tag-digits": "error",
     "tag-ambiguous": "error",
     "tag-unknown": "error",
     "label-notation": "error",

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from wsss.data.findings import BadData, Finding, Place
 from wsss.data.images import ON_ITS_SIDE, opened, orientation
-from wsss.data.masks import read_mask, unknown_indices
+from wsss.data.masks import unknown_indices
 from wsss.data.records import Record, TaggedSet
 from wsss.data.threads import in_threads
+from wsss.data.truth import CLASS_INDICES, MaskFolder, MaskValues
 from wsss.data.walking import is_file, spelled
 from wsss.reporting import Reporter, first_few
 
@@ -49,7 +50,9 @@ def _inspect_job(job: LayerJob) -> list[Finding]:
     try:
         mask = None if job.tagged is None else job.tagged.mask_path(job.record)
         if mask is not None and job.tagged is not None:
-            findings += _inspect_layer("mask", mask, job.size, job.turn, len(job.tagged.classes))
+            truth = job.tagged.annotations
+            values = truth.values if isinstance(truth, MaskFolder) else CLASS_INDICES
+            findings += _inspect_layer("mask", mask, job.size, job.turn, len(job.tagged.classes), values)
         if job.saliency is not None:
             saliency = spelled(job.saliency, f"{job.record.name}.png")
             findings += _inspect_layer("saliency", saliency, job.size, job.turn)
@@ -59,7 +62,12 @@ def _inspect_job(job: LayerJob) -> list[Finding]:
 
 
 def _inspect_layer(
-    what: str, path: Path, size: tuple[int, int] | None, turn: int, num_classes: int | None = None
+    what: str,
+    path: Path,
+    size: tuple[int, int] | None,
+    turn: int,
+    num_classes: int | None = None,
+    values: MaskValues = CLASS_INDICES,
 ) -> Iterator[Finding]:
     """What is wrong with a mask or saliency map.
 
@@ -69,12 +77,13 @@ def _inspect_layer(
         size: (H, W) of its image, None where that is unknown.
         turn: the EXIF orientation of its image, 1 to 8.
         num_classes: of a mask; None: pixel values are not checked.
+        values: what those of a mask mean.
     """
     if not is_file(path):
         yield Finding(f"{what}-missing", Place(path), "no such file")
         return
     try:
-        layer_HW = read_mask(path)
+        layer_HW = values.read(path)
     except BadData as error:
         for finding in error.findings:
             yield Finding(finding.kind.replace("mask", what), finding.place, finding.what)

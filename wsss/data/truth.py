@@ -32,10 +32,41 @@ class Truth(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class MaskValues:
+    """What the values of mask files mean.
+
+    Attributes:
+        offset: added to each value.
+        ignore: value whose pixels are ignored; IGNORE_INDEX always is.
+    """
+
+    offset: int = 0
+    ignore: int | None = None
+
+    def read(self, path: Path) -> NDArray[np.uint8]:
+        """The class indices of a mask file; those above 254, which no class has, become 254.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        value_HW = read_mask(path)
+        if self == CLASS_INDICES:
+            return value_HW
+        index_V = np.minimum(np.arange(IGNORE_INDEX + 1) + self.offset, IGNORE_INDEX - 1).astype(np.uint8)
+        index_V[[IGNORE_INDEX, *([] if self.ignore is None else [self.ignore])]] = IGNORE_INDEX
+        return index_V[value_HW]
+
+
+CLASS_INDICES = MaskValues()
+"""Values that are class indices as they are."""
+
+
+@dataclass(frozen=True, slots=True)
 class MaskFolder:
     """A folder of palette PNGs ``NAME.png``."""
 
     folder: Path
+    values: MaskValues = CLASS_INDICES
 
     def path(self, record: Record) -> Path | None:
         """The mask file of an image, or None where there is none."""
@@ -49,7 +80,7 @@ class MaskFolder:
     def read(self, record: Record) -> NDArray[np.uint8] | None:
         """The class indices of the mask file."""
         path = self.path(record)
-        return None if path is None else read_mask(path)
+        return None if path is None else self.values.read(path)
 
 
 def truth_place(tagged: TaggedSet, record: Record) -> Path | str:

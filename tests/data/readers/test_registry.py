@@ -35,7 +35,7 @@ def test_a_folder_of_two_formats_is_refused(folder_root: Path) -> None:
     other = replace(READERS["folder"], name="other", sniff=lambda root, tags: "a file other.json")
     with pytest.raises(DataError, match=r"several data formats: .*folder \(a table .*other \(a file other") as caught:
         find_reader(folder_root, readers={**READERS, "other": other})
-    assert caught.value.fix == "--format folder"
+    assert caught.value.fix == "--format folder   or   --format other"
     winner = replace(other, wins_over=("folder",))
     assert find_reader(folder_root, readers={**READERS, "other": winner}) is winner
     assert find_reader(folder_root, Reading(format="folder"), readers={**READERS, "other": other}).name == "folder"

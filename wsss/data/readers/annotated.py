@@ -40,6 +40,7 @@ class AnnotatedImage:
         unknown: words of classes of which nobody said whether the image has them.
         shapes: its drawn objects, or None where the format has none.
         size: (H, W) that the file states, or None.
+        found: name of the image, where the reader went from the images to their annotations.
     """
 
     written: str
@@ -50,6 +51,7 @@ class AnnotatedImage:
     unknown: tuple[str, ...] = ()
     shapes: Shapes | None = None
     size: tuple[int, int] | None = None
+    found: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,7 +133,7 @@ class AnnotatedSource:
                 bare.append(image)
                 continue
             try:
-                name = self.finder.find(image.written, image.place, split=split, base=image.base)
+                name = image.found or self.finder.find(image.written, image.place, split=split, base=image.base)
             except BadData as error:
                 note(error)
                 continue

@@ -7,13 +7,16 @@ from pathlib import Path
 
 from wsss.config import Reading
 from wsss.data.near_names import NearNames
+from wsss.data.readers.class_folders import CLASS_FOLDERS
 from wsss.data.readers.folder import FOLDER
+from wsss.data.readers.histology import HISTOLOGY
 from wsss.data.readers.reader import Reader
 from wsss.data.readers.voc import VOC
+from wsss.data.readers.voc_flat import VOC_FLAT
 from wsss.data.walking import is_folder
 from wsss.errors import DataError, UsageError
 
-READERS: dict[str, Reader] = {reader.name: reader for reader in (VOC, FOLDER)}
+READERS: dict[str, Reader] = {reader.name: reader for reader in (VOC, FOLDER, VOC_FLAT, CLASS_FOLDERS, HISTOLOGY)}
 
 USUAL_PLACES = ("VOC2012", "VOCdevkit/VOC2012")
 """Where the data folder often lies when its parent was given."""
@@ -41,7 +44,9 @@ def find_reader(root: Path, reading: Reading | None = None, readers: Mapping[str
     reasons = recognise(root, reading, asked)
     if len(reasons) > 1:
         seen = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
-        raise DataError(f"{root}: several data formats: {seen}", f"--format {next(iter(reasons))}")
+        raise DataError(
+            f"{root}: several data formats: {seen}", "   or   ".join(f"--format {name}" for name in reasons)
+        )
     if reasons:
         return readers[next(iter(reasons))]
     raise _no_data_set(root, asked)

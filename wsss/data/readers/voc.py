@@ -14,12 +14,13 @@ from defusedxml.ElementTree import fromstring
 from wsss.config import Reading, TagsFrom
 from wsss.data.findings import BadData, Note, Place, refuse
 from wsss.data.images import split_suffix
-from wsss.data.masks import IGNORE_INDEX, read_mask, unknown_indices
+from wsss.data.masks import IGNORE_INDEX, unknown_indices
 from wsss.data.near_names import by_sight, same_by_sight
 from wsss.data.photographs import Photographs, find_images
 from wsss.data.readers.listing import ListedImage, Listing, missing_images, renamed, untagged_images
 from wsss.data.readers.reader import Options, Reader
 from wsss.data.readers.tag_table import TAG_FILES, find_tag_file, image_name, read_tag_file, read_text, unreadable_text
+from wsss.data.truth import MaskValues
 from wsss.data.walking import conventional, is_file, is_folder, names_in, spelled
 
 Labels = tuple[str, ...] | None
@@ -238,8 +239,9 @@ def _tags_from_masks(root: Path, listed: list[str], table: Path | None, options:
     if folder is None:
         what = f"tags were asked from the masks, but there is no {' or '.join(MASK_FOLDERS)}"
         raise BadData.at("image-untagged", root, what, _write_a_table(root))
+    values = MaskValues(options.reading.mask_offset, options.reading.mask_ignore)
     files = {name: spelled(folder, f"{name}.png") for name in listed}
-    labels = _labels_of_files(lambda path: _mask_labels(path, classes), files, options.note)
+    labels = _labels_of_files(lambda path: mask_labels(path, values, classes), files, options.note)
     return Tags(labels=labels, classes=classes, source=folder)
 
 
@@ -300,7 +302,7 @@ def _bad_annotation(path: Path, reason: object) -> BadData:
     return BadData.at("annotation-unreadable", path, what, f"replace or delete {path}")
 
 
-def _mask_labels(path: Path, classes: tuple[str, ...]) -> tuple[str, ...] | None:
+def mask_labels(path: Path, values: MaskValues, classes: tuple[str, ...]) -> tuple[str, ...] | None:
     """Names of the classes that a mask holds; None where there is no mask.
 
     Raises:
@@ -308,7 +310,7 @@ def _mask_labels(path: Path, classes: tuple[str, ...]) -> tuple[str, ...] | None
     """
     if not is_file(path):
         return None
-    label_HW = read_mask(path)
+    label_HW = values.read(path)
     unknown = unknown_indices(label_HW, len(classes))
     if unknown:
         what = f"class index {unknown[-1]}, but there are {len(classes)} classes"

@@ -1,0 +1,1 @@
+"""Writers of data formats, one file a format."""
