@@ -146,13 +146,13 @@ class AnnotatedSource:
             else:
                 found[name] = image
         if bare:
-            note(_unlabelled(bare, self.source))
+            note(unlabelled_images(bare, self.source))
         if missing:
             note(missing_images(missing, self.source, self.photographs))
         return found
 
 
-def _unlabelled(images: Sequence[AnnotatedImage], source: Path) -> BadData:
+def unlabelled_images(images: Sequence[AnnotatedImage], source: Path) -> BadData:
     """The warning for images that nobody annotated, which are left out: they are not known to hold none."""
     names = [image.written for image in images]
     what = f"{len(images)} images have no annotation and are left out ({first_few(names)})"

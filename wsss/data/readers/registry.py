@@ -14,7 +14,9 @@ from wsss.data.readers.voc import VOC
 from wsss.data.walking import is_folder
 from wsss.errors import DataError, UsageError
 
-READERS: dict[str, Reader] = {reader.name: reader for reader in (VOC, FOLDER, TABLE, ROBOFLOW_CLASSES, IMAGEFOLDER, FIFTYONE)}
+READERS: dict[str, Reader] = {
+    reader.name: reader for reader in (VOC, FOLDER, TABLE, ROBOFLOW_CLASSES, IMAGEFOLDER, FIFTYONE)
+}
 
 USUAL_PLACES = ("VOC2012", "VOCdevkit/VOC2012")
 """Where the data folder often lies when its parent was given."""

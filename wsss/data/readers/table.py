@@ -17,7 +17,7 @@ from wsss.data.findings import BadData, Finding, Note, Place
 from wsss.data.images import split_suffix
 from wsss.data.near_names import tidy
 from wsss.data.photographs import Photographs, find_images
-from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSource, below
+from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSource, below, unlabelled_images
 from wsss.data.readers.image_finder import UPLOAD, ImageFinder
 from wsss.data.readers.label_fields import is_nothing, label_separator, listed_labels
 from wsss.data.readers.reader import Options, Reader
@@ -184,6 +184,10 @@ def _source(
     root: Path, options: Options, images: Sequence[AnnotatedImage], declared: Sequence[str] | None, source: Path
 ) -> AnnotatedSource:
     photographs = _photographs(root, options.note)
+    unlabelled = [image for image in images if image.labels is None]
+    if unlabelled:
+        options.note(unlabelled_images(unlabelled, source))
+    kept = [image for image in images if image.labels is not None]
     listed = {split_suffix(image.written.replace("\\", "/").rpartition("/")[2])[0] for image in images}
     listed |= {UPLOAD.sub("", name) for name in listed}
     bare = [name for name in photographs.files if name.rpartition("/")[2] not in listed]
@@ -194,30 +198,32 @@ def _source(
         options.note(BadData(f"{source}: {what}", fix, findings))
     finder = ImageFinder(photographs, uploads=True)
     return AnnotatedSource(
-        options=options, photographs=photographs, images=images, declared=declared, source=source, finder=finder
+        options=options, photographs=photographs, images=kept, declared=declared, source=source, finder=finder
     )
 
 
 def _tables(root: Path, reading: Reading) -> list[Path]:
     """The files at the root, or beside the images, that are tables with an image column."""
     if reading.tags is not None:
-        return [reading.tags] if _is_table(reading.tags, reading) else []
+        return [reading.tags] if is_general_table(reading.tags, reading) else []
     for folder in (root, root / "images"):
         files = sorted(folder.iterdir()) if is_folder(folder) else []
-        found = [path for path in files if path.suffix.lower() in TABLE_ENDINGS and _is_table(path, reading)]
+        found = [path for path in files if path.suffix.lower() in TABLE_ENDINGS and is_general_table(path, reading)]
         first = [path for path in found if path.name.lower() == TAG_FILES[0]]
         if found:
             return first or found
     return []
 
 
-def _is_table(path: Path, reading: Reading) -> bool:
+def is_general_table(path: Path, reading: Reading) -> bool:
+    """Whether a file is a table with other columns or of another kind than tags.csv; only its beginning is read."""
     if path.name.startswith(".") or path.name in (CLASSES_CSV, *METADATA) or not is_file(path):
         return False
     rows = first_rows(path, reading.encoding)
     if rows is None or STRANGERS & set(rows.header):
         return False
-    if path.name.lower() in TAG_FILES and sorted(map(str.lower, rows.header)) in (sorted(COLUMNS), sorted(COLUMNS[:2])):
+    plain = sorted(map(str.lower, rows.header)) in (sorted(COLUMNS), sorted(COLUMNS[:2]))
+    if plain and rows.text and (path.name.lower() == TAG_FILES[0] or path == reading.tags):
         return False  # the reader "folder" reads these
     try:
         find_columns(rows, path, reading)
@@ -313,7 +319,9 @@ def _open_fiftyone(root: Path, options: Options) -> AnnotatedSource:
         raise BadData.at("table-format", path, f"not JSON ({error})", f"python -m json.tool {path}") from error
     labels, classes = (content.get(key) if isinstance(content, dict) else None for key in ("labels", "classes"))
     if not isinstance(labels, dict) or not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
-        raise BadData.at("table-format", path, "expected the keys classes (a list) and labels (an object)", f"head {path}")
+        raise BadData.at(
+            "table-format", path, "expected the keys classes (a list) and labels (an object)", f"head {path}"
+        )
     images = []
     for name, cell in labels.items():
         place = Place(path, entry=name)
@@ -341,18 +349,35 @@ def _photographs_beside_masks(root: Path, note: Note) -> Photographs:
 
 
 TABLE = Reader(
-    name="table", looks_for="a table with a column of images and labels", sniff=_sniff, open=_open,
-    photographs=_photographs, lists_all=False, not_images=NOT_IMAGES,
+    name="table",
+    looks_for="a table with a column of images and labels",
+    sniff=_sniff,
+    open=_open,
+    photographs=_photographs,
+    lists_all=False,
+    not_images=NOT_IMAGES,
 )
 ROBOFLOW_CLASSES = Reader(
-    name="roboflow-classes", looks_for=CLASSES_CSV, sniff=partial(_sniff_folders, (CLASSES_CSV,)),
-    open=partial(_open_folders, (CLASSES_CSV,)), photographs=_photographs_beside_masks, lists_all=False,
+    name="roboflow-classes",
+    looks_for=CLASSES_CSV,
+    sniff=partial(_sniff_folders, (CLASSES_CSV,)),
+    open=partial(_open_folders, (CLASSES_CSV,)),
+    photographs=_photographs_beside_masks,
+    lists_all=False,
 )
 IMAGEFOLDER = Reader(
-    name="imagefolder", looks_for=" or ".join(METADATA), sniff=partial(_sniff_folders, METADATA),
-    open=partial(_open_folders, METADATA), photographs=_photographs, lists_all=False,
+    name="imagefolder",
+    looks_for=" or ".join(METADATA),
+    sniff=partial(_sniff_folders, METADATA),
+    open=partial(_open_folders, METADATA),
+    photographs=_photographs,
+    lists_all=False,
 )
 FIFTYONE = Reader(
-    name="fiftyone", looks_for=f"{LABELS_JSON} with classes", sniff=_sniff_fiftyone, open=_open_fiftyone,
-    photographs=_photographs, lists_all=False,
+    name="fiftyone",
+    looks_for=f"{LABELS_JSON} with classes",
+    sniff=_sniff_fiftyone,
+    open=_open_fiftyone,
+    photographs=_photographs,
+    lists_all=False,
 )

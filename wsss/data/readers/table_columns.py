@@ -53,7 +53,10 @@ def find_columns(rows: Rows, path: Path, reading: Reading) -> Columns:
     """
     told = _told(rows, path, reading)
     plain = {_plain(name): name for name in reversed(rows.header)}
-    use = {key: told.get(key) or next((plain[n] for n in names.split() if n in plain), None) for key, names in NAMES.items()}
+    use = {
+        key: told.get(key) or next((plain[n] for n in names.split() if n in plain), None)
+        for key, names in NAMES.items()
+    }
     studio = {"annotationid", "annotator"} <= plain.keys()
     image, labels = use["image"], use["labels"]
     if image is None:
