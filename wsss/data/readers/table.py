@@ -21,7 +21,7 @@ from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSou
 from wsss.data.readers.image_finder import UPLOAD, ImageFinder
 from wsss.data.readers.label_fields import is_nothing, label_separator, listed_labels
 from wsss.data.readers.reader import Options, Reader
-from wsss.data.readers.table_columns import ABSENT, PRESENT, UNCERTAIN, Columns, find_columns, mark
+from wsss.data.readers.table_columns import PRESENT, UNCERTAIN, Columns, find_columns, mark
 from wsss.data.readers.table_rows import TABLE_ENDINGS, Rows, first_rows, read_rows
 from wsss.data.readers.tag_table import COLUMNS, TAG_FILES, read_text
 from wsss.data.walking import is_file, is_folder

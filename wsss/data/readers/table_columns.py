@@ -17,7 +17,7 @@ NAMES = {
     "split": "split subset set fold",
 }
 """Names of columns by their use, the first that is there; in lower case without spaces, "_" and "-"."""
-STUDIO = frozenset("annotationid annotator createdat updatedat leadtime id comment agreement".split())
+STUDIO = frozenset(["annotationid", "annotator", "createdat", "updatedat", "leadtime", "id", "comment", "agreement"])
 """Columns of an export of Label Studio that are neither the image nor labels."""
 NO_CLASS = frozenset({"", "id", "index", "unnamed:0"})
 PRESENT = frozenset({"1", "1.0", "true"})
