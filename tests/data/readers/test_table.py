@@ -66,7 +66,7 @@ def test_another_encoding_is_told(photos: Path) -> None:
 def test_two_tables_are_not_guessed(photos: Path) -> None:
     (photos / "one.csv").write_text("image,labels\na,cat\n")
     with pytest.raises(DataError, match=r"one\.csv, two\.csv") as caught:
-        opened(photos, "image,labels\na,dog\n", "two.csv")
+        opened(photos, "image,labels\na,dog\nb,\nc,\n", "two.csv")
     assert "--tags" in caught.value.fix
     assert wsss.open_dataset(photos, tags=photos / "two.csv").classes == ("dog",)
 
