@@ -57,8 +57,8 @@ def test_one_column_of_0_and_1_is_a_class(photos: Path) -> None:
 
 
 def test_another_encoding_is_told(photos: Path) -> None:
+    opened(photos, "image,labels\na,café\n", "x.csv", encoding="latin-1")
     with pytest.raises(DataError, match="not UTF-8"):
-        opened(photos, "image,labels\na,café\n".encode("latin-1").decode("latin-1"), "x.csv", encoding="latin-1")
         wsss.open_dataset(photos)
     assert wsss.open_dataset(photos, encoding="latin-1").classes == ("café",)
 

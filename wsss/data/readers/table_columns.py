@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from wsss.config import Reading
@@ -71,6 +72,7 @@ def find_columns(rows: Rows, path: Path, reading: Reading) -> Columns:
     return Columns(image=image, labels=labels, split=use["split"], classes=classes, studio=studio)
 
 
+@lru_cache(maxsize=1024)  # the cells are few
 def mark(cell: object) -> str:
     """A cell of a column of 0 and 1, in one spelling."""
     return "" if cell is None else str(cell).strip().lower()
