@@ -287,7 +287,12 @@ def class_names_of_card(path: Path) -> tuple[str, ...] | None:
     except (yaml.YAMLError, ValueError, RecursionError):
         return None
     names = _class_label(head)
-    values = list(names.values()) if isinstance(names, dict) else names
+    if isinstance(names, dict):
+        numbered = {int(key): name for key, name in names.items() if str(key).isdecimal()}
+        names = (
+            [numbered[number] for number in sorted(numbered)] if [*sorted(numbered)] == [*range(len(names))] else None
+        )
+    values = names
     return tuple(map(str, values)) if isinstance(values, list) and values else None
 
 
