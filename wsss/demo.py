@@ -82,7 +82,7 @@ def run_demo(config: Config, out: Path, reporter: Reporter, *, train: int, val: 
     unseen = open_data(scenes, split="val")
 
     classifier = train_classifier(config, out / "cls", reporter)
-    scores_NK, present_NK = tag_scores(classifier, unseen, config, device)
+    scores_NK, present_NK, _ = tag_scores(classifier, unseen, config, device)
     make_pseudo_labels(
         classifier,
         unseen,

@@ -371,7 +371,7 @@ TABLES = [
     table("csv-empty", "", "table-header", "the header must be"),
     table("csv-header-alone", "image,labels\n", "table-empty", "it lists no image"),
     table("csv-without-header", "a,cat\nb,dog\n", "table-header", "got 'a,cat'"),
-    table("csv-other-header", "file,tags\na,cat\n", "table-header", "got 'file,tags'"),
+    table("csv-other-header", "file,words\na,cat\n", "table-header", "got 'file,words'"),
     table("csv-sep-line", "sep=;\nimage;labels\na;cat\n", "table-header", "got 'sep=;'"),
     table("csv-too-many-fields", "image,labels\na,cat,dog\nb,dog\nc,cat\nd,\n", "table-fields", "3 fields.*has 2"),
     table("csv-too-few-fields", "image,labels\na\nb,dog\nc,cat\nd,\n", "table-fields", "1 fields"),
@@ -524,6 +524,7 @@ CONSEQUENCES = {
 
 ANNOTATED = {
     "tag-digits",
+    *("cell-blank", "table-several"),
     *("class-none", "class-ignored", "class-left-out", "image-unlabelled", "image-ambiguous"),
     *("shape-unreadable", "shape-size"),
 }

@@ -84,3 +84,10 @@ def test_infinite_and_half_precision_logits_are_ranked() -> None:
 def test_what_cannot_be_ranked_is_refused(scores_NK: NDArray[np.float64], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tag_map(scores_NK, np.ones((2, 2)))
+
+
+def test_unknown_tags_take_no_part() -> None:
+    scores, present, known = [[0.9], [0.8], [0.1]], [[0], [1], [0]], [[0], [1], [1]]
+    assert tag_map(np.array(scores), np.array(present), np.array(known)) == 1.0
+    assert tag_f1(np.array(scores), np.array(present), known_NK=np.array(known)) == 1.0
+    assert tag_map(np.array(scores), np.array(present)) == 0.5

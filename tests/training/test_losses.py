@@ -112,3 +112,14 @@ def test_half_precision_scores_give_float32_losses(dtype: torch.dtype) -> None:
         low = losses(True)
     assert [loss.dtype for loss in low] == [torch.float32] * 3
     torch.testing.assert_close(low, losses(False))
+
+
+def test_unknown_tags_take_no_part_in_the_classification_loss() -> None:
+    logits = torch.tensor([[math.log(3.0), 50.0]], requires_grad=True)
+    present, known = torch.tensor([[True, False]]), torch.tensor([[True, False]])
+    loss = classification_loss(logits, present, known)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == pytest.approx(math.log(4 / 3))
+    assert logits.grad is not None
+    assert logits.grad[0, 1] == 0
+    assert classification_loss(logits, present, torch.zeros_like(known)) == 0

@@ -84,6 +84,8 @@ class TrainingImages(Dataset[dict[str, Tensor]]):
             layers["image"] = self.colour(layers["image"])
         sample = {name: layer.as_subclass(torch.Tensor).contiguous() for name, layer in layers.items()}
         sample["present"] = torch.from_numpy(self.tagged.present(record))
+        if self.tagged.has_unknown():
+            sample["known"] = torch.from_numpy(self.tagged.known(record))
         return sample
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def open_data(
         root=root,
         split=listing.split,
         classes=known,
-        records=_index_tags(listing, known, root, note),
+        records=_index_tags(listing, known, root, note, unlisted=reading.unlisted == "unknown"),
         mask_folder=listing.mask_folder,
         annotations=listing.annotations or _valued_masks(listing.mask_folder, reading),
         format=reader.name,
@@ -252,8 +252,10 @@ def checked_classes(names: tuple[str, ...], source: Path, note: Note = refuse) -
     return names
 
 
-def _index_tags(listing: Listing, classes: tuple[str, ...], root: Path, note: Note) -> Records:
+def _index_tags(listing: Listing, classes: tuple[str, ...], root: Path, note: Note, *, unlisted: bool) -> Records:
     """Records with class indices for labels; unknown labels are left out where ``note`` returns.
+
+    With ``unlisted``, every class that an image neither has nor is said not to have is unknown.
 
     Raises:
         DataError: labels that are no class; each is named, with the nearest class.
@@ -262,14 +264,18 @@ def _index_tags(listing: Listing, classes: tuple[str, ...], root: Path, note: No
     unknown = [(label, image) for image in listing.images for label in image.labels if tidy(label) not in index]
     if unknown:
         note(_unknown_tags(unknown, classes, listing.source, root / CLASS_FILE))
-    records = (
-        Record(
-            name=image.name,
-            image=image.image,
-            tags=tuple(sorted({index[tidy(label)] for label in image.labels if tidy(label) in index})),
+
+    def indices(labels: Iterable[str]) -> set[int]:
+        return {index[tidy(label)] for label in labels if tidy(label) in index}
+
+    def record(image: ListedImage) -> Record:
+        tags = indices(image.labels)
+        unknown = set(index.values()) - indices(image.absent) if unlisted else indices(image.unknown)
+        return Record(
+            name=image.name, image=image.image, tags=tuple(sorted(tags)), unknown=tuple(sorted(unknown - tags))
         )
-        for image in listing.images
-    )
+
+    records = map(record, listing.images)
     return Records.of(records, root)
 
 

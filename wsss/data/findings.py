@@ -25,6 +25,8 @@ KINDS: dict[str, Severity] = {
     "table-fields": "error",
     "table-split": "error",
     "table-second": "warning",
+    "table-several": "error",
+    "cell-blank": "warning",
     "path-outside": "error",
     "annotation-unreadable": "error",
     # splits, tags and classes

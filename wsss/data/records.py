@@ -38,6 +38,7 @@ class Record:
         image: path of the image file.
         tags: sorted indices into the class names of the set, from 0; class ``k`` has class index ``k + 1``
             in label maps. Empty where the image is known to hold none of the classes.
+        unknown: sorted indices of classes of which nobody said whether the image has them.
         size: (H, W) in pixels, upright; None where the image was not scanned.
         digest: ``wsss.data.facts.image_digest`` of the image's bytes; None where it was not scanned.
     """
@@ -45,6 +46,7 @@ class Record:
     name: str
     image: Path
     tags: tuple[int, ...]
+    unknown: tuple[int, ...] = ()
     size: tuple[int, int] | None = None
     digest: str | None = None
 
@@ -66,6 +68,7 @@ class Records(Sequence[Record]):
         names: of the images.
         paths: of the image files, below ``folder``.
         tags: class indices of each image.
+        unknown: those of the classes of which it is unknown whether the image has them.
         size_N2: int32 (H, W); 0 where it is unknown.
         digest_ND: uint8, D = DIGEST_BYTES; 0 where it is unknown.
     """
@@ -74,6 +77,7 @@ class Records(Sequence[Record]):
     names: Texts
     paths: Texts
     tags: Lists
+    unknown: Lists
     size_N2: NDArray[np.int32]
     digest_ND: NDArray[np.uint8]
 
@@ -99,6 +103,7 @@ class Records(Sequence[Record]):
             names=_names([record.name for record in listed], below),
             paths=below,
             tags=Lists.of(record.tags for record in listed),
+            unknown=Lists.of(record.unknown for record in listed),
             size_N2=np.array([record.size or (0, 0) for record in listed], np.int32).reshape(-1, 2),
             digest_ND=_digest_column(record.digest for record in listed),
         )
@@ -122,6 +127,7 @@ class Records(Sequence[Record]):
             name=self.names[index],
             image=self.folder / self.paths[index],
             tags=self.tags[index],
+            unknown=self.unknown[index],
             size=(height, width) if height else None,
             digest=digest.hex() if digest != UNKNOWN_DIGEST else None,
         )
@@ -144,6 +150,7 @@ class Records(Sequence[Record]):
             names=self.names.take(index_M),
             paths=self.paths.take(index_M),
             tags=self.tags.take(index_M),
+            unknown=self.unknown.take(index_M),
             size_N2=self.size_N2[index_M],
             digest_ND=self.digest_ND[index_M],
         )
@@ -191,6 +198,30 @@ class TaggedSet:
         present_K = np.zeros(len(self.classes), dtype=np.bool_)
         present_K[list(record.tags)] = True
         return present_K
+
+    def known(self, record: Record) -> NDArray[np.bool_]:
+        """Of which classes it is known whether the image has them: (K,) bool."""
+        known_K = np.ones(len(self.classes), dtype=np.bool_)
+        known_K[list(record.unknown)] = False
+        return known_K
+
+    def has_unknown(self) -> bool:
+        """Whether a class of a record is unknown."""
+        return len(self.columns.unknown.values) > 0
+
+    def lost(self) -> str | None:
+        """What a classifier cannot learn from these tags, for people; None where each class has both answers."""
+        unknown_K = np.bincount(self.columns.unknown.values, minlength=len(self.classes))
+        present_K = np.bincount(self.columns.tags.values, minlength=len(self.classes))
+        absent_K = len(self) - present_K - unknown_K
+        never = [name for name, count in zip(self.classes, absent_K.tolist(), strict=True) if count == 0]
+        if not never or not self.has_unknown():
+            return None
+        few = ", ".join(never[:5]) + (f" and {len(never) - 5} more" if len(never) > 5 else "")
+        return (
+            f"{self.split}: no image is known to be without {few}: the classifier learns to answer yes to every image,"
+            " and no validation can tell; add images without them"
+        )
 
     def images_by_class(self) -> dict[str, int]:
         """How many records have each class, in the order of the classes."""
@@ -252,7 +283,8 @@ def data_digest(tagged: TaggedSet) -> str:
     digest = hashlib.sha256()
     for record in tagged.records:
         content = record.digest if record.digest is not None else image_digest(record.read())
-        digest.update(f"{record.name!r} {record.tags} {content}\n".encode("utf-8", "surrogatepass"))
+        tags = f"{record.tags} ?{record.unknown}" if record.unknown else f"{record.tags}"
+        digest.update(f"{record.name!r} {tags} {content}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 

@@ -67,6 +67,9 @@ def open_training(
     train_split = data.train_split or chosen_split(splits, TRAIN_SPLITS)
     train = open_split(data, train_split, reporter, classes, note=note)
     reporter.say(train.summary())
+    lost = train.lost()
+    if lost is not None:
+        reporter.say(lost)
     val_split = data.val_split or _val_split(splits, train.split, reporter)
     val = open_split(data, val_split, reporter, train.classes, note=note) if val_split is not None else None
     return train, val

@@ -119,7 +119,9 @@ def make_pseudo_labels(
 def _settings(labeller: Labeller, tagged: TaggedSet, checkpoint_sha256: str) -> dict[str, Any]:
     """All that decides the content of the folder except its images."""
     network, config = labeller.network, labeller.config
-    supervision = all_of(network.supervision or UNKNOWN, data_supervision(config.data, saliency=True))
+    supervision = all_of(
+        network.supervision or UNKNOWN, data_supervision(config.data, saliency=True, unknown=tagged.has_unknown())
+    )
     return {
         "kind": "pseudo",
         "classes": list(tagged.classes),

@@ -65,20 +65,22 @@ def tag_scores(
     device: torch.device,
     *,
     between_batches: Callable[[], None] = lambda: None,
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Class probabilities and tags of all images, (N, K) each, in the same order, at one scale.
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Class probabilities, tags and which tags are known of all images, (N, K) each, in the same order, at one scale.
 
     ``between_batches`` is called before each batch and may raise to end the work.
     """
     scores: list[Tensor] = []
     present: list[NDArray[np.bool_]] = []
+    known: list[NDArray[np.bool_]] = []
     for batch in _batches(network, tagged.records, config, config.classify, device):
         between_batches()
         with torch.inference_mode(), autocast(config.run, device):
             logits_BK = network.classify(batch.at_scales(device)[0])
         scores.append(logits_BK.float().sigmoid().cpu())
         present += [tagged.present(record) for record in batch.records]
-    return torch.cat(scores).numpy(), np.stack(present)
+        known += [tagged.known(record) for record in batch.records]
+    return torch.cat(scores).numpy(), np.stack(present), np.stack(known)
 
 
 def _batches(

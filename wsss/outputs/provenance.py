@@ -22,9 +22,14 @@ LABEL_MAPS: Supervision = ("label maps",)
 UNKNOWN: Supervision = ("a run that does not say its supervision",)
 
 
-def data_supervision(data: DataSection, *, saliency: bool) -> Supervision:
-    """The tags of a data folder and, where ``saliency`` says that they are used, its saliency maps."""
+def data_supervision(data: DataSection, *, saliency: bool, unknown: bool = False) -> Supervision:
+    """The tags of a data folder and, where ``saliency`` says that they are used, its saliency maps.
+
+    ``unknown`` says that some of the tags are unknown (``TaggedSet.has_unknown``).
+    """
     tags = "tags from masks" if data.tags_from == "masks" else "tags"
+    if unknown:
+        tags = f"{tags}, some of them unknown"
     return (tags, "saliency maps") if saliency and data.saliency is not None else (tags,)
 
 

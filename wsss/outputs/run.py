@@ -64,7 +64,8 @@ def data_facts(
     names, tags = (_hash_of(tagged.classes) for _ in range(2))
     for record in tagged.records:
         names.update(f"\n{record.name}".encode("utf-8", "surrogatepass"))
-        tags.update(f"\n{record.name} {record.tags}".encode("utf-8", "surrogatepass"))
+        unknown = f" ?{record.unknown}" if record.unknown else ""
+        tags.update(f"\n{record.name} {record.tags}{unknown}".encode("utf-8", "surrogatepass"))
     return {
         "split": tagged.split,
         "images": len(tagged),
@@ -85,7 +86,7 @@ def _facts_by_sizes(tagged: TaggedSet) -> str:
     """``BY_SIZES`` of a data set."""
     sizes = _hash_of(tagged.classes)
     for record in tagged.records:
-        sizes.update(f"\n{record.name} {record.tags} {record.image.stat().st_size}".encode())
+        sizes.update(f"\n{record.name} {record.tags} {record.unknown or ''}{record.image.stat().st_size}".encode())
     return str(sizes.hexdigest())
 
 

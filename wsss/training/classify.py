@@ -28,7 +28,11 @@ class ClassifyStep(TrainingStep):
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The classification loss."""
-        return {"classification": classification_loss(self.network.classify(batch["image"]), batch["present"])}
+        return {
+            "classification": classification_loss(
+                self.network.classify(batch["image"]), batch["present"], batch.get("known")
+            )
+        }
 
 
 def tag_validation(split: TaggedSet | None, config: Config, device: torch.device) -> Validation | None:
@@ -41,5 +45,8 @@ def tag_validation(split: TaggedSet | None, config: Config, device: torch.device
 def _tag_figures(
     network: Network, between: BetweenBatches, *, split: TaggedSet, config: Config, device: torch.device
 ) -> dict[str, float]:
-    scores_NK, present_NK = tag_scores(network, split, config, device, between_batches=between)
-    return {"tag_map": tag_map(scores_NK, present_NK), "tag_f1": tag_f1(scores_NK, present_NK)}
+    scores_NK, present_NK, known_NK = tag_scores(network, split, config, device, between_batches=between)
+    return {
+        "tag_map": tag_map(scores_NK, present_NK, known_NK),
+        "tag_f1": tag_f1(scores_NK, present_NK, known_NK=known_NK),
+    }

@@ -13,19 +13,23 @@ from torch import Tensor
 from wsss.data.masks import IGNORE_INDEX
 
 
-def classification_loss(logits_BK: Tensor, present_BK: Tensor) -> Tensor:
+def classification_loss(logits_BK: Tensor, present_BK: Tensor, known_BK: Tensor | None = None) -> Tensor:
     """Multi-label soft margin of the class logits against the tags: one sigmoid a class, averaged.
 
     Args:
         logits_BK: class logits, any real number.
         present_BK: bool, the image-level labels, on the host or with the logits.
+        known_BK: bool, which of them are known; the others take no part. None: all.
 
     Returns:
         Scalar, at least 0.
     """
     logits_BK = logits_BK.float()
     wanted_BK = present_BK.to(logits_BK.device, non_blocking=True).float()
-    return F.multilabel_soft_margin_loss(logits_BK, wanted_BK)
+    if known_BK is None:
+        return F.multilabel_soft_margin_loss(logits_BK, wanted_BK)
+    loss_BK = F.binary_cross_entropy_with_logits(logits_BK, wanted_BK, reduction="none")
+    return _masked_mean(loss_BK, known_BK.to(logits_BK.device, non_blocking=True))
 
 
 def balanced_cross_entropy(scores_BCHW: Tensor, label_BHW: Tensor) -> Tensor:

@@ -85,7 +85,11 @@ class SegmentStep(TrainingStep):
         images_B3HW, present_BK = batch["image"], batch["present"]
         phase = self.phase_at(step)
         if phase == "classify":
-            return {"classification": classification_loss(self.network.classify(images_B3HW), present_BK)}
+            return {
+                "classification": classification_loss(
+                    self.network.classify(images_B3HW), present_BK, batch.get("known")
+                )
+            }
         if phase == "given":
             logits_BK, scores_BCHW = self.network(images_B3HW)
             return self._terms(logits_BK, scores_BCHW, batch["label"], batch)
@@ -135,7 +139,7 @@ class SegmentStep(TrainingStep):
         segment = self.segment
         terms = {
             "segmentation": balanced_cross_entropy(scores_BCHW, label_BHW),
-            "classification": classification_loss(logits_BK, batch["present"]),
+            "classification": classification_loss(logits_BK, batch["present"], batch.get("known")),
         }
         if segment.weight_energy:
             energy = dense_energy(

@@ -18,8 +18,8 @@ from wsss.training.optimiser import schedule
 
 Batch = dict[str, Tensor]
 """``image`` (B, 3, H, W) float32 in [0, 1] on the device; ``present`` (B, K) bool on the host, where it decides how
-many passes there are. Perhaps also ``label`` (B, H, W) uint8 class indices and ``saliency`` (B, H, W) uint8, on the
-device."""
+many passes there are. Perhaps also ``known`` (B, K) bool, which of the tags are known, where some are not, ``label``
+(B, H, W) uint8 class indices and ``saliency`` (B, H, W) uint8, on the device."""
 
 
 class TrainingStep(nn.Module):

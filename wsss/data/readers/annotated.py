@@ -37,6 +37,7 @@ class AnnotatedImage:
         labels: words; None where the image has no annotation at all, which says nothing about its classes.
         place: where it stands.
         base: folder of the annotation file below the data folder; "" or ending in "/".
+        absent: words of classes that somebody said the image does not have.
         unknown: words of classes of which nobody said whether the image has them.
         shapes: its drawn objects, or None where the format has none.
         size: (H, W) that the file states, or None.
@@ -48,6 +49,7 @@ class AnnotatedImage:
     labels: tuple[str, ...] | None
     place: Place
     base: str = ""
+    absent: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     shapes: Shapes | None = None
     size: tuple[int, int] | None = None
@@ -93,7 +95,7 @@ class AnnotatedSource:
         Raises:
             DataError: listed images are missing, listed twice, or of no known class.
         """
-        seen = (label for image in self.images for label in (*(image.labels or ()), *image.unknown))
+        seen = (label for image in self.images for label in (*(image.labels or ()), *image.absent, *image.unknown))
         rules = ClassRules(self.options, self.declared, seen, self.source)
         found = self._found(split)
         listed, drawn = [], {}
@@ -105,6 +107,7 @@ class AnnotatedSource:
                     image=self.photographs.folder / self.photographs.files[name],
                     labels=labels,
                     unknown=tuple(label for label in unknown if label not in labels),
+                    absent=rules.labels(image.absent),
                     place=image.place,
                 )
             )
@@ -145,13 +148,13 @@ class AnnotatedSource:
             else:
                 found[name] = image
         if bare:
-            note(_unlabelled(bare, self.source))
+            note(unlabelled_images(bare, self.source))
         if missing:
             note(missing_images(missing, self.source, self.photographs))
         return found
 
 
-def _unlabelled(images: Sequence[AnnotatedImage], source: Path) -> BadData:
+def unlabelled_images(images: Sequence[AnnotatedImage], source: Path) -> BadData:
     """The warning for images that nobody annotated, which are left out: they are not known to hold none."""
     names = [image.written for image in images]
     what = f"{len(images)} images have no annotation and are left out ({first_few(names)})"

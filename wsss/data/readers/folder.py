@@ -12,6 +12,7 @@ from wsss.data.near_names import same_by_sight
 from wsss.data.photographs import Photographs, find_images
 from wsss.data.readers.listing import ListedImage, Listing, alike_splits, missing_images, renamed, untagged_images
 from wsss.data.readers.reader import Options, Reader
+from wsss.data.readers.table import is_general_table
 from wsss.data.readers.tag_table import TAG_FILES, TagFile, TagLine, find_tag_file, read_tag_file
 from wsss.data.walking import conventional, is_folder
 from wsss.errors import UsageError
@@ -93,6 +94,8 @@ def read_folder(
 
 def _sniff(root: Path, reading: Reading) -> str | None:
     table = reading.tags or find_tag_file(root)
+    if table is not None and is_general_table(table, reading):
+        return None  # the reader "table" reads it
     return None if table is None else f"a table of tags, {table.name}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from wsss.data.findings import BadData, Place
@@ -97,7 +98,8 @@ def _inside(parts: Iterable[str]) -> Iterator[str]:
     return iter(kept)
 
 
-def _folders(base: str, split: str) -> list[str]:
+@lru_cache(maxsize=256)
+def _folders(base: str, split: str) -> tuple[str, ...]:
     """Where to look, each "" or ending in "/"."""
     found = []
     for start in (base, "", _parent(base)):
@@ -105,7 +107,7 @@ def _folders(base: str, split: str) -> list[str]:
             below = place.format(split=split)
             if split or "{split}" not in place:
                 found.append(f"{start}{below}/" if below else start)
-    return list(dict.fromkeys(found))
+    return tuple(dict.fromkeys(found))
 
 
 def _parent(base: str) -> str:

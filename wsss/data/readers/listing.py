@@ -21,7 +21,8 @@ from wsss.reporting import first_few
 class ListedImage:
     """One image of a split, its labels still words; ``place`` is the line or file that they come from.
 
-    ``unknown`` are labels of classes of which nobody said whether the image has them.
+    ``unknown`` are labels of classes of which nobody said whether the image has them, ``absent`` of those that somebody
+    said it does not have.
     """
 
     name: str
@@ -29,6 +30,7 @@ class ListedImage:
     labels: tuple[str, ...]
     place: Place
     unknown: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

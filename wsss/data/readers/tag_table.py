@@ -235,8 +235,8 @@ def image_name(image: str, place: Place, prefix: str = "") -> tuple[str, str]:
     return split_suffix("/".join(parts))
 
 
-def read_text(path: Path) -> str:
-    """A UTF-8 text, with or without byte-order mark; every line ends in a line feed.
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """A text in UTF-8 or another encoding, with or without byte-order mark; every line ends in a line feed.
 
     Raises:
         DataError: it is missing, huge or in another encoding.
@@ -246,8 +246,12 @@ def read_text(path: Path) -> str:
         if size > MAX_TEXT:
             raise BadData.at("text-unreadable", path, f"{size} bytes; at most {MAX_TEXT} are read", f"head {path}")
         content = path.read_bytes()
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
+        text = content.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
+    except LookupError as error:
+        raise BadData.at("text-encoding", path, f"no encoding '{encoding}'", "--encoding utf-8") from error
+    except UnicodeError as error:
+        if not isinstance(error, UnicodeDecodeError):
+            raise _other_encoding(path, content, str(error)) from error
         place = f"byte 0x{error.object[error.start]:02x} at position {error.start}"
         raise _other_encoding(path, content, place) from error
     except OSError as error:

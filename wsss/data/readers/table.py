@@ -1,0 +1,388 @@
+"""Tables of any name and any columns, beside their images; also those of Roboflow, Hugging Face and FiftyOne."""
+
+from __future__ import annotations
+
+import json
+import reprlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from wsss.config import Reading
+from wsss.data.findings import BadData, Finding, Note, Place
+from wsss.data.images import split_suffix
+from wsss.data.near_names import tidy
+from wsss.data.photographs import Photographs, find_images
+from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSource, below, unlabelled_images
+from wsss.data.readers.image_finder import UPLOAD, ImageFinder
+from wsss.data.readers.label_fields import is_nothing, label_separator, listed_labels
+from wsss.data.readers.reader import Options, Reader
+from wsss.data.readers.table_columns import PRESENT, UNCERTAIN, Columns, find_columns, mark
+from wsss.data.readers.table_rows import TABLE_ENDINGS, Rows, first_rows, read_rows
+from wsss.data.readers.tag_table import COLUMNS, TAG_FILES, read_text
+from wsss.data.walking import is_file, is_folder
+from wsss.reporting import first_few
+
+NOT_IMAGES = ("masks", "Saliency", "labels")
+STRANGERS = frozenset({"data", "annotations", "completions", "region_attributes", "region_shape_attributes"})
+"""Columns and keys of formats with readers of their own."""
+CLASSES_CSV = "_classes.csv"
+METADATA = ("metadata.csv", "metadata.jsonl")
+LABELS_JSON = "labels.json"
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the lines of one image say together."""
+
+    place: Place
+    labels: dict[str, None] = field(default_factory=dict)
+    absent: set[str] = field(default_factory=set)
+    unknown: set[str] = field(default_factory=set)
+    labelled: bool = False
+
+
+def parse_table(
+    path: Path, options: Options, *, split: str = ONLY_SPLIT, base: str = "", names: Sequence[str] | None = None
+) -> tuple[list[AnnotatedImage], tuple[str, ...] | None]:
+    """The images of a table, each once, and the classes that its columns declare, or None.
+
+    Args:
+        path: of the table.
+        options: of the reader.
+        split: of lines that name none.
+        base: folder of the table below the data folder; "" or ending in "/".
+        names: class names by number, where labels are numbers.
+
+    Raises:
+        DataError: see ``read_rows`` and ``find_columns``; -1 without --uncertain.
+    """
+    rows = read_rows(path, options.reading.encoding)
+    columns = find_columns(rows, path, options.reading)
+    read = partial(_marks, columns, options, path) if columns.classes else _labels(rows, columns, options, path, names)
+    found: dict[tuple[str, str], _Found] = {}
+    read_all = [(cells, place) for cells, place in rows.rows]
+    for cells, place in read_all:
+        image = cells.get(columns.image)
+        if isinstance(image, bool) or not isinstance(image, str | int) or not str(image).strip():
+            what = f"no image in the column '{columns.image}', got {reprlib.repr(image)}"
+            options.note(BadData.at("table-fields", place, what, "name the image in every line"))
+            continue
+        own = str(cells.get(columns.split) or "").strip() if columns.split else ""
+        one = found.setdefault((own or split, str(image).strip()), _Found(place))
+        try:
+            read(cells, place, one)
+        except BadData as error:
+            options.note(error)
+    if columns.classes:
+        _say_blank(rows, columns, options.note, path)
+    images = [
+        AnnotatedImage(
+            written=image,
+            split=own,
+            labels=tuple(one.labels) if one.labelled else None,
+            place=one.place,
+            base=base,
+            absent=tuple(one.absent - one.labels.keys()),
+            unknown=tuple(one.unknown - one.labels.keys()),
+        )
+        for (own, image), one in found.items()
+    ]
+    return images, columns.classes or (tuple(names) if names else None)
+
+
+def _marks(columns: Columns, options: Options, path: Path, cells: Any, place: Place, one: _Found) -> None:
+    """Add what the columns of 0 and 1 say."""
+    one.labelled = True
+    for name in columns.classes:
+        cell = mark(cells.get(name))
+        if cell in UNCERTAIN:
+            said = options.reading.uncertain
+            if said is None:
+                what = f"-1 in the column '{name}': uncertain"
+                raise BadData.at("table-fields", place, what, "--uncertain 0|1|drop  # absent, present or unknown")
+            cell = "?" if said == "drop" else said
+        if cell in PRESENT:
+            one.labels[name] = None
+        elif cell == "?" or (cell == "" and options.reading.unlisted == "unknown"):
+            one.unknown.add(name)
+        else:
+            one.absent.add(name)
+
+
+def _say_blank(rows: Rows, columns: Columns, note: Note, path: Path) -> None:
+    blank = [place for cells, place in rows.rows if any(mark(cells.get(name)) == "" for name in columns.classes)]
+    if blank:
+        what = f"blank cells in {len(blank)} lines are read as 0"
+        fix = "--unlisted unknown  # nobody said whether such an image has the class"
+        note(BadData(f"{path}: {what}", fix, [Finding("cell-blank", blank[0], what)]))
+
+
+def _labels(
+    rows: Rows, columns: Columns, options: Options, path: Path, names: Sequence[str] | None
+) -> Callable[[Any, Place, _Found], None]:
+    """What reads the cell of labels of a line."""
+    key, known = columns.labels or "", {tidy(name) for name in (*(options.classes or ()), *options.reading.none)}
+    fields = [cell for cells, _ in rows.rows if isinstance(cell := cells.get(key), str) and cell[:1] not in "[{"]
+    separate = (lambda cell: [cell]) if columns.studio else label_separator(fields, known)
+    texts = rows.text or columns.studio
+    nothing = False
+
+    def read(cells: Any, place: Place, one: _Found) -> None:
+        nonlocal nothing
+        cell = cells.get(key, "" if texts else None)
+        if cell is None:
+            return
+        one.labelled = True
+        for word in _words(cell, place, separate, known):
+            name = names[int(word)] if names and word.isdecimal() and int(word) < len(names) else word
+            if not name:
+                continue
+            if is_nothing(name) and tidy(name) not in known:
+                if not nothing:
+                    what = f"'{name}' is read as no label; list it in classes.txt if it is a class"
+                    options.note(BadData.at("label-nothing", place, what, "leave the labels of such images empty"))
+                nothing = True
+                continue
+            one.labels[tidy(name)] = None
+
+    return read
+
+
+def _words(cell: Any, place: Place, separate: Callable[[str], list[str]], known: Iterable[str]) -> list[str]:
+    """The labels of a cell: a text, a number, a list of them, or {"choices": [...]} of Label Studio."""
+    if isinstance(cell, str):
+        text = cell.strip()
+        if text.startswith('{"choices"'):
+            try:
+                return _words(json.loads(text), place, separate, known)
+            except (ValueError, RecursionError):
+                pass
+        try:
+            listed = None if tidy(text) in known else listed_labels(text)
+        except ValueError:
+            raise _no_labels(cell, place) from None
+        return separate(text) if listed is None else listed
+    if isinstance(cell, dict) and "choices" in cell:
+        cell = cell["choices"]
+    values = cell if isinstance(cell, list) else [cell]
+    if any(isinstance(value, bool) or not isinstance(value, str | int) for value in values):
+        raise _no_labels(cell, place)
+    return [str(value) for value in values]
+
+
+def _no_labels(cell: object, place: Place) -> BadData:
+    what = f"the labels {reprlib.repr(cell)} are no list of names"
+    return BadData.at("label-notation", place, what, "write the names of the labels, separated by ';'")
+
+
+def _source(
+    root: Path, options: Options, images: Sequence[AnnotatedImage], declared: Sequence[str] | None, source: Path
+) -> AnnotatedSource:
+    photographs = _photographs(root, options.note)
+    unlabelled = [image for image in images if image.labels is None]
+    if unlabelled:
+        options.note(unlabelled_images(unlabelled, source))
+    kept = [image for image in images if image.labels is not None]
+    listed = {split_suffix(image.written.replace("\\", "/").rpartition("/")[2])[0] for image in images}
+    listed |= {UPLOAD.sub("", name) for name in listed}
+    bare = [name for name in photographs.files if name.rpartition("/")[2] not in listed]
+    if bare:
+        what = f"{len(bare)} images have no line and are left out ({first_few(bare)})"
+        findings = [Finding("image-unlabelled", Place(source), f"no line for {name}") for name in bare]
+        fix = "give each of them a line (an empty label field means none of the classes)"
+        options.note(BadData(f"{source}: {what}", fix, findings))
+    finder = ImageFinder(photographs, uploads=True)
+    return AnnotatedSource(
+        options=options, photographs=photographs, images=kept, declared=declared, source=source, finder=finder
+    )
+
+
+def _tables(root: Path, reading: Reading) -> list[Path]:
+    """The files at the root, or beside the images, that are tables with an image column."""
+    if reading.tags is not None:
+        return [reading.tags] if is_general_table(reading.tags, reading) else []
+    for folder in (root, root / "images"):
+        files = sorted(folder.iterdir()) if is_folder(folder) else []
+        found = [path for path in files if path.suffix.lower() in TABLE_ENDINGS and is_general_table(path, reading)]
+        first = [path for path in found if path.name.lower() == TAG_FILES[0]]
+        if found:
+            return first or found
+    return []
+
+
+def is_general_table(path: Path, reading: Reading) -> bool:
+    """Whether a file is a table with other columns or of another kind than tags.csv; only its beginning is read."""
+    if path.name.startswith(".") or path.name in (CLASSES_CSV, *METADATA) or not is_file(path):
+        return False
+    rows = first_rows(path, reading.encoding)
+    if rows is None or STRANGERS & set(rows.header):
+        return False
+    plain = sorted(map(str.lower, rows.header)) in (sorted(COLUMNS), sorted(COLUMNS[:2]))
+    if plain and rows.text and (path.name.lower() == TAG_FILES[0] or path == reading.tags):
+        return False  # the reader "folder" reads these
+    try:
+        find_columns(rows, path, reading)
+    except BadData as error:
+        return "several columns" in error.problem
+    return True
+
+
+def _sniff(root: Path, reading: Reading) -> str | None:
+    tables = _tables(root, reading)
+    return f"a table of tags, {' and '.join(path.name for path in tables)}" if tables else None
+
+
+def _open(root: Path, options: Options) -> AnnotatedSource:
+    tables = _tables(root, options.reading)
+    if len(tables) != 1:
+        names = first_few([path.name for path in tables], 20)
+        what = f"several files may be the table of tags: {names}" if tables else "no table of tags"
+        fix = f"--tags {tables[0] if tables else root / TAG_FILES[0]}"
+        raise BadData.at("table-several", root, what, fix)
+    images, declared = parse_table(tables[0], options)
+    return _source(root, options, images, declared, tables[0])
+
+
+def _in_folders(root: Path, names: Sequence[str]) -> list[Path]:
+    """Tables of these names at the root and in the folders directly below it."""
+    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())] if is_folder(root) else []
+    return [folder / name for folder in folders for name in names if is_file(folder / name)]
+
+
+def _sniff_folders(names: Sequence[str], root: Path, reading: Reading) -> str | None:
+    tables = _in_folders(root, names)
+    for path in tables:
+        rows = first_rows(path, reading.encoding)
+        if rows is not None and any(name.lower() in ("filename", "file_name") for name in rows.header):
+            return f"{path.relative_to(root)}"
+    return None
+
+
+def _open_folders(names: Sequence[str], root: Path, options: Options) -> AnnotatedSource:
+    """The tables of all splits as one source; their classes are the columns of all."""
+    images: list[AnnotatedImage] = []
+    declared: dict[str, None] = {}
+    numbers = class_names_of_card(root / "README.md")
+    tables = _in_folders(root, names)
+    for path in tables:
+        split = ONLY_SPLIT if path.parent == root else path.parent.name
+        found, classes = parse_table(path, options, split=split, base=below(path, root), names=numbers)
+        images += found
+        declared |= dict.fromkeys(classes or ())
+    return _source(root, options, images, tuple(declared) or None, tables[0] if len(tables) == 1 else root)
+
+
+def class_names_of_card(path: Path) -> tuple[str, ...] | None:
+    """The class names in the YAML head of a Hugging Face data set card, by number; None where it has none."""
+    if not is_file(path):
+        return None
+    parts = read_text(path).split("---\n", 2)
+    try:
+        head = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
+    names = _class_label(head)
+    if isinstance(names, dict):
+        numbered = {int(key): name for key, name in names.items() if str(key).isdecimal()}
+        names = (
+            [numbered[number] for number in sorted(numbered)] if [*sorted(numbered)] == [*range(len(names))] else None
+        )
+    values = names
+    return tuple(map(str, values)) if isinstance(values, list) and values else None
+
+
+def _class_label(value: Any, depth: int = 0) -> Any:
+    if depth > 20 or not isinstance(value, dict | list):
+        return None
+    if isinstance(value, dict) and isinstance(value.get("class_label"), dict):
+        return value["class_label"].get("names")
+    inner = value.values() if isinstance(value, dict) else value
+    return next((found for one in inner if (found := _class_label(one, depth + 1))), None)
+
+
+def _sniff_fiftyone(root: Path, reading: Reading) -> str | None:
+    path = root / LABELS_JSON
+    if not is_file(path):
+        return None
+    with path.open("rb") as file:
+        start = file.read(2**16).decode("utf-8", "ignore").lstrip("\ufeff \r\n\t")
+    known = start.startswith("{") and '"labels"' in start and '"classes"' in start and '"images"' not in start
+    return f"{LABELS_JSON} with classes and labels" if known else None
+
+
+def _open_fiftyone(root: Path, options: Options) -> AnnotatedSource:
+    """Names of images to a word, a number, a list of them or null, which is unlabelled."""
+    path = root / LABELS_JSON
+    try:
+        content = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise BadData.at("table-format", path, f"not JSON ({error})", f"python -m json.tool {path}") from error
+    labels, classes = (content.get(key) if isinstance(content, dict) else None for key in ("labels", "classes"))
+    if not isinstance(labels, dict) or not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
+        raise BadData.at(
+            "table-format", path, "expected the keys classes (a list) and labels (an object)", f"head {path}"
+        )
+    images = []
+    for name, cell in labels.items():
+        place = Place(path, entry=name)
+        try:
+            words = None if cell is None else _words(cell, place, lambda text: [text], ())
+        except BadData as error:
+            options.note(error)
+            continue
+        named = None if words is None else tuple(_by_number(word, classes) for word in words)
+        images.append(AnnotatedImage(written=name, split=ONLY_SPLIT, labels=named, place=place))
+    return _source(root, options, images, classes, path)
+
+
+def _by_number(word: str, classes: Sequence[str]) -> str:
+    return classes[int(word)] if word not in classes and word.isdecimal() and int(word) < len(classes) else word
+
+
+def _photographs(root: Path, note: Note) -> Photographs:
+    return find_images(root, NOT_IMAGES, note=note)
+
+
+def _photographs_beside_masks(root: Path, note: Note) -> Photographs:
+    found = _photographs(root, note)
+    return replace(found, files={name: file for name, file in found.files.items() if not name.endswith("_mask")})
+
+
+TABLE = Reader(
+    name="table",
+    looks_for="a table with a column of images and labels",
+    sniff=_sniff,
+    open=_open,
+    photographs=_photographs,
+    lists_all=False,
+    not_images=NOT_IMAGES,
+)
+ROBOFLOW_CLASSES = Reader(
+    name="roboflow-classes",
+    looks_for=CLASSES_CSV,
+    sniff=partial(_sniff_folders, (CLASSES_CSV,)),
+    open=partial(_open_folders, (CLASSES_CSV,)),
+    photographs=_photographs_beside_masks,
+    lists_all=False,
+)
+IMAGEFOLDER = Reader(
+    name="imagefolder",
+    looks_for=" or ".join(METADATA),
+    sniff=partial(_sniff_folders, METADATA),
+    open=partial(_open_folders, METADATA),
+    photographs=_photographs,
+    lists_all=False,
+)
+FIFTYONE = Reader(
+    name="fiftyone",
+    looks_for=f"{LABELS_JSON} with classes",
+    sniff=_sniff_fiftyone,
+    open=_open_fiftyone,
+    photographs=_photographs,
+    lists_all=False,
+)
