@@ -27,6 +27,9 @@ KINDS: dict[str, Severity] = {
     "table-second": "warning",
     "path-outside": "error",
     "annotation-unreadable": "error",
+    "annotation-several": "error",
+    "annotators-differ": "warning",
+    "tag-field": "error",
     # splits, tags and classes
     "split-missing": "error",
     "split-empty": "error",
