@@ -8,6 +8,7 @@ from pathlib import Path
 from wsss.config import Reading
 from wsss.data.near_names import NearNames
 from wsss.data.readers.cvat_masks import CVAT_MASKS
+from wsss.data.readers.cvat_xml import CVAT_XML
 from wsss.data.readers.folder import FOLDER
 from wsss.data.readers.label_studio import LABEL_STUDIO
 from wsss.data.readers.reader import Reader
@@ -15,7 +16,7 @@ from wsss.data.readers.voc import VOC
 from wsss.data.walking import is_folder
 from wsss.errors import DataError, UsageError
 
-READERS: dict[str, Reader] = {reader.name: reader for reader in (VOC, FOLDER, LABEL_STUDIO, CVAT_MASKS)}
+READERS: dict[str, Reader] = {reader.name: reader for reader in (VOC, FOLDER, LABEL_STUDIO, CVAT_MASKS, CVAT_XML)}
 
 USUAL_PLACES = ("VOC2012", "VOCdevkit/VOC2012")
 """Where the data folder often lies when its parent was given."""
