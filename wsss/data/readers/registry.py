@@ -9,17 +9,19 @@ from wsss.config import Reading
 from wsss.data.near_names import NearNames
 from wsss.data.readers.cvat_masks import CVAT_MASKS
 from wsss.data.readers.cvat_xml import CVAT_XML
+from wsss.data.readers.datumaro import DATUMARO
 from wsss.data.readers.folder import FOLDER
 from wsss.data.readers.label_studio import LABEL_STUDIO
 from wsss.data.readers.labelme import LABELME
 from wsss.data.readers.reader import Reader
 from wsss.data.readers.roboflow_masks import ROBOFLOW_MASKS
+from wsss.data.readers.supervisely import SUPERVISELY
 from wsss.data.readers.via import VIA
 from wsss.data.readers.voc import VOC
 from wsss.data.walking import is_folder
 from wsss.errors import DataError, UsageError
 
-READERS: dict[str, Reader] = {reader.name: reader for reader in (VOC, FOLDER, LABEL_STUDIO, CVAT_MASKS, CVAT_XML, ROBOFLOW_MASKS, LABELME, VIA)}
+READERS: dict[str, Reader] = {reader.name: reader for reader in (VOC, FOLDER, LABEL_STUDIO, CVAT_MASKS, CVAT_XML, ROBOFLOW_MASKS, LABELME, VIA, DATUMARO, SUPERVISELY)}
 
 USUAL_PLACES = ("VOC2012", "VOCdevkit/VOC2012")
 """Where the data folder often lies when its parent was given."""
