@@ -88,5 +88,3 @@ def _numbers(values_HW: NDArray[np.uint8], number: int | None, path: Path, table
         what = f"{count} pixels of value {highest}, but {table.name} declares {number} values from 0"
         raise BadData.at("mask-class", path, what, f"add the missing lines to {table}")
     return values_HW.astype(np.intp)
-
-

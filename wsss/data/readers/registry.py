@@ -21,7 +21,10 @@ from wsss.data.readers.voc import VOC
 from wsss.data.walking import is_folder
 from wsss.errors import DataError, UsageError
 
-READERS: dict[str, Reader] = {reader.name: reader for reader in (VOC, FOLDER, LABEL_STUDIO, CVAT_MASKS, CVAT_XML, ROBOFLOW_MASKS, LABELME, VIA, DATUMARO, SUPERVISELY)}
+READERS: dict[str, Reader] = {
+    reader.name: reader
+    for reader in (VOC, FOLDER, LABEL_STUDIO, CVAT_MASKS, CVAT_XML, ROBOFLOW_MASKS, LABELME, VIA, DATUMARO, SUPERVISELY)
+}
 
 USUAL_PLACES = ("VOC2012", "VOCdevkit/VOC2012")
 """Where the data folder often lies when its parent was given."""
