@@ -10,6 +10,7 @@ import numpy as np
 from wsss.config import Reading
 from wsss.data.colour_masks import Colour, ColourMasks, read_entries
 from wsss.data.findings import BadData, Note, Place, refuse
+from wsss.data.masks import IGNORE_INDEX
 from wsss.data.near_names import tidy
 from wsss.data.photographs import Photographs, find_images
 from wsss.data.readers.annotated import AnnotatedImage, AnnotatedSource
@@ -42,7 +43,8 @@ class MaskSource:
         """One split, with its masks."""
         listing = self.annotated.listing(split)
         rules = ClassRules(self.annotated.options, self.annotated.declared, (), self.table)
-        indices = tuple(rules.index(name) for name in self.names)
+        unknown = len(listing.classes) + 1  # refused where a mask is scored
+        indices = tuple(rules.index(name) if name else min(unknown, IGNORE_INDEX) for name in self.names)
         files = {one.name: self.files[one.name] for one in listing.images if one.name in self.files}
         truth = ColourMasks(files, indices, self.colours, self.table)
         return Listing(
@@ -65,7 +67,11 @@ def mask_labels(path: Path, names: tuple[str, ...], colours: tuple[Colour, ...] 
     if found and found[-1] >= len(names):
         what = f"value {found[-1]}, but {table.name} declares {len(names)} values from 0"
         raise BadData.at("mask-class", path, what, f"add the missing lines to {table}")
-    return tuple(names[entry] for entry in found if names[entry])
+    undeclared = [entry for entry in found if not names[entry]]
+    if undeclared:
+        what = f"value {undeclared[0]}, which {table.name} does not declare"
+        raise BadData.at("mask-class", path, what, f"add a line for this value to {table}")
+    return tuple(names[entry] for entry in found)
 
 
 def tags_must_be_told(table: Path) -> BadData:
