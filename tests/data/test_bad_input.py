@@ -526,7 +526,7 @@ ANNOTATED = {
     "tag-digits",
     *("cell-blank", "table-several"),
     *("class-none", "class-ignored", "class-left-out", "image-unlabelled", "image-ambiguous"),
-    *("shape-unreadable", "shape-size"),
+    *("shape-unreadable", "shape-size", "annotation-several", "annotators-differ", "tag-field"),
 }
 """Kinds of annotation files; tests/data/readers has them."""
 

@@ -29,6 +29,9 @@ KINDS: dict[str, Severity] = {
     "cell-blank": "warning",
     "path-outside": "error",
     "annotation-unreadable": "error",
+    "annotation-several": "error",
+    "annotators-differ": "warning",
+    "tag-field": "error",
     # splits, tags and classes
     "split-missing": "error",
     "split-empty": "error",

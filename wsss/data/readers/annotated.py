@@ -129,10 +129,11 @@ class AnnotatedSource:
         note, found = self.options.note, dict[str, AnnotatedImage]()
         missing: dict[str, Place] = {}
         bare: list[AnnotatedImage] = []
+        labelled = any(image.labels is not None for image in self.images if image.split == split)  # no test split
         for image in self.images:
             if image.split != split:
                 continue
-            if image.labels is None and self.options.need_tags:
+            if image.labels is None and (self.options.need_tags or labelled):
                 bare.append(image)
                 continue
             try:

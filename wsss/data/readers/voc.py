@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree.ElementTree import ParseError
+from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
 from defusedxml.common import DefusedXmlException, DTDForbidden
@@ -278,22 +278,34 @@ def xml_labels(path: Path) -> tuple[str, ...] | None:
     Raises:
         DataError: it is not XML, or declares a document type.
     """
+    tree = xml_tree(path)
+    if tree is None:
+        return None
+    labels = [(thing.findtext("name") or "").strip() for thing in tree.iterfind("object")]
+    return tuple(dict.fromkeys(label for label in labels if label))
+
+
+def xml_tree(path: Path, limit: int = MAX_ANNOTATION) -> Element | None:
+    """The root element of an XML file of at most ``limit`` bytes; None where there is no file.
+
+    Raises:
+        DataError: it is not XML, or declares a document type.
+    """
     try:
-        if path.stat().st_size > MAX_ANNOTATION:
-            raise _bad_annotation(path, f"more than {MAX_ANNOTATION} bytes")
+        if path.stat().st_size > limit:
+            raise _bad_annotation(path, f"more than {limit} bytes")
         content = path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise _bad_annotation(path, error.strerror) from error
     try:
-        tree = fromstring(content, forbid_dtd=True)
+        tree: Element = fromstring(content, forbid_dtd=True)
     except DTDForbidden as error:
         raise _bad_annotation(path, "it declares a document type") from error
     except (ParseError, DefusedXmlException, ValueError, LookupError) as error:  # the last: an unknown encoding
         raise _bad_annotation(path, error) from error
-    labels = [(thing.findtext("name") or "").strip() for thing in tree.iterfind("object")]
-    return tuple(dict.fromkeys(label for label in labels if label))
+    return tree
 
 
 def _bad_annotation(path: Path, reason: object) -> BadData:
