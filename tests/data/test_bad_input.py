@@ -524,7 +524,7 @@ CONSEQUENCES = {
 
 ANNOTATED = {
     *("class-none", "class-ignored", "class-left-out", "image-unlabelled", "image-ambiguous"),
-    *("shape-unreadable", "shape-size"),
+    *("shape-unreadable", "shape-size", "crowd-read"),
 }
 """Kinds of annotation files; tests/data/readers has them."""
 

@@ -53,6 +53,7 @@ KINDS: dict[str, Severity] = {
     "class-ignored": "warning",
     "class-none": "warning",
     "class-left-out": "warning",
+    "crowd-read": "warning",
     # files and folders
     "folder-unreadable": "error",
     "folder-left-out": "warning",

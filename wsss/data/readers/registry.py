@@ -7,13 +7,14 @@ from pathlib import Path
 
 from wsss.config import Reading
 from wsss.data.near_names import NearNames
+from wsss.data.readers.coco import COCO
 from wsss.data.readers.folder import FOLDER
 from wsss.data.readers.reader import Reader
 from wsss.data.readers.voc import VOC
 from wsss.data.walking import is_folder
 from wsss.errors import DataError, UsageError
 
-READERS: dict[str, Reader] = {reader.name: reader for reader in (VOC, FOLDER)}
+READERS: dict[str, Reader] = {reader.name: reader for reader in (VOC, FOLDER, COCO)}
 
 USUAL_PLACES = ("VOC2012", "VOCdevkit/VOC2012")
 """Where the data folder often lies when its parent was given."""
