@@ -524,7 +524,7 @@ CONSEQUENCES = {
 
 ANNOTATED = {
     *("class-none", "class-ignored", "class-left-out", "image-unlabelled", "image-ambiguous"),
-    *("shape-unreadable", "shape-size", "crowd-read"),
+    *("shape-unreadable", "shape-size", "crowd-read", "folder-absent", "label-file-missing"),
 }
 """Kinds of annotation files; tests/data/readers has them."""
 

@@ -57,6 +57,8 @@ KINDS: dict[str, Severity] = {
     # files and folders
     "folder-unreadable": "error",
     "folder-left-out": "warning",
+    "folder-absent": "warning",
+    "label-file-missing": "warning",
     "link-lost": "warning",
     "file-ignored": "warning",
     # images

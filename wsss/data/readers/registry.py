@@ -11,10 +11,11 @@ from wsss.data.readers.coco import COCO
 from wsss.data.readers.folder import FOLDER
 from wsss.data.readers.reader import Reader
 from wsss.data.readers.voc import VOC
+from wsss.data.readers.yolo import YOLO
 from wsss.data.walking import is_folder
 from wsss.errors import DataError, UsageError
 
-READERS: dict[str, Reader] = {reader.name: reader for reader in (VOC, FOLDER, COCO)}
+READERS: dict[str, Reader] = {reader.name: reader for reader in (VOC, FOLDER, COCO, YOLO)}
 
 USUAL_PLACES = ("VOC2012", "VOCdevkit/VOC2012")
 """Where the data folder often lies when its parent was given."""
