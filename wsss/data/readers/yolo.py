@@ -95,7 +95,9 @@ def _names(content: Any, path: Path) -> dict[int, str]:
         BadData: ``names`` is neither a list nor a dictionary from numbers to names.
     """
     names = content.get("names") if isinstance(content, dict) else None
-    pairs = list(enumerate(names)) if isinstance(names, list) else list(names.items()) if isinstance(names, dict) else []
+    pairs = (
+        list(enumerate(names)) if isinstance(names, list) else list(names.items()) if isinstance(names, dict) else []
+    )
     found: dict[int, str] = {}
     for key, name in pairs[:MOST_CLASSES]:
         number = int(key) if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 9 else key
