@@ -80,7 +80,12 @@ def test_an_unknown_id_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, 64])
 def test_chunks_do_not_matter(tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = {"info": {"a": 1.5}, "images": [{"n": "corrosão \u00e9"}, 12, "x"], "annotations": [], "z": -30}
+    content = {
+        "info": {"a": 1.5},
+        "images": [{"n": "corrosão \u00e9"}, 12, 1.25, 2e3, "x"],
+        "annotations": [],
+        "z": -30,
+    }
     for ascii_only in (True, False):
         path = tmp_path / "a.json"
         path.write_text(json.dumps(content, ensure_ascii=ascii_only), encoding="utf-8-sig")

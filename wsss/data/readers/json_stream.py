@@ -17,6 +17,8 @@ CHUNK = 2**20
 MAX_ELEMENT = 2**28
 """Most bytes of one element."""
 BLANK = re.compile(r"[ \t\r\n]*")
+UNFINISHED = ("", ".", "e", "E")
+"""What follows a number of which the window may hold only a part."""
 DECODER = json.JSONDecoder()
 
 
@@ -57,14 +59,16 @@ class _Text:
     def value(self) -> tuple[Any, int, int]:
         """The next value, its first byte and its length."""
         self.peek()
+        ended = False
         while True:
             try:
                 value, end = DECODER.raw_decode(self.text, self.at)
-                if end < len(self.text) or not self.more():
+                if ended or self.text[end : end + 1] not in UNFINISHED:
                     break
             except json.JSONDecodeError as error:
-                if not self.more():
+                if ended:
                     raise ValueError(f"{error.msg} at byte {self.start + error.pos}") from error
+            ended = not self.more()
         first, piece = self.start + self.at, self.text[self.at : end]
         self.at = end
         return (value if piece.isascii() else json.loads(piece.encode("latin-1"))), first, len(piece)
@@ -96,8 +100,8 @@ def elements(path: Path, lists: frozenset[str]) -> Iterator[tuple[str, Any, int,
 
 def _elements(text: _Text, lists: frozenset[str]) -> Iterator[tuple[str, Any, int, int]]:
     if text.peek() == "\xef":  # byte-order mark
-        text.more()
-        text.at += 3
+        for character in "\xef\xbb\xbf":
+            text.take(character)
     text.take("{")
     while text.peek() != "}":
         key, _, _ = text.value()
