@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import wsss
-from wsss.data.readers import json_stream
+from wsss.data.readers import coco_cache, json_stream
 from wsss.data.readers.coco_file import read_coco
 from wsss.data.readers.json_stream import elements
 from wsss.errors import DataError, WsssError
@@ -119,3 +119,17 @@ def test_a_deeply_nested_file_is_an_error(tmp_path: Path) -> None:
     path.write_text('{"images": [' + "[" * 100_000)
     with pytest.raises(DataError):
         read_coco(path, lambda error: None)
+
+
+def test_a_large_file_is_scanned_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(coco_cache, "LEAST", 0)
+    path = FORMATS / "coco_instances/annotations/instances_train2017.json"
+    first = coco_cache.open_coco(path, lambda error: None)
+    with monkeypatch.context() as patched:
+        patched.setattr(coco_cache, "read_coco", None)
+        assert coco_cache.open_coco(path, lambda error: None) == first
+    copy = write(tmp_path, [annotation()]) / "result.json"
+    coco_cache.open_coco(copy, lambda error: None)
+    write(tmp_path, [annotation(), annotation(3)])
+    assert len(coco_cache.open_coco(copy, lambda error: None).rows) == 2

@@ -23,7 +23,8 @@ from wsss.data.masks import IGNORE_INDEX
 from wsss.data.photographs import Photographs, find_images
 from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSource, below
 from wsss.data.readers.class_rules import ClassRules
-from wsss.data.readers.coco_file import AREA, CROWD, CocoFile, area_at, place, read_coco
+from wsss.data.readers.coco_file import AREA, CROWD, CocoFile, area_at, place
+from wsss.data.readers.coco_cache import open_coco
 from wsss.data.readers.image_finder import ImageFinder
 from wsss.data.readers.reader import Options, Reader
 from wsss.errors import DataError, UsageError
@@ -144,7 +145,7 @@ def _open(root: Path, options: Options) -> AnnotatedSource:
             what = f"{by_split[split].name} and {path.name} both hold the split '{split}'"
             raise BadData.at("table-format", path, what, f"choose one: --tags {path}")
         by_split[split] = path
-    files = [read_coco(path, options.note) for path in paths]
+    files = [open_coco(path, options.note) for path in paths]
     photographs = _photographs(root, options.note)
     dropped = _roots(files)
     objects = [_objects(file, options.note) for file in files]
