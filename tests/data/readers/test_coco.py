@@ -44,7 +44,8 @@ def test_categories_are_ordered_by_id_and_a_crowd_with_attributes_is_an_object(t
     tagged = dataset.split("all")
     assert tagged.classes == ("dog", "cat")
     truth_HW = tagged.truth(tagged.records[0])
-    assert truth_HW is not None and sorted(set(truth_HW.flat)) == [0, 1]
+    assert truth_HW is not None
+    assert sorted(set(truth_HW.flat)) == [0, 1]
 
 
 def test_told_crowds_are_ignored_and_lie_below(tmp_path: Path) -> None:
