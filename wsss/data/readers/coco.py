@@ -23,8 +23,8 @@ from wsss.data.masks import IGNORE_INDEX
 from wsss.data.photographs import Photographs, find_images
 from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSource, below
 from wsss.data.readers.class_rules import ClassRules
-from wsss.data.readers.coco_file import AREA, CROWD, CocoFile, area_at, place
 from wsss.data.readers.coco_cache import open_coco
+from wsss.data.readers.coco_file import AREA, CROWD, CocoFile, area_at, place
 from wsss.data.readers.image_finder import ImageFinder
 from wsss.data.readers.reader import Options, Reader
 from wsss.errors import DataError, UsageError

@@ -198,7 +198,7 @@ def _is_outline(values: Sequence[float]) -> bool:
 def _say_absent(root: Path, path: Path, content: Any, note: Note) -> None:
     """Note the splits that data.yaml names and that are not there."""
     for key in ("train", "val", "test"):
-        named = content.get(key)
+        named = content.get(key) if isinstance(content, dict) else None
         for one in named if isinstance(named, list) else [named]:
             if not isinstance(one, str) or not one.strip() or one.endswith(".txt"):
                 continue
