@@ -9,6 +9,7 @@ import json
 from array import array
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,13 +66,10 @@ def _save(found: CocoFile, about: str) -> None:
         "url": found.url,
     }
     with whole(index_path(found.path)) as file:
-        texts = {key: np.frombuffer(text.encode(), np.uint8) for key, text in _texts(about, plain).items()}
-        columns = {name: np.frombuffer(getattr(found, name), kind) for name, kind in COLUMNS.items()}
-        np.savez(file, **texts, **columns)
-
-
-def _texts(about: str, plain: dict[str, object]) -> dict[str, str]:
-    return {"about": about, "plain": json.dumps(plain)}
+        contents: dict[str, Any] = {name: np.frombuffer(getattr(found, name), kind) for name, kind in COLUMNS.items()}
+        contents["about"] = np.frombuffer(about.encode(), np.uint8)
+        contents["plain"] = np.frombuffer(json.dumps(plain).encode(), np.uint8)
+        np.savez(file, **contents)
 
 
 def _load(path: Path, about: str) -> CocoFile | None:
