@@ -527,6 +527,7 @@ ANNOTATED = {
     *("cell-blank", "table-several"),
     *("class-none", "class-ignored", "class-left-out", "image-unlabelled", "image-ambiguous"),
     *("shape-unreadable", "shape-size", "annotation-several", "annotators-differ", "tag-field"),
+    *("shape-unreadable", "shape-size", "crowd-read", "folder-absent", "label-file-missing"),
 }
 """Kinds of annotation files; tests/data/readers has them."""
 

@@ -59,9 +59,12 @@ KINDS: dict[str, Severity] = {
     "class-ignored": "warning",
     "class-none": "warning",
     "class-left-out": "warning",
+    "crowd-read": "warning",
     # files and folders
     "folder-unreadable": "error",
     "folder-left-out": "warning",
+    "folder-absent": "warning",
+    "label-file-missing": "warning",
     "link-lost": "warning",
     "file-ignored": "warning",
     # images

@@ -42,6 +42,7 @@ class AnnotatedImage:
         shapes: its drawn objects, or None where the format has none.
         size: (H, W) that the file states, or None.
         found: name of the image, where the reader went from the images to their annotations.
+        key: file and row where ``truth_of`` finds its objects again.
     """
 
     written: str
@@ -54,6 +55,7 @@ class AnnotatedImage:
     shapes: Shapes | None = None
     size: tuple[int, int] | None = None
     found: str | None = None
+    key: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +70,7 @@ class AnnotatedSource:
         source: the file or folder they come from, for messages.
         finder: finds the image of a written name.
         truth: masks that are no drawn objects of ``images``.
+        truth_of: given the classes and the images of a split by name, their masks, where objects stay on the disk.
         mask_folder: where masks lie as PNG files, or None.
     """
 
@@ -78,6 +81,7 @@ class AnnotatedSource:
     source: Path
     finder: ImageFinder
     truth: Truth | None = None
+    truth_of: Callable[[ClassRules, Mapping[str, AnnotatedImage]], Truth | None] | None = None
     mask_folder: Path | None = None
 
     def splits(self) -> tuple[str, ...]:
@@ -121,7 +125,9 @@ class AnnotatedSource:
             classes=rules.classes,
             source=self.source,
             mask_folder=self.mask_folder,
-            annotations=self.truth or (DrawnMasks(drawn) if drawn else None),
+            annotations=self.truth_of(rules, found)
+            if self.truth_of
+            else self.truth or (DrawnMasks(drawn) if drawn else None),
         )
 
     def _found(self, split: str) -> Mapping[str, AnnotatedImage]:

@@ -8,15 +8,33 @@ from pathlib import Path
 from wsss.config import Reading
 from wsss.data.near_names import NearNames
 from wsss.data.readers.class_folders import CLASS_FOLDERS
+from wsss.data.readers.coco import COCO
+from wsss.data.readers.cvat_masks import CVAT_MASKS
+from wsss.data.readers.cvat_xml import CVAT_XML
+from wsss.data.readers.datumaro import DATUMARO
 from wsss.data.readers.folder import FOLDER
 from wsss.data.readers.histology import HISTOLOGY
+from wsss.data.readers.label_studio import LABEL_STUDIO
+from wsss.data.readers.labelme import LABELME
 from wsss.data.readers.reader import Reader
+from wsss.data.readers.roboflow_masks import ROBOFLOW_MASKS
+from wsss.data.readers.supervisely import SUPERVISELY
+from wsss.data.readers.table import FIFTYONE, IMAGEFOLDER, ROBOFLOW_CLASSES, TABLE
+from wsss.data.readers.via import VIA
 from wsss.data.readers.voc import VOC
 from wsss.data.readers.voc_flat import VOC_FLAT
+from wsss.data.readers.yolo import YOLO
 from wsss.data.walking import is_folder
 from wsss.errors import DataError, UsageError
 
-READERS: dict[str, Reader] = {reader.name: reader for reader in (VOC, FOLDER, VOC_FLAT, CLASS_FOLDERS, HISTOLOGY)}
+READERS: dict[str, Reader] = {
+    reader.name: reader
+    for reader in (
+        *(VOC, FOLDER, TABLE, COCO, YOLO, CLASS_FOLDERS, HISTOLOGY, VOC_FLAT),
+        *(LABEL_STUDIO, CVAT_MASKS, CVAT_XML, ROBOFLOW_CLASSES, ROBOFLOW_MASKS, LABELME, IMAGEFOLDER),
+        *(FIFTYONE, VIA, DATUMARO, SUPERVISELY),
+    )
+}
 
 USUAL_PLACES = ("VOC2012", "VOCdevkit/VOC2012")
 """Where the data folder often lies when its parent was given."""

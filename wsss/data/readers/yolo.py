@@ -1,0 +1,223 @@
+"""YOLO segmentation: a text file of numbers for each image, and data.yaml with the names of the classes.
+
+A line is a class id and an outline x y x y ..., or a box (centre x, centre y, width, height), as shares of the image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from wsss.config import Reading
+from wsss.data.areas import Area, outlined
+from wsss.data.drawn import Shape
+from wsss.data.findings import BadData, Finding, Note, Place, refuse
+from wsss.data.images import split_suffix
+from wsss.data.photographs import Photographs, find_images
+from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSource
+from wsss.data.readers.class_rules import ClassRules
+from wsss.data.readers.image_finder import ImageFinder
+from wsss.data.readers.reader import Options, Reader
+from wsss.data.readers.tag_table import read_text
+from wsss.data.walking import is_file, is_folder
+from wsss.errors import DataError, UsageError
+from wsss.plain_yaml import read_yaml
+
+YAMLS = ("data.yaml", "data.yml", "dataset.yaml")
+MOST_CLASSES = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line of a label file: the class id, and its numbers; four of them are a box."""
+
+    number: int
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shapes:
+    """The drawn objects of an image, given the classes; None where one is a box."""
+
+    lines: tuple[_Line, ...]
+    names: dict[int, str]
+
+    def __call__(self, rules: ClassRules) -> tuple[Shape, ...] | None:
+        if any(len(line.values) == 4 for line in self.lines):
+            return None
+        return tuple(Shape(rules.index(self.names[line.number]), partial(_area, line.values)) for line in self.lines)
+
+
+def _area(values: Sequence[float], size: tuple[int, int]) -> Area:
+    """The pixels inside an outline of shares, cut at the edges of the image."""
+    height, width = size
+    cut = [min(max(value, 0.0), 1.0) for value in values]
+    return outlined([[value * (height if n % 2 else width) for n, value in enumerate(cut)]], size)
+
+
+def _yaml_of(root: Path) -> Path | None:
+    """data.yaml, or the only other YAML file with names beside the folders."""
+    usual = next((root / name for name in YAMLS if is_file(root / name)), None)
+    if usual is not None:
+        return usual
+    others = sorted((*root.glob("*.yaml"), *root.glob("*.yml")))
+    return others[0] if len(others) == 1 else None
+
+
+def _label_folders(root: Path) -> list[str]:
+    """Folders of label files below the root: labels, labels/SPLIT, SPLIT/labels."""
+    found = []
+    if is_folder(root / "labels"):
+        inner = sorted(path.name for path in (root / "labels").iterdir() if path.is_dir())
+        found += [f"labels/{name}" for name in inner] or ["labels"]
+    return found + [f"{path.parent.name}/labels" for path in sorted(root.glob("*/labels")) if path.is_dir()]
+
+
+def _sniff(root: Path, reading: Reading) -> str | None:
+    path, folders = _yaml_of(root), _label_folders(root)
+    if path is None or not folders:
+        return None
+    try:
+        content = read_yaml(path)
+    except UsageError:
+        return None
+    return f"YOLO labels, {path.name} and {folders[0]}" if isinstance(content, dict) and "names" in content else None
+
+
+def _names(content: Any, path: Path) -> dict[int, str]:
+    """Class names by id.
+
+    Raises:
+        BadData: ``names`` is neither a list nor a dictionary from numbers to names.
+    """
+    names = content.get("names") if isinstance(content, dict) else None
+    pairs = (
+        list(enumerate(names)) if isinstance(names, list) else list(names.items()) if isinstance(names, dict) else []
+    )
+    found: dict[int, str] = {}
+    for key, name in pairs[:MOST_CLASSES]:
+        number = int(key) if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 9 else key
+        is_word = isinstance(name, str | int | float) and not isinstance(name, bool) and str(name).strip()
+        if not isinstance(number, int) or isinstance(number, bool) or number < 0 or number in found or not is_word:
+            what = f"'names' has the entry {str(key)[:40]}: {str(name)[:40]}"
+            raise BadData.at("table-format", path, what, "write names as a list, or as id: name with each id once")
+        found[number] = str(name).strip()
+    if not found:
+        raise BadData.at("table-format", path, "has no 'names'", "write names: [A, B, C] in the order of the ids")
+    return dict(sorted(found.items()))
+
+
+def _open(root: Path, options: Options) -> AnnotatedSource:
+    """Read data.yaml and all label files.
+
+    Raises:
+        UsageError: tags are asked from where this format has none.
+        DataError: a file is at fault.
+    """
+    if options.reading.tags_from in ("xml", "masks"):
+        raise UsageError(f"{root}: YOLO labels have no tags from {options.reading.tags_from}", "--tags-from shapes")
+    path = _yaml_of(root)
+    if path is None:
+        raise DataError(f"{root}: no data.yaml there", "write it: names: [A, B, C] in the order of the ids")
+    try:
+        content = read_yaml(path)
+    except UsageError as error:
+        raise BadData.at("table-format", path, error.problem, "correct it: names: [A, B, C]") from error
+    names = _names(content, path)
+    photographs = _photographs(root, options.note)
+    images = list(_images(root, photographs, names, options.note))
+    _say_absent(root, path, content, options.note)
+    return AnnotatedSource(
+        options=options,
+        photographs=photographs,
+        images=images,
+        declared=list(names.values()),
+        source=path,
+        finder=ImageFinder(photographs),
+    )
+
+
+def _images(root: Path, photographs: Photographs, names: dict[int, str], note: Note) -> Iterator[AnnotatedImage]:
+    """Every image in a folder ``images``, with what its label file says."""
+    bare: list[Path] = []
+    for file in photographs.files.values():
+        parts = file.split("/")
+        if "images" not in parts[:-1]:
+            continue
+        at = parts.index("images")
+        split = parts[at - 1] if at else parts[1] if len(parts) > 2 else ONLY_SPLIT
+        stem = split_suffix(parts[-1])[0]
+        label = root.joinpath(*parts[:at], "labels", *parts[at + 1 : -1], f"{stem}.txt")
+        there = is_file(label)
+        if not there:
+            bare.append(label)
+        lines = tuple(_lines(label, names, note)) if there else ()
+        yield AnnotatedImage(
+            written=file,
+            split=split,
+            labels=tuple(dict.fromkeys(names[line.number] for line in lines)),
+            place=Place(label),
+            shapes=_Shapes(lines, names),
+        )
+    if bare:
+        what = f"{len(bare)} images have no label file and are taken to hold none of the classes (first: {bare[0]})"
+        findings = [Finding("label-file-missing", Place(label), "no label file") for label in bare]
+        note(BadData(f"{root}: {what}", "write an empty file for an image without objects", findings))
+
+
+def _lines(path: Path, names: dict[int, str], note: Note) -> Iterator[_Line]:
+    """The lines of a label file; faulty ones are noted and left out."""
+    for number, text in enumerate(read_text(path).split("\n"), start=1):
+        if not text.strip():
+            continue
+        try:
+            first, *rest = (float(word) for word in text.split())
+            values = tuple(rest)
+        except ValueError:
+            first, values = math.nan, ()
+        whole = math.isfinite(first) and first == int(first)
+        place = Place(path, line=number)
+        if not whole or not all(map(math.isfinite, values)) or not (len(values) == 4 or _is_outline(values)):
+            what = f"'{text[:60]}' is neither an id and an outline nor an id and a box"
+            note(BadData.at("table-fields", place, what, "write: id x y x y x y ..., or id x y width height, in 0..1"))
+        elif int(first) not in names:
+            what = f"class id {int(first)} is not among the names in data.yaml ({min(names)}..{max(names)})"
+            note(BadData.at("tag-unknown", place, what, "add its name to data.yaml or correct the id"))
+        else:
+            yield _Line(int(first), values)
+
+
+def _is_outline(values: Sequence[float]) -> bool:
+    return len(values) >= 6 and len(values) % 2 == 0
+
+
+def _say_absent(root: Path, path: Path, content: Any, note: Note) -> None:
+    """Note the splits that data.yaml names and that are not there."""
+    for key in ("train", "val", "test"):
+        named = content.get(key) if isinstance(content, dict) else None
+        for one in named if isinstance(named, list) else [named]:
+            if not isinstance(one, str) or not one.strip() or one.endswith(".txt"):
+                continue
+            parts = [part for part in one.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+            tails = ("/".join(parts[first:]) for first in range(len(parts)))
+            if parts and not any(is_folder(root / tail) for tail in tails):
+                what = f"names {'/'.join(parts)}, which is not there"
+                note(BadData(f"{path}: {what}", f"ls {root}", [Finding("folder-absent", Place(path), what)]))
+
+
+def _photographs(root: Path, note: Note = refuse) -> Photographs:
+    return find_images(root, note=note)
+
+
+YOLO = Reader(
+    name="yolo",
+    looks_for="data.yaml with label files (labels/SPLIT/*.txt or SPLIT/labels/*.txt)",
+    sniff=_sniff,
+    open=_open,
+    photographs=_photographs,
+    lists_all=False,
+)
