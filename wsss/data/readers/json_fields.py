@@ -38,7 +38,7 @@ def as_object(value: Any, what: str, place: Place) -> dict[str, Any]:
 
 def as_text(value: Any, what: str, place: Place) -> str:
     """A value that must be a text; a whole number counts as its digits."""
-    return str(value) if type(value) is int else _checked(value, str, what, place)  # type: ignore[no-any-return]
+    return str(value) if type(value) is int else _checked(value, str, what, place)
 
 
 def stated_size(height: Any, width: Any) -> tuple[int, int] | None:
@@ -49,7 +49,7 @@ def stated_size(height: Any, width: Any) -> tuple[int, int] | None:
 def _checked(value: Any, kind: type, what: str, place: Place) -> Any:
     if isinstance(value, kind):
         return value
-    nouns = {list: "a list", dict: "an object", str: "a text"}
+    nouns: dict[type, str] = {list: "a list", dict: "an object", str: "a text"}
     told = f"{what} must be {nouns[kind]}, got {str(value)[:40]!r}"
     raise BadData.at("annotation-unreadable", place, told, "correct this entry, or export it again")
 
