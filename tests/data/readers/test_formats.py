@@ -17,7 +17,9 @@ from wsss.data.dataset import Dataset
 from wsss.errors import DataError
 
 FORMATS = Path(__file__).parents[2] / "formats"
-TREES = sorted(path.parent for path in FORMATS.rglob("EXPECTED.json") if path.parent.name != "outputs")
+NOT_READ = ("outputs", "webdataset")
+"""What writers must give; and tar shards, which have no reader."""
+TREES = sorted(path.parent for path in FORMATS.rglob("EXPECTED.json") if path.parent.name not in NOT_READ)
 TOLD = {"table_excel": ["--columns", "image=Datei,labels=Klassen,split=Aufteilung"]}
 """Options of trees whose EXPECTED.json tells them in words only."""
 

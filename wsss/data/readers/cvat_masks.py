@@ -96,7 +96,8 @@ def read_label_map(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
     Raises:
         DataError: a line is none, or two lines have one colour.
     """
-    names, colours = list[str](), list[Colour]()
+    names: list[str] = []
+    colours: list[Colour] = []
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         text = line.split("#", 1)[0].strip()
         if not text:

@@ -13,6 +13,9 @@ from wsss.data.walking import is_file, names_in
 PREFIX = 2**16
 """Bytes at the beginning of a file by which its format is told."""
 
+NOUNS = {"list": "a list", "dict": "an object", "str": "a text"}
+"""Kinds of JSON values by the names of their types."""
+
 
 def read_json(path: Path) -> Any:
     """The value of a JSON file.
@@ -49,8 +52,7 @@ def stated_size(height: Any, width: Any) -> tuple[int, int] | None:
 def _checked(value: Any, kind: type, what: str, place: Place) -> Any:
     if isinstance(value, kind):
         return value
-    nouns: dict[type, str] = {list: "a list", dict: "an object", str: "a text"}
-    told = f"{what} must be {nouns[kind]}, got {str(value)[:40]!r}"
+    told = f"{what} must be {NOUNS[kind.__name__]}, got {str(value)[:40]!r}"
     raise BadData.at("annotation-unreadable", place, told, "correct this entry, or export it again")
 
 

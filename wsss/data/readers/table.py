@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from wsss.config import Reading
 from wsss.data.findings import BadData, Finding, Note, Place
 from wsss.data.images import split_suffix
@@ -25,6 +23,8 @@ from wsss.data.readers.table_columns import PRESENT, UNCERTAIN, Columns, find_co
 from wsss.data.readers.table_rows import TABLE_ENDINGS, Rows, first_rows, read_rows
 from wsss.data.readers.tag_table import COLUMNS, TAG_FILES, read_text
 from wsss.data.walking import is_file, is_folder
+from wsss.errors import UsageError
+from wsss.plain_yaml import load_yaml
 from wsss.reporting import first_few
 
 NOT_IMAGES = ("masks", "Saliency", "labels")
@@ -283,8 +283,8 @@ def class_names_of_card(path: Path) -> tuple[str, ...] | None:
         return None
     parts = read_text(path).split("---\n", 2)
     try:
-        head = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
-    except (yaml.YAMLError, ValueError, RecursionError):
+        head = load_yaml(parts[1], "README.md") if len(parts) == 3 and not parts[0].strip() else None
+    except (UsageError, ValueError):
         return None
     names = _class_label(head)
     if isinstance(names, dict):
