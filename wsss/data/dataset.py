@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -9,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss.data.findings import BadData, Finding, Note, refuse
+from wsss.data.findings import BadData, Finding, Note, refuse, telling
 from wsss.data.images import IMAGE_SUFFIXES, split_suffix
 from wsss.data.masks import IGNORE_INDEX
 from wsss.data.near_names import NearNames, tidy
@@ -17,7 +18,7 @@ from wsss.data.photographs import Photographs, find_images
 from wsss.data.readers.listing import ListedImage, Listing
 from wsss.data.readers.reader import Options, TagsFrom
 from wsss.data.readers.registry import READERS, find_reader, recognise
-from wsss.data.readers.tag_table import read_text
+from wsss.data.readers.text import read_text
 from wsss.data.records import Record, Records, TaggedSet
 from wsss.data.walking import conventional, is_file, is_folder, is_there
 from wsss.errors import DataError, UsageError
@@ -85,6 +86,8 @@ def open_data(
 class Dataset:
     """A data folder of any layout; `open_dataset` makes it. Splits are read when they are first asked for.
 
+    What a reader guesses or leaves out is a warning of Python's ``warnings``, each said once.
+
     Args:
         root: the folder.
         layout: the name of a reader; "auto" takes the one that recognises the folder.
@@ -99,7 +102,8 @@ class Dataset:
 
     def __init__(self, root: Path, layout: Layout = "auto") -> None:
         self.root = root
-        self.splits = list_splits(root, layout)
+        self._note = telling(lambda text: warnings.warn(text, stacklevel=2))
+        self.splits = list_splits(root, layout, note=self._note)
         self._layout = layout
         self._opened: dict[str | None, TaggedSet] = {}
 
@@ -116,7 +120,7 @@ class Dataset:
             DataError: the folder is at fault.
         """
         if name not in self._opened:
-            self._opened[name] = open_data(self.root, split=name, layout=self._layout, need_tags=False)
+            self._opened[name] = open_data(self.root, split=name, layout=self._layout, need_tags=False, note=self._note)
         return self._opened[name]
 
     def records(self, split: str | None = None) -> Sequence[Record]:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree.ElementTree import ParseError
 
 import numpy as np
-from defusedxml.common import DefusedXmlException, DTDForbidden
-from defusedxml.ElementTree import fromstring
 
 from wsss.data.findings import BadData, Note, Place, refuse
 from wsss.data.images import split_suffix
 from wsss.data.masks import IGNORE_INDEX, read_mask, unknown_indices
 from wsss.data.near_names import by_sight, same_by_sight
 from wsss.data.photographs import Photographs, find_images
+from wsss.data.readers.annotations import xml_labels
 from wsss.data.readers.listing import ListedImage, Listing, missing_images, renamed, untagged_images
 from wsss.data.readers.reader import Options, Reader, TagsFrom
-from wsss.data.readers.tag_table import TAG_FILES, find_tag_file, image_name, read_tag_file, read_text, unreadable_text
+from wsss.data.readers.tag_table import TAG_FILES, find_tag_file, image_name, read_tag_file
+from wsss.data.readers.text import read_text, unreadable_text
+from wsss.data.readers.voc_check import contradictions
 from wsss.data.walking import conventional, is_file, is_folder, names_in, spelled
 
 Labels = tuple[str, ...] | None
@@ -53,8 +53,6 @@ LIST_FOLDERS = ("Segmentation", "Main")
 MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
 """Folders of masks, the more complete first."""
 IMAGES, LISTS = "JPEGImages", "ImageSets"
-MAX_ANNOTATION = 2**24
-"""Bytes of an annotation, at most; this many hold a hundred thousand objects."""
 LINE = 4096
 """Bytes of the first line of a split list that are read to tell its kind."""
 
@@ -267,36 +265,6 @@ TAG_READERS: dict[TagsFrom, Callable[[Path, list[str], Path | None, Options], Ta
 }
 
 
-def xml_labels(path: Path) -> tuple[str, ...] | None:
-    """Names of the objects of an annotation, without those of their parts; None where there is no file.
-
-    Raises:
-        DataError: it is not XML, or declares a document type.
-    """
-    try:
-        if path.stat().st_size > MAX_ANNOTATION:
-            raise _bad_annotation(path, f"more than {MAX_ANNOTATION} bytes")
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise _bad_annotation(path, error.strerror) from error
-    try:
-        tree = fromstring(content, forbid_dtd=True)
-    except DTDForbidden as error:
-        raise _bad_annotation(path, "it declares a document type") from error
-    except (ParseError, DefusedXmlException, ValueError, LookupError) as error:  # the last: an unknown encoding
-        raise _bad_annotation(path, error) from error
-    labels = [(thing.findtext("name") or "").strip() for thing in tree.iterfind("object")]
-    return tuple(dict.fromkeys(label for label in labels if label))
-
-
-def _bad_annotation(path: Path, reason: object) -> BadData:
-    """The error for an annotation that cannot be read."""
-    what = f"unreadable annotation ({reason})"
-    return BadData.at("annotation-unreadable", path, what, f"replace or delete {path}")
-
-
 def _mask_labels(path: Path, classes: tuple[str, ...]) -> tuple[str, ...] | None:
     """Names of the classes that a mask holds; None where there is no mask.
 
@@ -321,5 +289,6 @@ VOC = Reader(
     open=VocSource,
     photographs=_photographs,
     lists_all=False,
+    contradictions=contradictions,
     wins_over=("folder",),  # a table of tags at the root then gives the tags of the lists
 )
