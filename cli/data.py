@@ -81,6 +81,7 @@ def _print(inspection: Inspection) -> None:
 
     from wsss.cli.terminal import console
     from wsss.data.records import counted
+    from wsss.reporting import visible
 
     if inspection.classes:
         console.print(_class_table(inspection))
@@ -91,7 +92,7 @@ def _print(inspection: Inspection) -> None:
         found = [finding for finding in inspection.findings if finding.kind == kind]
         table.add_row(found[0].severity, kind, str(count))
         for finding in found[:FIRST]:
-            console.print(Text(f"{finding.severity} {kind}: {finding.where}: {finding.what}"), soft_wrap=True)
+            console.print(Text(visible(f"{finding.severity} {kind}: {finding.where}: {finding.what}")), soft_wrap=True)
         if count > FIRST:
             console.print(Text(f"... and {count - FIRST} more of {kind}", style="dim"), soft_wrap=True)
     if inspection.findings:
@@ -109,11 +110,13 @@ def _class_table(inspection: Inspection) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    from wsss.reporting import visible
+
     table = Table(show_edge=False)
     table.add_column("class", overflow="fold")
     for split in inspection.splits:
         table.add_column(Text(split), justify="right")
     for name in inspection.classes:
         counts = (str(of_class[name]) for of_class in inspection.classes_by_split.values())
-        table.add_row(Text(name), *counts)
+        table.add_row(Text(visible(name)), *counts)
     return table

@@ -21,6 +21,7 @@ from wsss.cli.train_cls import train_cls
 from wsss.cli.train_seg import train_seg
 from wsss.errors import MachineError, WsssError
 from wsss.files import REMEDIES, DiskError
+from wsss.reporting import visible
 
 CommandLineError: Any = typer.BadParameter.__base__
 """Click's UsageError. Older versions of typer use the package click, later ones a copy of their own."""
@@ -92,7 +93,7 @@ def run() -> None:
     try:
         status = app(standalone_mode=False)
     except WsssError as error:
-        _leave(error.problem, error.fix, error.exit_status)
+        _leave(visible(error.problem), visible(error.fix), error.exit_status)
     except CommandLineError as error:
         _leave_with_usage(error)
     except (KeyboardInterrupt, typer.Abort):

@@ -17,6 +17,7 @@ from rich.progress import (
 )
 
 from wsss.cli.log import log
+from wsss.reporting import visible
 
 PLAIN_SECONDS = 60
 """Seconds between two lines of progress where standard error is not a terminal."""
@@ -71,4 +72,4 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """Print a remark above the bar; it is one line, however long, where standard error is not a terminal."""
-        console.print(text, markup=False, soft_wrap=not console.is_terminal)
+        console.print(visible(text), markup=False, soft_wrap=not console.is_terminal)

@@ -21,7 +21,7 @@ OTHER_IMAGES = frozenset(
     }
 )
 """Endings of pictures that no reader reads; in lower case."""
-CONVERT = "convert them to PNG or JPEG"
+CONVERT = "convert to PNG or JPEG what is to be read"
 """What to do with pictures of ``OTHER_IMAGES``."""
 SAID: dict[Reason, str] = {
     "by machines": "made by a disk station or a program beside the photos; {} left out",
@@ -116,8 +116,8 @@ def _left_out(folder: Path, tree: Tree, others: list[str]) -> Iterator[BadData]:
         if ending in OTHER_IMAGES:
             pictures[ending].append(file)
     for ending, files in sorted(pictures.items()):
-        what = "1 file ending in {} is" if len(files) == 1 else f"{len(files)} files ending in {{}} are"
-        yield _remark(folder, "file-ignored", files[0], f"{what.format(ending)} not read; {CONVERT}")
+        what = f"{'1 file' if len(files) == 1 else f'{len(files)} files'} ending in {ending} not read; {CONVERT}"
+        yield _remark(folder, "file-ignored", files[0], what)
 
 
 def _remark(folder: Path, kind: str, path: str, what: str) -> BadData:
