@@ -116,7 +116,7 @@ def _left_out(folder: Path, tree: Tree, others: list[str]) -> Iterator[BadData]:
         if ending in OTHER_IMAGES:
             pictures[ending].append(file)
     for ending, files in sorted(pictures.items()):
-        what = f"{'1 file' if len(files) == 1 else f'{len(files)} files'} ending in {ending} not read; {CONVERT}"
+        what = f"{'1 file' if len(files) == 1 else f'{len(files)} files'} ending in {ending}: not read; {CONVERT}"
         yield _remark(folder, "file-ignored", files[0], what)
 
 
