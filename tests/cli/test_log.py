@@ -71,3 +71,9 @@ def test_a_closed_pipe_stops_no_work() -> None:
     process.stderr = None
     out, _ = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, b"done\n")
+
+
+def test_control_characters_of_names_do_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with Terminal() as terminal:
+        terminal.say("skipped new\nline and \x1b[31mred: é")
+    assert capsys.readouterr().err == "skipped new\\nline and \\x1b[31mred: é\n"

@@ -149,3 +149,8 @@ def test_a_missing_layer_is_told_what_lies_there(tmp_path: Path, write_photo: Ca
     (tmp_path / "tags.csv").write_text("image,labels\n0001,cat\n")
     with pytest.raises(DataError, match=r"0001\.png \(did you mean '1\.png'\? they differ in zeros"):
         check_layers(tmp_path / "Saliency", open_data(tmp_path), "saliency map", "")
+
+
+def test_names_that_look_the_same_keep_the_order_of_the_table() -> None:
+    wanted = [f"{letter}  x" for letter in "qwertyuiop"]
+    assert [*same_by_sight(wanted, {f"{letter} x" for letter in "qwertyuiop"})] == wanted

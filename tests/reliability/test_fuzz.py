@@ -32,7 +32,7 @@ from wsss.data.facts import examine_image
 from wsss.data.findings import BadData
 from wsss.data.images import image_size, read_content, read_image
 from wsss.data.masks import PALETTE, read_mask
-from wsss.data.readers.voc import xml_labels
+from wsss.data.readers.annotations import xml_labels
 from wsss.errors import WsssError
 from wsss.models.backbone import Backbone
 from wsss.models.checkpoint import load_network, save_checkpoint

@@ -19,8 +19,9 @@ import torch
 from safetensors.torch import save_file
 
 from wsss.config import Config, resolve
-from wsss.data.readers.tag_table import MAX_TEXT, read_text
-from wsss.data.readers.voc import MAX_ANNOTATION, is_class_list, xml_labels
+from wsss.data.readers.annotations import MAX_ANNOTATION, xml_labels
+from wsss.data.readers.text import MAX_TEXT, read_text
+from wsss.data.readers.voc import is_class_list
 from wsss.errors import DataError, UsageError, WsssError
 from wsss.models import archive, checkpoint
 from wsss.models.archive import MAX_PICKLE

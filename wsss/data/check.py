@@ -18,10 +18,12 @@ from wsss.data.findings import KINDS, BadData, Finding, Place, Severity
 from wsss.data.images import UnreadableImage
 from wsss.data.index import Scan, scan_images
 from wsss.data.layer_check import LayerJob, inspect_layers
+from wsss.data.near_names import by_sight
 from wsss.data.photographs import Photographs
 from wsss.data.readers.registry import find_reader
 from wsss.data.readers.tag_table import find_tag_file, read_tag_file
 from wsss.data.records import Record, Records, TaggedSet
+from wsss.data.splits import TRAIN_SPLITS, VAL_SPLITS, chosen_split, overlap
 from wsss.data.walking import conventional, is_file, near_file
 from wsss.files import write_whole
 from wsss.reporting import Reporter, first_few
@@ -121,10 +123,16 @@ def inspect_data(
     for tagged in sets:
         found += _odd_classes(tagged)
         found += _missing_masks(tagged) if masks else ()
+    found += _overlaps(sets)
+    found += _alike_files(photographs)
     others = _unlisted(photographs, listed) if split is None and (reader.lists_all or not listed) else []
     records = Records.of([*listed, *others], root)
     scan = scan_images(records, reporter)
     found += _inspect_images(scan)
+    if reader.contradictions is not None:
+        found += reader.contradictions(
+            root, reading.tags, dict(zip(scan.records.names, scan.sizes(), strict=True)), sets
+        )
     scored = {record.name: tagged for tagged in sets if masks for record in tagged.records}
     jobs = [
         LayerJob(record=record, size=size, turn=turn, tagged=scored.get(record.name), saliency=saliency)
@@ -178,10 +186,30 @@ def _odd_classes(tagged: TaggedSet) -> Iterator[Finding]:
     path = conventional(tagged.root, CLASS_FILE)
     place = Place(path if is_file(path) else tagged.root)
     seen = {tag for record in tagged.records for tag in record.tags}
-    for index, name in enumerate(tagged.classes):
-        if index not in seen:
-            yield Finding("class-unused", place, f"no image of split '{tagged.split}' has the class '{name}'")
+    unused = [repr(name) for index, name in enumerate(tagged.classes) if index not in seen]
+    if unused:
+        which = "the class" if len(unused) == 1 else f"{len(unused)} of {len(tagged.classes)} classes:"
+        yield Finding("class-unused", place, f"no image of split '{tagged.split}' has {which} {first_few(unused, 5)}")
     yield from alike_names(tagged.classes, place)
+
+
+def _alike_files(photographs: Photographs) -> Iterator[Finding]:
+    """Findings for images whose outputs would overwrite each other on a disk that takes their names for one."""
+    first: dict[str, str] = {}
+    for name, file in photographs.files.items():
+        other = first.setdefault(by_sight(name).casefold(), name)
+        if other != name:
+            what = f"{other!r} and {name!r} differ only in case, spaces or Unicode form: disks of Windows and Macs"
+            yield Finding("name-alike", Place(photographs.folder / file), f"{what} may take them for one")
+
+
+def _overlaps(sets: Sequence[TaggedSet]) -> Iterator[Finding]:
+    """A finding where the splits that training and validation take by themselves share images."""
+    by_name = {tagged.split: tagged for tagged in sets}
+    train = chosen_split([*by_name], TRAIN_SPLITS)
+    val = chosen_split([name for name in by_name if name != train], VAL_SPLITS)
+    if train is not None and val is not None and (both := overlap(by_name[train], by_name[val])):
+        yield Finding("split-overlap", Place(by_name[val].root), both)
 
 
 def _table_names(root: Path, reading: Reading) -> Iterator[Finding]:

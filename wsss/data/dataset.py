@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.config import Reading, resolve
-from wsss.data.findings import BadData, Finding, Note, refuse
+from wsss.data.findings import BadData, Finding, Note, refuse, telling
 from wsss.data.images import IMAGE_SUFFIXES, split_suffix
 from wsss.data.masks import IGNORE_INDEX
 from wsss.data.near_names import NearNames, tidy
@@ -18,7 +19,7 @@ from wsss.data.photographs import Photographs, find_images
 from wsss.data.readers.listing import ListedImage, Listing
 from wsss.data.readers.reader import Options
 from wsss.data.readers.registry import READERS, find_reader, recognise
-from wsss.data.readers.tag_table import read_text
+from wsss.data.readers.text import read_text
 from wsss.data.records import Record, Records, TaggedSet
 from wsss.data.truth import CLASS_INDICES, MaskFolder, MaskValues, Truth
 from wsss.data.walking import conventional, is_file, is_folder, is_there
@@ -87,6 +88,8 @@ def _valued_masks(folder: Path | None, reading: Reading) -> Truth | None:
 class Dataset:
     """A data folder of any format; `open_dataset` makes it. Splits are read when they are first asked for.
 
+    What a reader guesses or leaves out is a warning of Python's ``warnings``, each said once.
+
     Args:
         root: the folder.
         reading: how it is read.
@@ -101,7 +104,8 @@ class Dataset:
 
     def __init__(self, root: Path, reading: Reading) -> None:
         self.root = root
-        self.splits = list_splits(root, reading)
+        self._note = telling(lambda text: warnings.warn(text, stacklevel=2))
+        self.splits = list_splits(root, reading, note=self._note)
         self._reading = reading
         self._opened: dict[str | None, TaggedSet] = {}
 
@@ -118,7 +122,9 @@ class Dataset:
             DataError: the folder is at fault.
         """
         if name not in self._opened:
-            self._opened[name] = open_data(self.root, split=name, reading=self._reading, need_tags=False)
+            self._opened[name] = open_data(
+                self.root, split=name, reading=self._reading, need_tags=False, note=self._note
+            )
         return self._opened[name]
 
     def records(self, split: str | None = None) -> Sequence[Record]:

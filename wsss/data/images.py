@@ -232,7 +232,8 @@ def explained(path: Path, error: Exception, source: Path | BinaryIO | None = Non
     if isinstance(error, UnreadableImage):
         return error
     if isinstance(error, FileNotFoundError):
-        return UnreadableImage(path, "no such file", "image-missing")
+        lost = f"a link to {path.readlink()}, which is not there" if path.is_symlink() else "no such file"
+        return UnreadableImage(path, lost, "image-missing")
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return UnreadableImage(path, f"{error}; at most {MAX_PIXELS} are read", "image-huge")
     if isinstance(error, OSError) and error.strerror:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from wsss.data.findings import BadData, Finding, Place
 from wsss.data.images import ON_ITS_SIDE, opened, orientation
-from wsss.data.masks import unknown_indices
-from wsss.data.records import Record, TaggedSet
+from wsss.data.masks import IGNORE_INDEX, count_indices, read_mask
+from wsss.data.records import Record, TaggedSet, counted
 from wsss.data.threads import in_threads
 from wsss.data.truth import CLASS_INDICES, MaskFolder, MaskValues
 from wsss.data.walking import is_file, spelled
@@ -50,9 +50,7 @@ def _inspect_job(job: LayerJob) -> list[Finding]:
     try:
         mask = None if job.tagged is None else job.tagged.mask_path(job.record)
         if mask is not None and job.tagged is not None:
-            truth = job.tagged.annotations
-            values = truth.values if isinstance(truth, MaskFolder) else CLASS_INDICES
-            findings += _inspect_layer("mask", mask, job.size, job.turn, len(job.tagged.classes), values)
+            findings += _inspect_layer("mask", mask, job.size, job.turn, (job.tagged, job.record))
         if job.saliency is not None:
             saliency = spelled(job.saliency, f"{job.record.name}.png")
             findings += _inspect_layer("saliency", saliency, job.size, job.turn)
@@ -66,8 +64,7 @@ def _inspect_layer(
     path: Path,
     size: tuple[int, int] | None,
     turn: int,
-    num_classes: int | None = None,
-    values: MaskValues = CLASS_INDICES,
+    tagged: tuple[TaggedSet, Record] | None = None,
 ) -> Iterator[Finding]:
     """What is wrong with a mask or saliency map.
 
@@ -76,14 +73,13 @@ def _inspect_layer(
         path: of the PNG.
         size: (H, W) of its image, None where that is unknown.
         turn: the EXIF orientation of its image, 1 to 8.
-        num_classes: of a mask; None: pixel values are not checked.
-        values: what those of a mask mean.
+        tagged: of a mask, its set and record; None: pixel values are not checked.
     """
     if not is_file(path):
         yield Finding(f"{what}-missing", Place(path), "no such file")
         return
     try:
-        layer_HW = values.read(path)
+        layer_HW = read_mask(path) if tagged is None else _values(tagged[0]).read(path)
     except BadData as error:
         for finding in error.findings:
             yield Finding(finding.kind.replace("mask", what), finding.place, finding.what)
@@ -94,10 +90,45 @@ def _inspect_layer(
         shapes = f"{width}x{height}, its image {size[1]}x{size[0]} (width x height)"
         turned = "; images are read upright, as their EXIF asks" if (width, height) == size else ""
         yield Finding(f"{what}-size", Place(path), shapes + turned)
-    unknown = [] if num_classes is None else unknown_indices(layer_HW, num_classes)
+    if tagged is not None:
+        yield from _inspect_indices(path, set(count_indices(layer_HW)), *tagged)
+
+
+def _values(tagged: TaggedSet) -> MaskValues:
+    """What the values of the mask files of a set mean."""
+    return tagged.annotations.values if isinstance(tagged.annotations, MaskFolder) else CLASS_INDICES
+
+
+def _inspect_indices(path: Path, found: set[int], tagged: TaggedSet, record: Record) -> Iterator[Finding]:
+    """What is wrong with the class indices that a mask holds, and what its image's tags say otherwise."""
+    count = len(tagged.classes)
+    unknown = sorted(found - {*range(count + 1), IGNORE_INDEX})
     if unknown:
         named = first_few([str(index) for index in unknown], 5)
-        yield Finding("mask-class", Place(path), f"class index {named}; there are {num_classes} classes")
+        yield Finding("mask-class", Place(path), f"class index {named}; there are {counted(count, 'class', 'classes')}")
+    tags = {tag + 1 for tag in record.tags}
+    if tags and IGNORE_INDEX in found and not found - {0, IGNORE_INDEX}:
+        what = (
+            f"it holds only 0 and {IGNORE_INDEX}, and {IGNORE_INDEX} is ignored; objects need the index of their class"
+        )
+        yield Finding("mask-binary", Place(path), what)
+        return
+    differ = [
+        f"it holds no pixel of its image's tags {_names(tags - found, tagged)}" if tags - found else "",
+        f"it holds {_names(more, tagged)}, which its image's tags do not"
+        if (more := found & _known(count) - tags)
+        else "",
+    ]
+    if any(differ):
+        yield Finding("mask-tags", Place(path), "; ".join(filter(None, differ)))
+
+
+def _known(count: int) -> set[int]:
+    return set(range(1, count + 1))
+
+
+def _names(indices: set[int], tagged: TaggedSet) -> str:
+    return first_few([repr(tagged.classes[index - 1]) for index in sorted(indices)], 5)
 
 
 def _turns(what: str, path: Path, shape: tuple[int, ...], size: tuple[int, int] | None, turn: int) -> Iterator[Finding]:

@@ -139,7 +139,7 @@ def same_by_sight(wanted: Iterable[str], existing: Collection[str]) -> Mapping[s
     Returns:
         The existing name by the wanted one; only where one alone wants it and it is the only one that looks so.
     """
-    wanted = set(wanted)
+    wanted = dict.fromkeys(wanted)  # in their order
     missing = [name for name in wanted if name not in existing]
     if not missing:
         return {}

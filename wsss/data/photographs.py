@@ -11,8 +11,7 @@ from pathlib import Path
 
 from wsss.data.findings import BadData, Finding, Note, Place, refuse
 from wsss.data.images import MADE, MANIFEST, split_suffix
-from wsss.data.walking import Reason, Tree, walk
-from wsss.reporting import first_few
+from wsss.data.walking import Reason, Tree, is_file, machine_name, walk
 
 OTHER_IMAGES = frozenset(
     {
@@ -22,6 +21,8 @@ OTHER_IMAGES = frozenset(
     }
 )
 """Endings of pictures that no reader reads; in lower case."""
+CONVERT = "convert to PNG or JPEG what is to be read"
+"""What to do with pictures of ``OTHER_IMAGES``."""
 SAID: dict[Reason, str] = {
     "by machines": "made by a disk station or a program beside the photos; {} left out",
     "circle": "a link back to a folder that it lies in; {} left out",
@@ -49,8 +50,9 @@ class Photographs:
 
     def left_out(self) -> dict[str, int]:
         """How many files and folders are no images or are left out, by the reason."""
-        counts: dict[str, int] = dict(Counter(self.tree.left_out.values()))
-        return {**counts, "of another kind": len(self.others)} if self.others else counts
+        counts: Counter[str] = Counter(self.tree.left_out.values())
+        counts.update("named as another" if split_suffix(file)[1] else "of another ending" for file in self.others)
+        return dict(counts)
 
 
 def list_images(folder: Path, skip: Collection[str] = (), *, note: Note = refuse) -> dict[str, str]:
@@ -99,30 +101,34 @@ def find_images(folder: Path, skip: Collection[str] = (), *, note: Note = refuse
 
 
 def _left_out(folder: Path, tree: Tree, others: list[str]) -> Iterator[BadData]:
-    """Warnings about what a user may miss among the images, one for each reason."""
-    by_name: dict[tuple[Reason, str], list[str]] = defaultdict(list)
+    """Warnings about what a user may miss among the images, one for all that have the same reason and kind of name."""
+    alike: dict[tuple[Reason, str], list[str]] = defaultdict(list)
     for path, reason in tree.left_out.items():
         if reason in SAID:
-            by_name[reason, path.rsplit("/", 1)[-1] if reason == "by machines" else path].append(path)
-    for (reason, _), paths in by_name.items():
+            alike[reason, machine_name(path.rsplit("/", 1)[-1]) if reason == "by machines" else path].append(path)
+    for (reason, _), paths in alike.items():
         kind = "link-lost" if reason == "link to nothing" else "folder-left-out"
         what = SAID[reason].format("it is" if len(paths) == 1 else f"{len(paths)} of them are")
-        yield _remark(folder, kind, paths[:1], what)
-    pictures = [file for file in others if os.path.splitext(file)[1].lower() in OTHER_IMAGES]  # noqa: PTH122 (speed)
-    if pictures:
-        endings = sorted({os.path.splitext(file)[1].lower() for file in pictures})  # noqa: PTH122 (speed)
-        yield _remark(folder, "file-ignored", pictures, f"files ending in {first_few(endings, 5)} are not read")
+        yield _remark(folder, kind, paths[0], what)
+    pictures: dict[str, list[str]] = defaultdict(list)
+    for file in others:
+        ending = os.path.splitext(file)[1].lower()  # noqa: PTH122 (speed)
+        if ending in OTHER_IMAGES:
+            pictures[ending].append(file)
+    for ending, files in sorted(pictures.items()):
+        what = f"{'1 file' if len(files) == 1 else f'{len(files)} files'} ending in {ending}: not read; {CONVERT}"
+        yield _remark(folder, "file-ignored", files[0], what)
 
 
-def _remark(folder: Path, kind: str, paths: list[str], what: str) -> BadData:
-    """One remark about several paths below a folder."""
-    first = f"{folder / paths[0]}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
-    findings = [Finding(kind, Place(folder / path), what) for path in paths]
-    return BadData(f"{first}: {what}", f"ls -la {(folder / paths[0]).parent}", findings)
+def _remark(folder: Path, kind: str, path: str, what: str) -> BadData:
+    """A remark about one path below a folder, or about several that are like it."""
+    return BadData.at(kind, folder / path, what, f"ls -la {(folder / path).parent}")
 
 
 def is_ours(manifest: Path) -> bool:
     """Whether there is a manifest and this program wrote it; other programs use the same file name."""
+    if not is_file(manifest):  # reading a pipe would block
+        return False
     try:
         content = json.loads(manifest.read_bytes())
     except (OSError, ValueError, RecursionError):

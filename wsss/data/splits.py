@@ -9,9 +9,9 @@ from wsss.config import Config, DataSection
 from wsss.data.dataset import list_splits, open_data
 from wsss.data.findings import Note, telling
 from wsss.data.index import keep_readable
-from wsss.data.records import TaggedSet
+from wsss.data.records import TaggedSet, counted
 from wsss.errors import UsageError
-from wsss.reporting import Reporter
+from wsss.reporting import Reporter, first_few
 
 TRAIN_SPLITS = ("train_aug", "trainaug", "train", "training")
 """Splits that training takes where none is named; the first that exists."""
@@ -72,7 +72,19 @@ def open_training(
         reporter.say(lost)
     val_split = data.val_split or _val_split(splits, train.split, reporter)
     val = open_split(data, val_split, reporter, train.classes, note=note) if val_split is not None else None
+    if val is not None and (both := overlap(train, val)):
+        reporter.say(both)
     return train, val
+
+
+def overlap(train: TaggedSet, val: TaggedSet) -> str:
+    """What to say of images that are trained on and validated on; empty where there are none."""
+    trained = set(train.columns.names)
+    both = [name for name in val.columns.names if name in trained]
+    if not both:
+        return ""
+    count = f"{len(both)} of {counted(len(val), 'image')} of split '{val.split}'"
+    return f"{count} are in split '{train.split}' as well ({first_few(both)}): figures on it are too good"
 
 
 def open_to_label(config: Config, reporter: Reporter, classes: Sequence[str]) -> TaggedSet:

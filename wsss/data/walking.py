@@ -85,6 +85,12 @@ def is_by_machines(name: str, *, folder: bool) -> bool:
     return lower in MACHINE_FOLDERS if folder else lower in MACHINE_FILES or lower.startswith(MACHINE_STARTS)
 
 
+def machine_name(name: str) -> str:
+    """What the names that one program makes have in common: one of ``MACHINE_STARTS``, else the name."""
+    lower = name.lower()
+    return next((start for start in MACHINE_STARTS if lower.startswith(start)), lower)
+
+
 def walk(folder: Path, prune: Prune = lambda below, files: {}, *, note: Note = refuse) -> Tree:
     """Find all files below a folder; none is opened.
 

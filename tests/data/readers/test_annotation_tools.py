@@ -12,6 +12,8 @@ import pytest
 import wsss
 from wsss.errors import WsssError
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # what readers guess or leave out
+
 FORMATS = Path(__file__).parents[2] / "formats"
 FILES = {
     "label_studio_json": "project-3-at-2025-03-12-10-00-5f3c2a1b.json",

@@ -18,6 +18,8 @@ from wsss.data.readers.coco_file import read_coco
 from wsss.data.readers.json_stream import elements
 from wsss.errors import DataError, WsssError
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # what readers guess or leave out
+
 FORMATS = Path(__file__).parents[2] / "formats"
 SQUARE = [[1, 1, 3, 1, 3, 3, 1, 3]]
 

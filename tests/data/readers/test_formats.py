@@ -16,6 +16,8 @@ from wsss.cli.main import app
 from wsss.data.dataset import Dataset
 from wsss.errors import DataError
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # what readers guess or leave out
+
 FORMATS = Path(__file__).parents[2] / "formats"
 NOT_READ = ("outputs", "webdataset")
 """What writers must give; and tar shards, which have no reader."""

@@ -138,7 +138,7 @@ def test_words_that_say_nothing_are_no_label(tmp_path: Path, word: str) -> None:
 
 
 def test_such_a_word_beside_a_label_and_in_json(tmp_path: Path) -> None:
-    said = "'nan' in 1 lines is read as no label; list it in classes.txt if it is a class"
+    said = "'nan' in 1 line is read as no label; list it in classes.txt if it is a class"
     labels, noted = labels_of(tmp_path, "image,labels\na,cat;nan\n")
     assert (labels, noted) == ([("cat",)], f"{tmp_path / 'tags.csv'}: {said}")
     labels, noted = labels_of(tmp_path, '{"a": ["cat", "nan"]}', name="tags.json")

@@ -12,6 +12,8 @@ import wsss
 from wsss.data.records import TaggedSet
 from wsss.errors import DataError
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # what readers guess or leave out
+
 
 @pytest.fixture
 def photos(tmp_path: Path, write_photo: Callable[..., Path]) -> Path:

@@ -9,7 +9,8 @@ from PIL import Image
 
 from wsss.config import Reading
 from wsss.data.dataset import list_splits, open_data
-from wsss.data.readers.voc import VOC_CLASSES, xml_labels
+from wsss.data.readers.annotations import xml_labels
+from wsss.data.readers.voc import VOC_CLASSES
 from wsss.data.records import TaggedSet
 from wsss.errors import DataError, UsageError
 

@@ -10,6 +10,8 @@ from PIL import Image
 import wsss
 from wsss.errors import DataError
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # what readers guess or leave out
+
 
 def write(root: Path, labels: str | None, names: str = "{0: cat, 2: dog}", layout: str = "images/train") -> Path:
     images = root / layout

@@ -18,7 +18,7 @@ from wsss.data.readers.class_rules import BACKGROUND, ClassRules
 from wsss.data.readers.image_finder import ImageFinder
 from wsss.data.readers.listing import Listing
 from wsss.data.readers.reader import Options, Reader
-from wsss.data.readers.tag_table import read_text
+from wsss.data.readers.text import read_text
 from wsss.data.walking import conventional, is_file, is_folder, spelled
 
 LABEL_MAP, MASKS, IMAGES = "labelmap.txt", "SegmentationClass", "JPEGImages"
@@ -158,6 +158,5 @@ CVAT_MASKS = Reader(
     open=_open,
     photographs=_photographs,
     lists_all=False,
-    not_images=NO_PHOTOS,
     wins_over=("voc", "folder"),
 )

@@ -13,11 +13,11 @@ from wsss.data.drawn import Shape
 from wsss.data.findings import BadData, Note, Place, refuse
 from wsss.data.photographs import Photographs, find_images
 from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSource, Shapes
+from wsss.data.readers.annotations import xml_tree
 from wsss.data.readers.class_rules import ClassRules
 from wsss.data.readers.image_finder import ImageFinder
 from wsss.data.readers.json_fields import files_of, only, prefix_of
 from wsss.data.readers.reader import Options, Reader
-from wsss.data.readers.voc import xml_tree
 
 MAX_XML = 2**30
 """Bytes of an XML file, at most."""

@@ -140,5 +140,4 @@ FOLDER = Reader(
     open=_open,
     photographs=_photographs,
     lists_all=True,
-    not_images=NOT_IMAGES,
 )

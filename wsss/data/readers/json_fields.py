@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss.data.findings import BadData, Place
-from wsss.data.readers.tag_table import read_text
+from wsss.data.readers.text import read_text
 from wsss.data.walking import is_file, names_in
 
 PREFIX = 2**16

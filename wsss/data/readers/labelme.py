@@ -23,7 +23,7 @@ from wsss.data.readers.class_rules import ClassRules
 from wsss.data.readers.image_finder import ImageFinder
 from wsss.data.readers.json_fields import as_list, as_object, as_text, files_of, prefix_of, read_json, stated_size
 from wsss.data.readers.reader import Options, Reader
-from wsss.data.readers.tag_table import read_text
+from wsss.data.readers.text import read_text
 from wsss.data.walking import is_file, is_folder, names_in, walk
 
 LABELS = "labels.txt"

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from wsss.data.findings import BadData, Finding, Place
 from wsss.data.images import split_suffix
 from wsss.data.near_names import NearNames, by_sight
-from wsss.data.photographs import Photographs
+from wsss.data.photographs import CONVERT, Photographs
 from wsss.data.truth import Truth
 from wsss.reporting import first_few
 
@@ -84,27 +85,37 @@ def missing_images(names: Mapping[str, Place], source: Path, photographs: Photog
         photographs: the images that are there, among which the nearest names are sought.
     """
     near = NearNames(photographs.files), NearNames(photographs.files.values())
-    hints = {name: _hint(name, photographs, near) for name in names}
-    first = next((name for name in names if hints[name]), None)
-    example = f"; {first}{hints[first]}" if first is not None else ""
+    hints = {name: _hint(name, source, photographs, near) for name in names}
+    first = next((name for name in names if hints[name].why), None)
+    example = f"; {first}{hints[first].why}" if first is not None else ""
     return BadData(
         f"{source}: {len(names)} listed images are not in {photographs.folder} ({first_few(list(names))}){example}",
-        f"put them there, or take their lines out of {source}"
-        if first is None
-        else f"write the names in {source} as those of the files, or rename the files",
+        f"put them there, or take their lines out of {source}" if first is None else hints[first].fix,
         [
-            Finding("image-missing", place, f"{name} is not in {photographs.folder}{hints[name]}")
+            Finding("image-missing", place, f"{name} is not in {photographs.folder}{hints[name].why}")
             for name, place in names.items()
         ],
     )
 
 
-def _hint(name: str, photographs: Photographs, near: tuple[NearNames, NearNames]) -> str:
-    """Why a listed image may be missing, in brackets: what lies there instead; empty where nothing does."""
+class _Hint(NamedTuple):
+    """Why a listed image may be missing, in brackets, and what to do; both empty where nothing is known."""
+
+    why: str
+    fix: str
+
+
+def _hint(name: str, source: Path, photographs: Photographs, near: tuple[NearNames, NearNames]) -> _Hint:
+    """What lies there instead of a listed image."""
     left_out = photographs.tree.why_left_out(name)
     if left_out is not None:
-        return f" ({left_out[0]} is left out: {left_out[1]})"
-    return near[bool(split_suffix(name)[1])].ask(name)
+        fix = f"take its line out of {source}, or move the image to another folder"
+        return _Hint(f" ({left_out[0]} is left out: {left_out[1]})", fix)
+    if name in photographs.others:
+        ending = f"ending in {PurePosixPath(name).suffix}" if PurePosixPath(name).suffix else "without an ending"
+        return _Hint(f" (it is there, but files {ending} are not read)", CONVERT)
+    meant = near[bool(split_suffix(name)[1])].ask(name)
+    return _Hint(meant, f"write the names in {source} as those of the files, or rename the files" if meant else "")
 
 
 def renamed(images: Mapping[str, str], source: Path) -> BadData:

@@ -5,15 +5,16 @@ A new format is one file with a ``Reader`` in it, listed in ``wsss.data.readers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from wsss.config import Reading
-from wsss.data.findings import Note, refuse
+from wsss.data.findings import Finding, Note, refuse
 from wsss.data.photographs import Photographs as Photographs
 from wsss.data.readers.listing import Listing
+from wsss.data.records import TaggedSet
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +52,12 @@ class Source(Protocol):
         """
 
 
+Contradictions = Callable[
+    [Path, "Path | None", Mapping[str, "tuple[int, int] | None"], Sequence[TaggedSet]], Iterable[Finding]
+]
+"""Given the folder, ``Options.tags``, (H, W) of each image by its name (None: unreadable) and the opened splits."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reader:
     """A data format.
@@ -62,8 +69,9 @@ class Reader:
         open: the folder as a source. It may read the tables of the data set, and opens no image.
         photographs: all images on disk, listed or not. No file is opened.
         lists_all: whether an image on disk that no split lists is a fault.
-        not_images: names of folders beside the images that hold no photographs.
         wins_over: names of readers that may recognise the same folder, and are then left aside.
+        contradictions: what two sources of a data set say differently where one of them is not used; for
+            ``wsss data check``.
     """
 
     name: str
@@ -72,5 +80,5 @@ class Reader:
     open: Callable[[Path, Options], Source]
     photographs: Callable[[Path, Note], Photographs]
     lists_all: bool
-    not_images: tuple[str, ...] = ()
     wins_over: tuple[str, ...] = ()
+    contradictions: Contradictions | None = None

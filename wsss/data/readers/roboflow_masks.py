@@ -18,7 +18,7 @@ from wsss.data.readers.cvat_masks import MaskSource, mask_labels, tags_must_be_t
 from wsss.data.readers.image_finder import ImageFinder
 from wsss.data.readers.json_fields import prefix_of
 from wsss.data.readers.reader import Options, Reader
-from wsss.data.readers.tag_table import read_text
+from wsss.data.readers.text import read_text
 from wsss.data.walking import is_file, names_in
 
 TABLE, MASK = "_classes.csv", "_mask"

@@ -21,7 +21,8 @@ from wsss.data.readers.label_fields import is_nothing, label_separator, listed_l
 from wsss.data.readers.reader import Options, Reader
 from wsss.data.readers.table_columns import PRESENT, UNCERTAIN, Columns, find_columns, mark
 from wsss.data.readers.table_rows import TABLE_ENDINGS, Rows, first_rows, read_rows
-from wsss.data.readers.tag_table import COLUMNS, TAG_FILES, read_text
+from wsss.data.readers.tag_table import COLUMNS, TAG_FILES
+from wsss.data.readers.text import read_text
 from wsss.data.walking import is_file, is_folder
 from wsss.errors import UsageError
 from wsss.plain_yaml import load_yaml
@@ -360,7 +361,6 @@ TABLE = Reader(
     open=_open,
     photographs=_photographs,
     lists_all=False,
-    not_images=NOT_IMAGES,
 )
 ROBOFLOW_CLASSES = Reader(
     name="roboflow-classes",

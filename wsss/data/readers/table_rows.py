@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from wsss.data.findings import BadData, Place
-from wsss.data.readers.tag_table import DELIMITERS, read_text
+from wsss.data.readers.tag_table import DELIMITERS
+from wsss.data.readers.text import read_text
 
 PREFIX = 2**18
 """Bytes that are read to tell whether a file is a table."""

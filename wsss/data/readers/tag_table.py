@@ -24,14 +24,14 @@ from wsss.data.readers.label_fields import (
     label_separator,
     listed_labels,
 )
+from wsss.data.readers.text import read_text
+from wsss.data.records import counted
 from wsss.data.walking import conventional, is_file
 
 TAG_FILES = ("tags.csv", "tags.json")
 COLUMNS = ("image", "labels", "split")
 DELIMITERS = (",", ";", "\t")
 """Field separators of a table; the header tells which."""
-MAX_TEXT = 2**30
-"""Bytes of a text, at most; this many list ten million images."""
 ONLY_SPLIT = "all"
 """The split of a table without a split column."""
 
@@ -200,7 +200,7 @@ def _without_nothing(rows: list[Row], path: Path, known: Collection[str], note: 
 
 def _nothing(found: Mapping[str, Sequence[Place]], path: Path) -> BadData:
     """The warning for words that were read as no label."""
-    whats = {word: f"'{word}' in {len(places)} lines is read as no label" for word, places in found.items()}
+    whats = {word: f"'{word}' in {counted(len(places), 'line')} is read as no label" for word, places in found.items()}
     return BadData(
         f"{path}: {'; '.join(whats.values())}; list it in classes.txt if it is a class",
         f"leave the labels of these images empty in {path}",
@@ -233,45 +233,6 @@ def image_name(image: str, place: Place, prefix: str = "") -> tuple[str, str]:
         raise BadData.at("path-outside", place, what, fix)
     parts = path.parts[1:] if len(path.parts) > 1 and path.parts[0].casefold() == prefix.casefold() else path.parts
     return split_suffix("/".join(parts))
-
-
-def read_text(path: Path, encoding: str = "utf-8") -> str:
-    """A text in UTF-8 or another encoding, with or without byte-order mark; every line ends in a line feed.
-
-    Raises:
-        DataError: it is missing, huge or in another encoding.
-    """
-    try:
-        size = path.stat().st_size
-        if size > MAX_TEXT:
-            raise BadData.at("text-unreadable", path, f"{size} bytes; at most {MAX_TEXT} are read", f"head {path}")
-        content = path.read_bytes()
-        text = content.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
-    except LookupError as error:
-        raise BadData.at("text-encoding", path, f"no encoding '{encoding}'", "--encoding utf-8") from error
-    except UnicodeError as error:
-        if not isinstance(error, UnicodeDecodeError):
-            raise _other_encoding(path, content, str(error)) from error
-        place = f"byte 0x{error.object[error.start]:02x} at position {error.start}"
-        raise _other_encoding(path, content, place) from error
-    except OSError as error:
-        raise unreadable_text(path, error) from error
-    if "\0" in text:  # UTF-16 of plain letters would pass as UTF-8
-        raise _other_encoding(path, content, f"a zero byte at position {content.index(0)}")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def unreadable_text(path: Path, error: OSError) -> BadData:
-    """The error for a text that the disk does not give."""
-    return BadData.at("text-unreadable", path, f"cannot be read ({error.strerror})", f"ls -l {path}")
-
-
-def _other_encoding(path: Path, content: bytes, why: str) -> BadData:
-    """The error for a text that is not UTF-8, with the command that converts it."""
-    wide = content[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in content
-    source = "UTF-16" if wide else "WINDOWS-1252"
-    fix = f"save it as UTF-8: iconv -f {source} -t UTF-8 {path} > {path.stem}.utf8{path.suffix}"
-    return BadData.at("text-encoding", path, f"not UTF-8 text ({why})", fix)
 
 
 def _read_csv(path: Path, note: Note = refuse) -> list[Row]:

@@ -24,7 +24,7 @@ from wsss.data.readers.class_rules import ClassRules
 from wsss.data.readers.image_finder import ImageFinder
 from wsss.data.readers.json_fields import as_list, as_object, as_text, files_of, only, prefix_of, read_json
 from wsss.data.readers.reader import Options, Reader
-from wsss.data.readers.tag_table import read_text
+from wsss.data.readers.text import read_text
 
 PROJECT = "_via_img_metadata"
 SHAPE, ATTRIBUTES = "region_shape_attributes", "region_attributes"

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
-from defusedxml.common import DefusedXmlException, DTDForbidden
-from defusedxml.ElementTree import fromstring
 
 from wsss.config import Reading, TagsFrom
 from wsss.data.findings import BadData, Note, Place, refuse
@@ -17,9 +14,12 @@ from wsss.data.images import split_suffix
 from wsss.data.masks import IGNORE_INDEX, unknown_indices
 from wsss.data.near_names import by_sight, same_by_sight
 from wsss.data.photographs import Photographs, find_images
+from wsss.data.readers.annotations import xml_labels
 from wsss.data.readers.listing import ListedImage, Listing, missing_images, renamed, untagged_images
 from wsss.data.readers.reader import Options, Reader
-from wsss.data.readers.tag_table import TAG_FILES, find_tag_file, image_name, read_tag_file, read_text, unreadable_text
+from wsss.data.readers.tag_table import TAG_FILES, find_tag_file, image_name, read_tag_file
+from wsss.data.readers.text import read_text, unreadable_text
+from wsss.data.readers.voc_check import contradictions
 from wsss.data.truth import MaskValues
 from wsss.data.walking import conventional, is_file, is_folder, names_in, spelled
 
@@ -55,8 +55,6 @@ LIST_FOLDERS = ("Segmentation", "Main")
 MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
 """Folders of masks, the more complete first."""
 IMAGES, LISTS = "JPEGImages", "ImageSets"
-MAX_ANNOTATION = 2**24
-"""Bytes of an annotation, at most; this many hold a hundred thousand objects."""
 LINE = 4096
 """Bytes of the first line of a split list that are read to tell its kind."""
 
@@ -272,48 +270,6 @@ TAG_READERS: dict[TagsFrom, Callable[[Path, list[str], Path | None, Options], Ta
 }
 
 
-def xml_labels(path: Path) -> tuple[str, ...] | None:
-    """Names of the objects of an annotation, without those of their parts; None where there is no file.
-
-    Raises:
-        DataError: it is not XML, or declares a document type.
-    """
-    tree = xml_tree(path)
-    if tree is None:
-        return None
-    labels = [(thing.findtext("name") or "").strip() for thing in tree.iterfind("object")]
-    return tuple(dict.fromkeys(label for label in labels if label))
-
-
-def xml_tree(path: Path, limit: int = MAX_ANNOTATION) -> Element | None:
-    """The root element of an XML file of at most ``limit`` bytes; None where there is no file.
-
-    Raises:
-        DataError: it is not XML, or declares a document type.
-    """
-    try:
-        if path.stat().st_size > limit:
-            raise _bad_annotation(path, f"more than {limit} bytes")
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise _bad_annotation(path, error.strerror) from error
-    try:
-        tree: Element = fromstring(content, forbid_dtd=True)
-    except DTDForbidden as error:
-        raise _bad_annotation(path, "it declares a document type") from error
-    except (ParseError, DefusedXmlException, ValueError, LookupError) as error:  # the last: an unknown encoding
-        raise _bad_annotation(path, error) from error
-    return tree
-
-
-def _bad_annotation(path: Path, reason: object) -> BadData:
-    """The error for an annotation that cannot be read."""
-    what = f"unreadable annotation ({reason})"
-    return BadData.at("annotation-unreadable", path, what, f"replace or delete {path}")
-
-
 def mask_labels(path: Path, values: MaskValues, classes: tuple[str, ...]) -> tuple[str, ...] | None:
     """Names of the classes that a mask holds; None where there is no mask.
 
@@ -338,5 +294,6 @@ VOC = Reader(
     open=VocSource,
     photographs=_photographs,
     lists_all=False,
+    contradictions=contradictions,
     wins_over=("folder",),  # a table of tags at the root then gives the tags of the lists
 )

@@ -11,10 +11,11 @@ from wsss.data.findings import BadData, Note, Place, refuse
 from wsss.data.images import split_suffix
 from wsss.data.photographs import Photographs, find_images
 from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSource
+from wsss.data.readers.annotations import xml_labels
 from wsss.data.readers.class_folders import SPLITS
 from wsss.data.readers.image_finder import ImageFinder
 from wsss.data.readers.reader import Options, Reader
-from wsss.data.readers.voc import IMAGES, LISTS, xml_labels
+from wsss.data.readers.voc import IMAGES, LISTS
 from wsss.data.walking import conventional, is_folder, names_in
 
 ROOT_ELEMENT = re.compile(rb"<annotation[\s/>]")
