@@ -27,7 +27,7 @@ from wsss.data.masks import write_mask
 from wsss.data.records import TaggedSet
 from wsss.errors import DataError, MachineError, UsageError, WsssError
 from wsss.inference.settings import map_scales
-from wsss.models.checkpoint import build_from
+from wsss.models.checkpoint import build_from, read_checkpoint
 from wsss.outputs.folder import Source, held_folder
 from wsss.outputs.run import check_free
 from wsss.reporting import Silent
@@ -542,3 +542,21 @@ def test_the_config_beside_a_segmenter_names_no_scales_that_were_not_given(tmp_p
     written = resolve(tmp_path / "run" / "config.yaml", (), {"augment.size": 64})
     assert (written.maps.scales, written.predict.scales) == (None, given.predict.scales)
     assert map_scales(written) == (90,)
+
+
+def test_what_given_labels_make_useless_is_said(tmp_path: Path, tiny_config: Any, scenes: Path) -> None:
+    """A config file can name saliency maps beside ``--labels``, where the options refuse each other."""
+    reporter, saliency = Saying(), scenes / "saliency"
+    config = tiny_config(segment__epochs=1, data__saliency=saliency)
+    train_segmenter(config, tmp_path / "run", reporter, labels=scenes / "masks")
+    assert reporter.said.count(f"the saliency maps of {saliency} are not used: the label maps are given") == 1
+
+
+def test_a_segmenter_normalises_as_the_run_that_it_starts_from(tmp_path: Path, tiny_config: Any) -> None:
+    train_classifier(tiny_config(classify__epochs=1), tmp_path / "cls", Silent())
+    content = read_checkpoint(tmp_path / "cls" / "last.pt")
+    other = {"mean": [0.25, 0.5, 0.125], "std": [0.5, 0.25, 1.0]}
+    torch.save(content | {"normalisation": other}, tmp_path / "cls" / "last.pt")
+    network = train_segmenter(tiny_config(segment__epochs=1), tmp_path / "seg", Silent(), init=tmp_path / "cls")
+    assert (network.mean.flatten().tolist(), network.std.flatten().tolist()) == (other["mean"], other["std"])
+    assert read_checkpoint(tmp_path / "seg" / "last.pt")["normalisation"] == other

@@ -159,6 +159,8 @@ def train_segmenter(
         labels = find_labels(labels, train)
         remark_on_changes(labels, train, reporter)
         edited = edited_labels(labels, train, reporter)
+        if config.data.saliency is not None:
+            reporter.say(f"the saliency maps of {config.data.saliency} are not used: the label maps are given")
     elif config.data.saliency is not None:
         check_layers(config.data.saliency, train, "saliency map", NO_SALIENCY)
     network = build_from(config, train.classes, decoder=True)
@@ -171,6 +173,7 @@ def train_segmenter(
     if start is not None:
         network.backbone.load_state_dict(start.backbone.state_dict())
         network.readout.load_state_dict(start.readout.state_dict())
+        network.normalise_as(start.mean, start.std)
     task = {
         "labels": None if labels is None else str(labels.absolute()),
         "started": init is not None,
