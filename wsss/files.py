@@ -31,6 +31,9 @@ REMEDIES = {
     errno.EROFS: "choose a folder on a disk that can be written",
     errno.ENOSPC: "free some space there",
     errno.EDQUOT: "free some space there",
+    errno.ENAMETOOLONG: "shorten the names",
+    errno.ENOTDIR: "choose another folder: a part of this path is a file",
+    errno.EISDIR: "choose another folder: there is a folder of this name",
 }
 
 _numbers = count()
@@ -132,10 +135,27 @@ def sync_folder(folder: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Remove temporary files from a folder and its subfolders; no process may be writing there."""
-    for path in folder.rglob(".*.tmp"):
+    for path in files_below(folder):
         if TEMPORARY.fullmatch(path.name):
             with disk_errors(path):
                 path.unlink(missing_ok=True)
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, sorted in each; none where there is no such folder.
+
+    Raises:
+        DiskError: a folder cannot be listed, which ``Path.rglob`` passes over in silence.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise DiskError(Path(error.filename), error)
+
+    for inner, folders, names in os.walk(folder, onerror=refuse):
+        folders.sort()
+        for name in sorted(names):
+            yield Path(inner, name)
 
 
 class _Raw(io.FileIO):

@@ -542,7 +542,10 @@ def test_a_run_is_labelled_as_its_config_says(wsss: Program, tmp_path: Path, rem
         "the command line: 'labels': low must not exceed high, got 0.58 > 0.55",
     )
     done = wsss(*words, "-o", tmp_path / "x", "--start-layer", "9")
-    assert (done.status, done.error()[0]) == (2, "start layer 9: deit_tiny_distilled_patch16_224 has 4 blocks")
+    assert (done.status, done.error()[0]) == (
+        2,
+        "maps.start_layer 9: deit_tiny_distilled_patch16_224 has 4 blocks, from 0 to 3",
+    )
     assert not (tmp_path / "x").exists()
 
 

@@ -311,3 +311,24 @@ def test_real_masks_score_1_against_themselves() -> None:
     report = evaluate_labels(masks, tagged)
     assert (report.images, report.mean_iou, report.coverage) == (len(names), 1.0, 1.0)
     assert len(report.per_class_iou) == ConfusionMatrix(len(classes) + 1).num_classes
+
+
+def test_a_band_at_zero_is_a_threshold_of_zero(tagged: TaggedSet, out: Path) -> None:
+    """And not the published one, which stands in where the manifest names no rule."""
+    write_all_scores(out)
+    (out / "manifest.json").write_text(json.dumps(MANIFEST | {"background": "band", "low": 0.0, "high": 0.0}))
+    assert evaluate_scores(out, tagged).fixed.threshold_rule == "fixed 0.00"
+
+
+def test_predictions_that_may_not_be_read_are_not_missing(
+    tagged: TaggedSet, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Any, *args: Any, **kwargs: Any) -> os.stat_result:
+        if "labels/" in os.fspath(path):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return plain(path, *args, **kwargs)
+
+    plain = os.stat
+    monkeypatch.setattr(os, "stat", refused)
+    with pytest.raises(DataError, match="Permission denied"):
+        evaluate_labels(out, tagged, missing_as_wrong=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from wsss.config import Config, CrfSection, config_from_plain, preset_names, resolve, to_yaml
+import wsss
+from wsss.config import Config, CrfSection, config_from_plain, known_keys, preset_names, resolve, to_yaml
 from wsss.data.index import keep_readable
 from wsss.inference.labeller import effective_labels
 from wsss.inference.settings import (
@@ -170,3 +174,59 @@ def test_the_library_has_the_defaults_of_the_config() -> None:
     published = inspect.signature(class_maps).parameters
     assert (published["gamma"].default, published["spread"].default) == (1, 0)
     assert (maps.gamma, maps.spread) == (0.5, 1)
+
+
+UNLIKE = {
+    ("wsss.maps.generate.class_maps", "gamma"),  # the published maps
+    ("wsss.maps.generate.class_maps", "spread"),
+    ("wsss.data.records.TaggedSet.__init__", "layout"),  # the one that was recognised
+    ("wsss.training.optimiser.make_optimizer", "decoder_lr_factor"),  # of a training without a decoder
+    ("wsss.training.optimiser.parameter_groups", "decoder_lr_factor"),
+}
+"""Parameters whose defaults are not those of the key of their name."""
+
+
+def test_no_function_has_another_default_than_the_key_of_its_name() -> None:
+    """Of all functions and methods: a parameter that is called as a key has its default, None or none at all."""
+    values: dict[str, list[Any]] = {}
+    for key in known_keys():
+        section, _, name = key.partition(".")
+        values.setdefault(name, []).append(getattr(getattr(Config(), section), name))
+    unlike, seen = set(), 0
+    for module in pkgutil.walk_packages(wsss.__path__, "wsss."):
+        if module.name.startswith(("wsss.cli", "wsss.configs", "wsss.__main__")):
+            continue
+        for where, function in functions_of(importlib.import_module(module.name)):
+            for name, parameter in inspect.signature(function).parameters.items():
+                if name in values and type(parameter.default) in map(type, values[name]):
+                    seen += 1
+                    if parameter.default not in values[name]:
+                        unlike.add((where, name))
+    assert unlike == UNLIKE
+    assert seen > 20
+
+
+def functions_of(module: Any) -> Iterator[tuple[str, Any]]:
+    """The functions of a module and the methods of its classes, by dotted name."""
+    for name, value in vars(module).items():
+        if getattr(value, "__module__", None) != module.__name__:
+            continue
+        if inspect.isfunction(value):
+            yield f"{module.__name__}.{name}", value
+        elif inspect.isclass(value):
+            for inner, method in vars(value).items():
+                plain = getattr(method, "__func__", method)
+                if inspect.isfunction(plain):
+                    yield f"{module.__name__}.{name}.{inner}", plain
+
+
+def test_a_network_setting_beside_a_run_is_said_to_have_no_effect(tmp_path: Path) -> None:
+    said: list[str] = []
+    trained = resolve(None, (), {"model.backbone": "deit_tiny_patch16_224", "model.drop_path": 0.1})
+    (tmp_path / "c.yaml").write_text("model: {backbone: deit_tiny_patch16_224, weights: none, readout: pool}\n")
+    config = resolve_for(
+        trained, tmp_path / "c.yaml", ["model.decoder_channels=8", "model.drop_path=0"], {}, said.append
+    )
+    assert config.model == trained.model
+    network = "not used, the network is that of the run (deit_tiny_patch16_224)"
+    assert said == [f"model.decoder_channels, model.readout: {network}"]

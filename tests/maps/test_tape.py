@@ -175,5 +175,5 @@ def test_rows_of_a_class_token_need_one(small_network: Callable[..., Network]) -
         with pytest.raises(UsageError, match=f"maps.rows={rows}: vit_base_patch16_siglip_gap_224 has no class token"):
             check_map_settings(network, MapSettings(rows=rows))  # type: ignore[arg-type]
     check_map_settings(network, MapSettings(rows="pool"))
-    with pytest.raises(UsageError, match="start layer 9"):
+    with pytest.raises(UsageError, match=r"maps\.start_layer 9"):
         check_map_settings(network, MapSettings(start_layer=9))

@@ -198,6 +198,10 @@ def test_files_that_are_no_checkpoints(tmp_path: Path, tiny_config: Any, small_n
     (run / "cut.pt").write_bytes((run / "last.pt").read_bytes()[:2000])
     with pytest.raises(DataError, match="cannot be read as a checkpoint"):
         read_checkpoint(run / "cut.pt")
+    with pytest.raises(UsageError, match=r"last\.pt is the last checkpoint of its run, not the best one") as wrong:
+        find_checkpoint(run / "last.pt", "best")
+    assert wrong.value.fix == f"take {run}"
+    assert find_checkpoint(run / "last.pt") == find_checkpoint(run) == run / "last.pt"
     torch.save({"format": 1, "network": {}}, run / "other.pt")
     with pytest.raises(DataError, match="is no wsss checkpoint"):
         read_checkpoint(run / "other.pt")
@@ -236,3 +240,23 @@ def test_a_network_is_built_in_one_way(tiny_config: Any) -> None:
         sketch = build_from(config, ["a"], decoder=True, fresh=False).state_dict()
     assert {key: value.shape for key, value in sketch.items()} == {key: value.shape for key, value in one.items()}
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_checkpoint_keeps_its_normalisation(tmp_path: Path, tiny_config: Any, small_network: Build) -> None:
+    """Where this version of timm names other values for the backbone than the one that it was trained with."""
+    network, images_B3HW = small_network().eval(), torch.rand(1, 3, 16, 24)
+    network.mean += 0.25
+    network.std *= 2
+    save_checkpoint(tmp_path / "last.pt", network, tiny_config())
+    loaded = load_network(tmp_path)[0]
+    assert loaded.mean.flatten().tolist() == network.mean.flatten().tolist() != small_network().mean.flatten().tolist()
+    with torch.no_grad():
+        assert torch.equal(loaded.classify(images_B3HW), network.classify(images_B3HW))
+    content = read_checkpoint(tmp_path / "last.pt")
+    del content["normalisation"]  # as versions before this one wrote
+    torch.save(content, tmp_path / "last.pt")
+    assert torch.equal(load_network(tmp_path)[0].mean, small_network().mean)
+    for wrong in ({"mean": [0.5] * 3, "std": [0.0] * 3}, {"mean": [0.5] * 3}, {"mean": 1.0, "std": [1.0] * 3}, []):
+        torch.save(content | {"normalisation": wrong}, tmp_path / "last.pt")
+        with pytest.raises(DataError, match="is no wsss checkpoint"):
+            load_network(tmp_path)

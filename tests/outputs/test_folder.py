@@ -123,8 +123,22 @@ def test_what_other_settings_made_is_removed_with_a_remark(tmp_path: Path) -> No
 
 def test_the_same_settings_keep_images_of_another_set(tmp_path: Path) -> None:
     make(tmp_path, source("a"), source("b"))
-    assert make(tmp_path, source("a"), overwrite=True) == ["a"]
+    remarks = Remarks()
+    assert make(tmp_path, source("a"), overwrite=True, remarks=remarks) == ["a"]
     assert "labels/b.png" in files(tmp_path)
+    assert remarks.said == [
+        f"{tmp_path} holds 1 more label maps, of images that are not in this set (b); they stay, and are not counted"
+    ]
+
+
+def test_images_whose_journal_line_is_damaged_are_made_again_with_a_remark(tmp_path: Path) -> None:
+    make(tmp_path, source("a"), source("b"))
+    journal, remarks = tmp_path / "journal.jsonl", Remarks()
+    first, second = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(first + b"#" + second)
+    assert make(tmp_path, source("a"), source("b"), remarks=remarks) == ["b"]
+    end = "cut short or damaged; an image that has no other line is made again"
+    assert remarks.said == [f"{journal}: line 2 {end}"]
 
 
 def test_other_settings_are_refused(tmp_path: Path) -> None:

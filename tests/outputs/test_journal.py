@@ -113,3 +113,18 @@ def test_threads_write_whole_lines(tmp_path: Path) -> None:
             thread.join()
     lines = (tmp_path / JOURNAL).read_text().splitlines()
     assert len({json.loads(line)["name"] for line in lines}) == 400
+
+
+def test_damaged_lines_are_counted(tmp_path: Path) -> None:
+    said: list[str] = []
+    add(tmp_path, entry("a"), entry("b"), entry("c"))
+    assert list(read_journal(tmp_path, said.append)) == ["a", "b", "c"]
+    assert said == []
+    journal = tmp_path / JOURNAL
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(lines[0] + lines[1][:20] + b"\n\n" + lines[2])
+    assert list(read_journal(tmp_path, said.append)) == ["a", "c"]
+    journal.write_bytes(lines[0] + b"\0\n" + lines[1][:20])
+    assert list(read_journal(tmp_path, said.append)) == ["a"]
+    end = "cut short or damaged; an image that has no other line is made again"
+    assert said == [f"{journal}: line 2 {end}", f"{journal}: 2 lines (the first is 2) {end}"]

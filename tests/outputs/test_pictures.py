@@ -208,3 +208,11 @@ def test_a_narrow_picture_gets_a_margin() -> None:
     assert whole_HW3.shape == (30 + GAP + LINE, KEY_MIN_WIDTH, 3)
     assert (whole_HW3[:30, :40] == (1, 2, 3)).all()
     assert (whole_HW3[:30, 40:] == 255).all()
+
+
+@pytest.mark.parametrize("size", [(1, 65_501), (65_501, 1), (2, 70_000)])
+def test_pictures_longer_than_a_jpeg_can_be_are_reduced(tmp_path: Path, size: tuple[int, int]) -> None:
+    write_jpeg(tmp_path / "long.jpg", np.full((*size, 3), 200, dtype=np.uint8))
+    with Image.open(tmp_path / "long.jpg") as picture:
+        assert max(picture.size) == 65_500
+        assert abs(int(np.asarray(picture).mean()) - 200) < 3

@@ -22,7 +22,7 @@ from wsss import files
 from wsss.config import Config, to_yaml
 from wsss.data.masks import read_mask, write_mask
 from wsss.errors import UsageError
-from wsss.files import TEMPORARY, DiskError, sweep, sync_folder, whole, write_whole
+from wsss.files import TEMPORARY, DiskError, files_below, sweep, sync_folder, whole, write_whole
 from wsss.models.checkpoint import read_checkpoint
 from wsss.outputs.journal import read_journal
 from wsss.outputs.lock import NO_LOCKS, locked, refuse_held
@@ -90,6 +90,39 @@ def test_sweeping_takes_temporary_files_alone(tmp_path: Path) -> None:
         path.mkdir() if name == "labels" else path.write_text("x")
     sweep(tmp_path)
     assert names(tmp_path) == kept
+
+
+def test_a_folder_that_cannot_be_listed_is_no_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies in it would be passed over: old label maps that a new manifest claims."""
+    (tmp_path / "out" / "closed").mkdir(parents=True)
+    (tmp_path / "out" / "a.png").write_text("x")
+    assert list(files_below(tmp_path / "none")) == []
+    assert list(files_below(tmp_path)) == [tmp_path / "out" / "a.png"]
+
+    def refused(path: Any) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return plain(path)
+
+    plain = os.scandir
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(DiskError, match=r"closed: Permission denied"):
+        sweep(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("make", "fix"),
+    [
+        (lambda folder: folder / ("x" * 300), "shorten the names"),
+        (lambda folder: folder / "file" / "labels", "choose another folder: a part of this path is a file"),
+    ],
+)
+def test_the_remedy_fits_the_error(tmp_path: Path, make: Callable[[Path], Path], fix: str) -> None:
+    """A path that cannot be is no fault of the disk."""
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DiskError) as caught:
+        write_whole(make(tmp_path) / "a.png", b"")
+    assert caught.value.fix == f"{fix}, then run the same command again"
 
 
 def test_a_disk_without_folder_syncs_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

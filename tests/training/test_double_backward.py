@@ -257,3 +257,12 @@ def test_labels_read_the_average_and_not_the_network(
     assert after is not None
     assert not after.requires_grad
     torch.testing.assert_close(after, teacher(batch["image"])[1].detach())
+
+
+def test_rows_of_a_class_token_that_the_backbone_lacks_are_refused_at_once(
+    tiny_config: Any, small_network: Callable[..., Network]
+) -> None:
+    """Not at the first step that makes maps, after the classification phase."""
+    config = tiny_config(maps__rows="both")
+    with pytest.raises(UsageError, match=r"maps\.rows=both: vit_base_patch16_siglip_gap_224 has no class token"):
+        step_of(small_network("vit_base_patch16_siglip_gap_224"), config)

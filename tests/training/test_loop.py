@@ -19,24 +19,28 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from wsss.config import AugmentSection, ClassifySection, Config
+from wsss.config import AugmentSection, ClassifySection, Config, resolve
 from wsss.data.augment import StepBatches, TrainingImages, mix
 from wsss.data.dataset import open_data
 from wsss.data.images import read_image
 from wsss.data.masks import write_mask
 from wsss.data.records import TaggedSet
 from wsss.errors import DataError, MachineError, UsageError, WsssError
-from wsss.models.checkpoint import build_from
+from wsss.inference.settings import map_scales
+from wsss.models.checkpoint import build_from, read_checkpoint
 from wsss.outputs.folder import Source, held_folder
 from wsss.outputs.run import check_free
 from wsss.reporting import Silent
 from wsss.training import classify, loop, pace
 from wsss.training.average import decay_after
 from wsss.training.classify import ClassifyStep
+from wsss.training.given_labels import find_labels
 from wsss.training.loop import Loop, RunContext, steps_of
 from wsss.training.optimiser import make_optimizer, schedule
 from wsss.training.pace import Pace
-from wsss.training.start import find_labels, resume_classifier, train_classifier, train_segmenter
+from wsss.training.saving import State
+from wsss.training.start import resume_classifier, train_classifier, train_segmenter
+from wsss.training.validation import Validation
 
 CPU = torch.device("cpu")
 
@@ -475,3 +479,84 @@ def test_few_steps_are_remarked_on(tmp_path: Path, tiny_config: Any, epochs: int
         train_classifier(tiny_config(classify__epochs=epochs), tmp_path / "run", Saying())
     remark = "198 steps are few to learn from; --epochs 67 makes them 201"
     assert (remark in said) is remarked
+
+
+class Saying(Silent):
+    """A reporter that keeps the remarks."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_a_validation_without_a_figure_says_that_there_is_no_best(tmp_path: Path, tiny_config: Any) -> None:
+    """An mIoU of masks of ignored pixels alone is undefined, and no later figure can be better than it."""
+    reporter = Saying()
+    training = Loop.__new__(Loop)
+    training.run, training.config, training.reporter, training.task = tmp_path, tiny_config(), reporter, {}
+    training.section, training.total = training.config.classify, 100
+    training.state = State(step=3)
+    training.batches, training.pace = StepBatches(24, 8, 0, 0, 0), Pace(CPU)
+    training.bad_steps = SimpleNamespace(stop_if_any=lambda: None)  # type: ignore[assignment]
+    training.step = SimpleNamespace(shown=torch.nn.Identity())  # type: ignore[assignment]
+    training.validation = Validation("val", "mean_iou", lambda network, between: {"mean_iou": math.nan})
+    training._validate_if_due(SimpleNamespace(leave_if_asked=lambda *words: None))  # type: ignore[arg-type]
+    said = "mean_iou of split val is undefined: nothing in it can be scored, so there is no best.pt"
+    assert reporter.said[-1] == said
+    assert not (tmp_path / "best.pt").exists()
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["mean_iou"] is None
+
+
+def test_images_without_a_mask_are_no_part_of_the_validation_that_is_told(
+    tmp_path: Path, tiny_config: Any, scenes: Path
+) -> None:
+    root, reporter = tmp_path / "data", Saying()
+    shutil.copytree(scenes, root)
+    for record in open_data(root, split="val").records[:5]:
+        (root / "masks" / f"{record.name}.png").unlink()
+    config = tiny_config(data__root=root, segment__epochs=1, classify__epochs=1)
+    train_segmenter(config, tmp_path / "seg", reporter)
+    assert sum("validates on val (3 images with a mask, 5 without)" in text for text in reporter.said) == 1
+    choices = json.loads((tmp_path / "seg" / "run.json").read_text())["choices"]
+    assert (choices["val_images"], choices["val_without_mask"]) == (3, 5)
+    train_classifier(config, tmp_path / "cls", reporter)
+    assert sum("validates on val (8 images)" in text for text in reporter.said) == 1
+
+
+def test_a_network_setting_beside_an_initial_run_is_said_to_have_no_effect(tmp_path: Path, tiny_config: Any) -> None:
+    reporter = Saying()
+    train_classifier(tiny_config(classify__epochs=1), tmp_path / "cls", Silent())
+    config = tiny_config(segment__epochs=1, model__readout="pool", model__decoder_channels=8)
+    train_segmenter(config, tmp_path / "seg", reporter, init=tmp_path / "cls")
+    said = "model.readout: not used, the network is that of the run (deit_tiny_distilled_patch16_224)"
+    assert reporter.said.count(said) == 1
+
+
+def test_the_config_beside_a_segmenter_names_no_scales_that_were_not_given(tmp_path: Path, tiny_config: Any) -> None:
+    """Given to a training of other crops by ``-c``, it must not bring those that suited the first."""
+    given = tiny_config(segment__epochs=1)
+    plain = given.model_copy(update={"maps": given.maps.model_copy(update={"scales": None})})
+    train_segmenter(plain, tmp_path / "run", Silent())
+    written = resolve(tmp_path / "run" / "config.yaml", (), {"augment.size": 64})
+    assert (written.maps.scales, written.predict.scales) == (None, given.predict.scales)
+    assert map_scales(written) == (90,)
+
+
+def test_what_given_labels_make_useless_is_said(tmp_path: Path, tiny_config: Any, scenes: Path) -> None:
+    """A config file can name saliency maps beside ``--labels``, where the options refuse each other."""
+    reporter, saliency = Saying(), scenes / "saliency"
+    config = tiny_config(segment__epochs=1, data__saliency=saliency)
+    train_segmenter(config, tmp_path / "run", reporter, labels=scenes / "masks")
+    assert reporter.said.count(f"the saliency maps of {saliency} are not used: the label maps are given") == 1
+
+
+def test_a_segmenter_normalises_as_the_run_that_it_starts_from(tmp_path: Path, tiny_config: Any) -> None:
+    train_classifier(tiny_config(classify__epochs=1), tmp_path / "cls", Silent())
+    content = read_checkpoint(tmp_path / "cls" / "last.pt")
+    other = {"mean": [0.25, 0.5, 0.125], "std": [0.5, 0.25, 1.0]}
+    torch.save(content | {"normalisation": other}, tmp_path / "cls" / "last.pt")
+    network = train_segmenter(tiny_config(segment__epochs=1), tmp_path / "seg", Silent(), init=tmp_path / "cls")
+    assert (network.mean.flatten().tolist(), network.std.flatten().tolist()) == (other["mean"], other["std"])
+    assert read_checkpoint(tmp_path / "seg" / "last.pt")["normalisation"] == other

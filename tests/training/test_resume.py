@@ -700,3 +700,26 @@ def test_labels_of_an_unknown_class(tmp_path: Path, tiny_config: Any, scenes: Pa
     config = tiny_config(segment__epochs=1, run__workers=workers)
     with pytest.raises(DataError, match=r"train_000.*\.png holds class 7; the data set has 1 to 2"):
         train_segmenter(config, tmp_path / "run", QUIET, labels=tmp_path / "labels")
+
+
+def test_a_changed_config_beside_a_run_is_named_and_not_used(tmp_path: Path, tiny_config: Any) -> None:
+    """A resumed run keeps the settings of its checkpoint, whatever the file beside it says."""
+
+    class Saying(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    said: list[str] = []
+    run, file = tmp_path / "run", tmp_path / "run" / "config.yaml"
+    train_classifier(tiny_config(classify__epochs=1), run, Silent())
+    resume_classifier(run, Saying())
+    assert not any("config.yaml" in text for text in said)
+    written = file.read_text()
+    file.write_text(written.replace("epochs: 1\n", "epochs: 9\n", 1))
+    resume_classifier(run, Saying())
+    keeps = f"the run keeps the settings of its checkpoint; train anew, with -c {file}, for others"
+    assert said.count(f"{file} was changed (classify.epochs 9, not 1); {keeps}") == 1
+    file.write_text("classify: {epoch: 9}\n")
+    resume_classifier(run, Saying())
+    assert said.count(f"{file}: unknown key 'classify.epoch' (did you mean 'classify.epochs'?); {keeps}") == 1
+    assert read_checkpoint(run / "last.pt")["training"]["step"] == 3

@@ -21,7 +21,7 @@ from wsss.data.images import image_size
 from wsss.data.masks import IGNORE_INDEX, read_mask
 from wsss.data.records import Record, TaggedSet
 from wsss.data.truth import read_truth, truth_place
-from wsss.data.walking import near_file, spelled
+from wsss.data.walking import is_file, near_file, spelled
 from wsss.errors import DataError
 from wsss.evaluation.confusion import ConfusionMatrix, ThresholdSweep
 from wsss.evaluation.errors import ErrorCounts, ErrorKind
@@ -114,7 +114,8 @@ def evaluate_scores(
     """
     found = find_predictions(predictions)
     if fixed_threshold is None:
-        fixed_threshold = found.making.threshold() or PUBLISHED_THRESHOLD
+        said = found.making.threshold()
+        fixed_threshold = PUBLISHED_THRESHOLD if said is None else said
     _check_classes(found.making, tagged, predictions)
     work = _pair(tagged, found.scores, ".npz")
     num_classes = len(tagged.classes) + 1
@@ -195,7 +196,7 @@ def _pair(tagged: TaggedSet, folder: Path, suffix: str, *, missing_as_wrong: boo
     pairs, missing = [], []
     for record in masks:
         prediction = spelled(folder, f"{record.name}{suffix}")
-        where, found = truth_place(tagged, record), prediction.is_file()
+        where, found = truth_place(tagged, record), is_file(prediction)
         pairs.append(_Pair(record=record, prediction=prediction, where=where, missing=not found))
         if pairs[-1].missing:
             missing.append(record)

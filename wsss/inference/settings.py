@@ -15,7 +15,7 @@ The other sections do not come from the run:
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,24 @@ def resolve_for(
     Raises:
         UsageError: every unknown key and bad value, together.
     """
-    return for_run(resolve(source, assignments, flags, say, base=own_settings(trained)), trained)
+    config = resolve(source, assignments, flags, say, base=own_settings(trained))
+    remark_on_model(config, trained, say, but=("drop_path",))
+    return for_run(config, trained)
+
+
+def remark_on_model(config: Config, trained: Config, say: Callable[[str], None], *, but: Collection[str] = ()) -> None:
+    """Say which keys of the model section were given and have no effect, since the network comes from a run.
+
+    Args:
+        config: as it was given.
+        trained: the config in the checkpoint.
+        say: called with the remark.
+        but: keys of the section that are not looked at; ``weights`` never is, since these are initial ones.
+    """
+    given = sorted(config.model.model_fields_set - {"weights", *but})
+    other = [f"model.{key}" for key in given if getattr(config.model, key) != getattr(trained.model, key)]
+    if other:
+        say(f"{first_few(other)}: not used, the network is that of the run ({trained.model.backbone})")
 
 
 def map_words(config: Config, labels: LabelsSection, trained: Config) -> str:

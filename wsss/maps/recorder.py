@@ -76,8 +76,9 @@ def check_map_settings(network: Network, settings: MapSettings) -> None:
     backbone = network.backbone
     if settings.start_layer >= backbone.depth:
         raise UsageError(
-            f"start layer {settings.start_layer}: {backbone.name} has {backbone.depth} blocks",
-            f"--start-layer {backbone.depth // 2}",
+            f"maps.start_layer {settings.start_layer}: {backbone.name} has {backbone.depth} blocks, from 0 to"
+            f" {backbone.depth - 1}",
+            f"--set maps.start_layer={backbone.depth // 2}",
         )
     if settings.rows in ("token", "both") and not backbone.has_class_token:
         raise UsageError(

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from wsss.config import Config, config_from_plain
 from wsss.data.masks import IGNORE_INDEX
-from wsss.errors import DataError
+from wsss.errors import DataError, UsageError
 from wsss.files import whole
 from wsss.models.archive import first_line, read_archive, tensors_in
 from wsss.models.backbone import difference
@@ -30,6 +30,9 @@ from wsss.models.network import Network, build_network
 FORMAT = 1
 PARTS = ("kind", "classes", "config", "network")
 """Keys of every checkpoint."""
+NORMALISATION = ("mean", "std")
+"""Buffers of a network that normalise its images. Versions of timm may give a backbone other values than those that it
+was trained with; a checkpoint of an earlier version does not hold them."""
 Kind = Literal["classification", "segmentation"]
 FILLING = frozenset(("fill_", "zero_", "copy_", "uniform_", "normal_", "erfinv_", "mul_", "add_", "div_", "clamp_"))
 """Tensor methods that initialise parameters."""
@@ -49,6 +52,7 @@ def save_checkpoint(path: Path, network: Network, config: Config, **state: Any) 
         "config": config.model_dump(mode="json"),
         "network": network.state_dict(),
         "supervision": list(network.supervision),
+        "normalisation": {name: getattr(network, name).flatten().tolist() for name in NORMALISATION},
         **state,
     }
     with whole(path) as file:
@@ -86,8 +90,11 @@ def find_checkpoint(run: Path, which: str = "last") -> Path:
 
     Raises:
         DataError: there is no such run, or it has no such checkpoint.
+        UsageError: the path is one checkpoint of a run, and another one was asked for.
     """
     if run.is_file():
+        if which != "last" and run.name == "last.pt":
+            raise UsageError(f"{run} is the last checkpoint of its run, not the {which} one", f"take {run.parent}")
         return run
     if not run.is_dir():
         beside = sorted(path.parent.name for path in run.parent.glob(f"*/{which}.pt"))
@@ -138,6 +145,8 @@ def network_from(content: Mapping[str, Any], where: Path) -> tuple[Network, Conf
     sketch, config = _sketch(content, where)
     network = _in_memory(sketch, config)
     network.load_state_dict(content["network"])
+    if "normalisation" in content:
+        network.normalise_as(*(torch.tensor(content["normalisation"][name]) for name in NORMALISATION))
     network.supervision = tuple(content.get("supervision", ()))
     return network.eval(), config
 
@@ -199,6 +208,21 @@ def _has_parts(content: Any) -> bool:
         and all(isinstance(value, Tensor) for value in content["network"].values())
         and isinstance(supervision, list)
         and all(isinstance(source, str) for source in supervision)
+        and _normalises(content)
+    )
+
+
+def _normalises(content: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint holds the values of ``NORMALISATION``, three each and no deviation of 0, or none of them."""
+    if "normalisation" not in content:
+        return True
+    values = content["normalisation"]
+    return (
+        isinstance(values, dict)
+        and values.keys() == {*NORMALISATION}
+        and all(isinstance(some, list) and len(some) == 3 for some in values.values())
+        and all(isinstance(value, float) and math.isfinite(value) for some in values.values() for value in some)
+        and all(value > 0 for value in values["std"])
     )
 
 

@@ -46,6 +46,11 @@ class Network(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
+    def normalise_as(self, mean: Tensor, std: Tensor) -> None:
+        """Normalise images by these instead of timm's values for the backbone: three numbers each, of any shape."""
+        self.mean.copy_(mean.view(1, 3, 1, 1))
+        self.std.copy_(std.view(1, 3, 1, 1))
+
     def features(self, images_B3HW: Tensor, *, taps: bool = False) -> Features:
         """Tokens of images in [0, 1], padded with the mean colour at the bottom and right to whole patches.
 

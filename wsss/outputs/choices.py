@@ -47,7 +47,7 @@ def training_choices(
     train: TaggedSet,
     val: TaggedSet | None,
     *,
-    validated: bool,
+    scored: int,
     others: Sequence[str] = (),
 ) -> Choices:
     """All choices of a training.
@@ -57,20 +57,21 @@ def training_choices(
         device: where it computes.
         train: the training split.
         val: the validation split, or None.
-        validated: whether the training is validated; a segmentation is not where the split has no masks.
+        scored: number of its images that are scored; a segmentation scores those that have a mask.
         others: splits of the data set that are not trained on, which one could validate on; needed where ``val`` is
             None.
     """
     reason = None
     if val is None:
         reason = _why_no_split(train.split, others)
-    elif not validated:
+    elif scored == 0:
         reason = f"split {val.split} has no masks"
     return {
         **machine_choices(run, device),
         **data_choices(train),
         "val_split": None if val is None else val.split,
-        "val_images": 0 if val is None else len(val),
+        "val_images": scored,
+        **({} if val is None or scored in (0, len(val)) else {"val_without_mask": len(val) - scored}),
         "no_validation": reason,
     }
 
@@ -96,6 +97,8 @@ def machine_words(choices: Mapping[str, Any]) -> str:
 def training_words(choices: Mapping[str, Any], train: TaggedSet) -> str:
     """``training_choices`` in one line."""
     reason, images = choices["no_validation"], counted(choices["val_images"], "image")
+    unscored = choices.get("val_without_mask", 0)
+    images += f" with a mask, {unscored} without" if unscored else ""
     validation = f"no validation: {reason}" if reason else f"validates on {choices['val_split']} ({images})"
     trains = f"trains on {train.split} ({counted(len(train), 'image')})"
     return f"{machine_words(choices)}; {train.origin()}: {trains}, {validation}"

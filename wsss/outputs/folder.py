@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from wsss.data.masks import IGNORE_INDEX, count_indices, encode_mask
 from wsss.data.photographs import is_ours
 from wsss.data.records import Record
 from wsss.errors import UsageError
-from wsss.files import disk_errors, sweep, write_whole
+from wsss.files import disk_errors, files_below, sweep, write_whole
 from wsss.outputs.journal import JOURNAL, JOURNALS, Entry, Journal, read_journal
 from wsss.outputs.lock import content, locked
 from wsss.outputs.manifest import read_manifest, settings_digest, write_manifest
@@ -69,6 +69,7 @@ class LabelFolder:
         config: Config,
         journal: Journal,
         stop: StopRequest,
+        say: Callable[[str], None],
         choices: Mapping[str, Any] | None = None,
     ) -> None:
         self.out = out
@@ -78,7 +79,7 @@ class LabelFolder:
         self._choices = choices
         self._digest = settings_digest(settings)
         self._journal = journal
-        self._entries = read_journal(out)
+        self._entries = read_journal(out, say)
         self._kept: dict[str, Entry] = {}
 
     def begin(
@@ -119,6 +120,7 @@ class LabelFolder:
         lacking = [name for name in lacking if self._lacks(name, parts or {})]
         self._kept = {name: self._entries[name] for name in lacking}
         self._forget_other_settings(reporter)
+        self._remark_on_more(sources, reporter)
         # After that no old label map is left that the manifest could claim.
         write_manifest(self.out, self._settings, {}, self._choices)
         write_whole(self.out / "config.yaml", to_yaml(self._config))
@@ -228,6 +230,16 @@ class LabelFolder:
             reporter.say(f"{len(others)} label maps of other settings removed ({first_few(others)})")
             self._forget(others)
 
+    def _remark_on_more(self, sources: Sequence[Source], reporter: Reporter) -> None:
+        """Say how many label maps the folder holds of images outside the set; they stay, and are not counted."""
+        names = {source.name for source in sources}
+        more = [name for name in self._entries if name not in names]
+        if more:
+            reporter.say(
+                f"{self.out} holds {len(more)} more label maps, of images that are not in this set"
+                f" ({first_few(more)}); they stay, and are not counted"
+            )
+
 
 @contextmanager
 def held_folder(
@@ -258,7 +270,7 @@ def held_folder(
     with locked(out, reporter.say):
         if content(out) and not overwrite:
             _check_same(out, settings)
-            if not any(out.glob(JOURNALS)) and any((out / "labels").rglob("*.png")):
+            if not any(out.glob(JOURNALS)) and any(file.suffix == ".png" for file in files_below(out / "labels")):
                 reporter.say(f"{out} has no journal (an earlier version made it): its label maps are made again")
         if overwrite:
             _remove_unrecorded(out, reporter)
@@ -270,7 +282,7 @@ def held_folder(
         with disk_errors(out / "labels"):
             (out / "labels").mkdir(exist_ok=True)
         with Journal(out / JOURNAL) as journal, stop_requests() as stop:
-            yield LabelFolder(out, settings, config, journal, stop, choices)
+            yield LabelFolder(out, settings, config, journal, stop, reporter.say, choices)
 
 
 def _is_another(entry: Entry, source: Source) -> bool:
@@ -287,7 +299,7 @@ def _remove_unrecorded(out: Path, reporter: Reporter) -> None:
     if not is_ours(out / MANIFEST):
         return
     recorded = {path for entry in read_journal(out).values() for path in entry.files}
-    found = (path for part, suffix in SUFFIXES.items() for path in (out / part).rglob(f"*{suffix}"))
+    found = (path for part in SUFFIXES for path in files_below(out / part) if path.suffix == SUFFIXES[part])
     unrecorded = [path for path in found if path.relative_to(out).as_posix() not in recorded]
     for path in unrecorded:
         with disk_errors(path):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -68,8 +68,12 @@ def entry_from(line: Mapping[str, Any]) -> Entry:
     )
 
 
-def read_journal(folder: Path) -> dict[str, Entry]:
+def read_journal(folder: Path, say: Callable[[str], None] = lambda text: None) -> dict[str, Entry]:
     """The entries of all journals of a folder by image name; broken lines are left out.
+
+    Args:
+        folder: that holds them.
+        say: called with the number of broken lines of a journal, where there are any.
 
     Raises:
         DiskError: a journal cannot be read.
@@ -77,12 +81,15 @@ def read_journal(folder: Path) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     for path in sorted(folder.glob(JOURNALS)):
         with disk_errors(path), path.open("rb") as file:
-            for line in file:
-                _read_line(line, entries)
+            broken = [number for number, line in enumerate(file, 1) if not _read_line(line, entries)]
+        if broken:
+            lines = f"line {broken[0]}" if len(broken) == 1 else f"{len(broken)} lines (the first is {broken[0]})"
+            say(f"{path}: {lines} cut short or damaged; an image that has no other line is made again")
     return entries
 
 
-def _read_line(line: bytes, entries: dict[str, Entry]) -> None:
+def _read_line(line: bytes, entries: dict[str, Entry]) -> bool:
+    """Read a line into the entries; whether it could be read. The empty line that ends a broken one can."""
     try:
         content = json.loads(line)
         if content.get("removed"):
@@ -91,7 +98,8 @@ def _read_line(line: bytes, entries: dict[str, Entry]) -> None:
             entry = entry_from(content)
             entries[entry.name] = entry
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return  # cut short by a kill, or damaged: its image counts as not made
+        return not line.strip()  # cut short by a kill, or damaged: its image counts as not made
+    return True
 
 
 class Journal:

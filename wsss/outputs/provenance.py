@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from wsss.config import DataSection
-from wsss.data.images import MANIFEST
-from wsss.outputs.manifest import made_in, read_manifest
+from wsss.outputs.manifest import made_in, read_making
 
 Supervision = tuple[str, ...]
 """Kinds of labels, each once, in the order in which they were used; empty where it is unknown."""
@@ -34,14 +33,13 @@ def data_supervision(data: DataSection, *, saliency: bool, unknown: bool = False
 
 
 def labels_supervision(labels: Path) -> Supervision:
-    """What the label maps of a folder come from, as the manifest beside them says.
+    """What the label maps of a folder come from, as the manifest beside them says; an empty list says nothing.
 
     Raises:
         DataError: the manifest is broken.
     """
-    out = made_in(labels)
-    said = read_manifest(out).get("supervision") if (out / MANIFEST).is_file() else None
-    return tuple(map(str, said)) if said and isinstance(said, list) else LABEL_MAPS
+    said = read_making(made_in(labels)).supervision
+    return LABEL_MAPS if said is None else said or UNKNOWN
 
 
 def chosen_on(split: str) -> str:

@@ -22,12 +22,13 @@ import timm
 import torch
 
 import wsss
-from wsss.config import Config, to_yaml
+from wsss.config import Config, known_keys, resolve, to_yaml
 from wsss.data.layers import layer_digest
 from wsss.data.records import TaggedSet, data_digest
 from wsss.errors import DataError, UsageError
 from wsss.files import sweep, sync_folder, write_whole
 from wsss.outputs.lock import content, refuse_held
+from wsss.reporting import Reporter, first_few
 
 FACTS, SETTINGS = "run.json", "config.yaml"
 """Files that a run writes before its first checkpoint, in this order."""
@@ -44,6 +45,8 @@ CHANGES = {
     "val_sha256": "the images or tags of split {val} have changed",
 }
 """Message for the first of ``data_facts``, in this order, that differs."""
+PLACES = ("data.root", "data.tags", "data.saliency")
+"""Keys that say where the data of a run lie."""
 BY_SIZES = "data_sha256"
 """Runs of earlier versions have this hash of names, tags and file sizes instead of "content_sha256"."""
 
@@ -219,6 +222,38 @@ def note_resumed(run: Path, config: Config, choices: Mapping[str, Any], *, moved
             write_whole(run / FACTS, json.dumps(facts, indent=2) + "\n")
     if moved:
         write_whole(run / SETTINGS, to_yaml(config))
+
+
+def remark_on_settings(run: Path, config: Config, reporter: Reporter) -> None:
+    """Say where ``config.yaml`` was changed: a resumed run keeps the config of its checkpoint.
+
+    The places of the data are not compared; ``--data`` changes them.
+
+    Args:
+        run: its folder.
+        config: that of its checkpoint.
+        reporter: of the remark.
+    """
+    path = run / SETTINGS
+    if not path.is_file():
+        return
+    keeps = f"the run keeps the settings of its checkpoint; train anew, with -c {path}, for others"
+    try:
+        written = resolve(path, say=lambda text: None)
+    except UsageError as error:
+        reporter.say(f"{error.problem}; {keeps}")
+        return
+    theirs, ours = (_plain(one) for one in (written, config))
+    differing = [f"{key} {value}, not {ours[key]}" for key, value in theirs.items() if value != ours[key]]
+    if differing:
+        reporter.say(f"{path} was changed ({first_few(differing)}); {keeps}")
+
+
+def _plain(config: Config) -> dict[str, Any]:
+    """The value of each dotted key but the places of the data."""
+    tree = config.model_dump(mode="json")
+    keys = (key.partition(".") for key in known_keys() if key not in PLACES)
+    return {f"{section}.{name}": tree[section][name] for section, _, name in keys}
 
 
 def _now() -> str:

@@ -246,6 +246,9 @@ class Loop:
             append_row(self.run, {"step": state.step, "epoch": epoch, "split": validation.split, **figures})
             self.reporter.say(f"epoch {epoch}: " + "  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
             state.validated = state.step
+            if math.isnan(figures[validation.main]) and state.best == -math.inf:
+                what = f"{validation.main} of split {validation.split} is undefined: nothing in it can be scored"
+                self.reporter.say(f"{what}, so there is no best.pt")
             if figures[validation.main] > state.best:
                 state.best = figures[validation.main]
                 save_best(self.run, self.config, self.task, self.step, state, validation.split)

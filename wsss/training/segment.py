@@ -17,12 +17,11 @@ from torch import Tensor
 
 from wsss.config import Config, SegmentSection
 from wsss.data.records import TaggedSet
-from wsss.errors import UsageError
 from wsss.inference.score import score_split
 from wsss.labels.recipe import label_images
 from wsss.maps.generate import forward_with_maps
 from wsss.maps.present import PresentMaps
-from wsss.maps.recorder import MapSettings
+from wsss.maps.recorder import MapSettings, check_map_settings
 from wsss.maps.scores import normalise_scores
 from wsss.models.backbone import Features
 from wsss.models.network import Network
@@ -47,7 +46,7 @@ class SegmentStep(TrainingStep):
         started: whether the backbone has learnt the tags already, so that no classification phase is needed.
 
     Raises:
-        UsageError: class maps are to be read from a block that the backbone lacks.
+        UsageError: the map settings do not fit the network (`check_map_settings`).
     """
 
     def __init__(self, network: Network, config: Config, total: int, *, labels_given: bool, started: bool) -> None:
@@ -59,7 +58,7 @@ class SegmentStep(TrainingStep):
         self.cls_share = 0.0 if labels_given or started else config.segment.cls_share
         self.settings = MapSettings.of(config.maps)
         if not labels_given:
-            check_start_layer(network, config.maps.start_layer)
+            check_map_settings(network, self.settings)
 
     def phase_at(self, step: int) -> Phase:
         """The phase of a step, from 0. End to end they follow each other as in ``Phase``."""
@@ -152,20 +151,6 @@ class SegmentStep(TrainingStep):
         if "saliency" in batch:
             terms["saliency"] = saliency_loss(scores_BCHW, batch["saliency"].float() / 255)
         return terms
-
-
-def check_start_layer(network: Network, start_layer: int) -> None:
-    """Refuse a first block for class maps that the backbone lacks.
-
-    Raises:
-        UsageError: it does.
-    """
-    depth = network.backbone.depth
-    if start_layer >= depth:
-        raise UsageError(
-            f"maps.start_layer {start_layer}: {network.backbone.name} has {depth} blocks, from 0 to {depth - 1}",
-            f"--set maps.start_layer={depth // 2}",
-        )
 
 
 def mask_validation(split: TaggedSet | None, config: Config, device: torch.device) -> Validation | None:

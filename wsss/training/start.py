@@ -15,12 +15,13 @@ from wsss.config import Config
 from wsss.data.augment import TrainingImages
 from wsss.data.dataset import list_splits
 from wsss.data.layers import NO_SALIENCY, check_layers
-from wsss.data.records import TaggedSet, counted
+from wsss.data.records import TaggedSet
 from wsss.data.splits import open_training
 from wsss.errors import DataError, UsageError
 from wsss.files import sweep
-from wsss.inference.settings import for_run
+from wsss.inference.settings import remark_on_model
 from wsss.machine import prepare_device
+from wsss.maps.recorder import MapSettings, check_map_settings
 from wsss.models.checkpoint import (
     build_from,
     find_checkpoint,
@@ -31,16 +32,22 @@ from wsss.models.checkpoint import (
 )
 from wsss.models.network import Network
 from wsss.outputs.choices import Choices, training_choices, training_words
-from wsss.outputs.journal import read_journal
 from wsss.outputs.lock import locked
-from wsss.outputs.manifest import made_in, read_making
-from wsss.outputs.provenance import UNKNOWN, all_of, data_supervision, labels_supervision
-from wsss.outputs.run import check_free, check_resumable, check_same_data, create_run, note_resumed
-from wsss.reporting import Reporter, Silent, first_few
+from wsss.outputs.provenance import LABEL_MAPS, UNKNOWN, all_of, data_supervision, labels_supervision
+from wsss.outputs.run import (
+    check_free,
+    check_resumable,
+    check_same_data,
+    create_run,
+    note_resumed,
+    remark_on_settings,
+)
+from wsss.reporting import Reporter, Silent
 from wsss.training.classify import ClassifyStep, tag_validation
+from wsss.training.given_labels import edited_labels, find_labels, remark_on_changes
 from wsss.training.loop import Loop, RunContext, steps_of
 from wsss.training.rounds import LABELS, learn_from_teacher, teacher_config
-from wsss.training.segment import SegmentStep, check_start_layer, mask_validation
+from wsss.training.segment import SegmentStep, mask_validation
 
 SILENT = Silent()
 
@@ -137,18 +144,23 @@ def train_segmenter(
     """
     run = Path(run)
     labels, init = (None if folder is None else Path(folder) for folder in (labels, init))
+    edited: list[str] = []
     check_free(run)
-    config = for_run(config, config).anchored()
+    config = config.anchored()
     start = None
     if init is not None:
         start, trained, _ = load_network(init)
+        remark_on_model(config, trained, reporter.say, but=("decoder_channels",))
         own = {"decoder_channels": config.model.decoder_channels, "weights": "none"}
         config = config.model_copy(update={"model": trained.model.model_copy(update=own)})
     context = RunContext(run, config, prepare_device(config.run), reporter)
     train, val = open_training(config, reporter, None if start is None else start.classes)
     if labels is not None:
         labels = find_labels(labels, train)
-        _remark_on_changes(made_in(labels), train, reporter)
+        remark_on_changes(labels, train, reporter)
+        edited = edited_labels(labels, train, reporter)
+        if config.data.saliency is not None:
+            reporter.say(f"the saliency maps of {config.data.saliency} are not used: the label maps are given")
     elif config.data.saliency is not None:
         check_layers(config.data.saliency, train, "saliency map", NO_SALIENCY)
     network = build_from(config, train.classes, decoder=True)
@@ -156,10 +168,12 @@ def train_segmenter(
         () if start is None else start.supervision or UNKNOWN,
         data_supervision(config.data, saliency=labels is None, unknown=train.has_unknown()),
         () if labels is None else labels_supervision(labels),
+        LABEL_MAPS if edited else (),
     )
     if start is not None:
         network.backbone.load_state_dict(start.backbone.state_dict())
         network.readout.load_state_dict(start.readout.state_dict())
+        network.normalise_as(start.mean, start.std)
     task = {
         "labels": None if labels is None else str(labels.absolute()),
         "started": init is not None,
@@ -211,51 +225,13 @@ def segment_loop(
     config = context.config
     labels = task["labels"] and Path(task["labels"])
     if task.get("taught"):
-        check_start_layer(network, config.maps.start_layer)
+        check_map_settings(network, MapSettings.of(config.maps))
         labels = context.run / LABELS / "labels"
     saliency = config.data.saliency if task.get("taught") or labels is None else None
     images = TrainingImages(train, config.augment, seed=config.run.seed, labels=labels, saliency=saliency)
     total = steps_of(images, config.segment)
     step = SegmentStep(network, config, total, labels_given=labels is not None, started=task["started"])
     return Loop(context, step, images, mask_validation(val, config, context.device), task)
-
-
-def find_labels(folder: Path, train: TaggedSet) -> Path:
-    """Where the label maps of a folder lie: in it, or in its ``labels``.
-
-    Raises:
-        DataError: some image has none, or one of another size; or they were made for other classes.
-    """
-    inner = folder / "labels" if (folder / "labels").is_dir() else folder
-    fix = f"wsss make-pseudo RUN --data {train.root} --split {train.split} -o {folder}"
-    check_layers(inner, train, "label map", fix)
-    _check_classes(made_in(inner), train)
-    return inner
-
-
-def _check_classes(folder: Path, train: TaggedSet) -> None:
-    """Compare the classes in the manifest of a folder, if it has one, with those of the data set."""
-    classes = read_making(folder).classes
-    if classes is not None and classes != train.classes:
-        same = sorted(classes) == sorted(train.classes)
-        raise DataError(
-            f"{folder}: its label maps have the classes {', '.join(classes)}; {train.root} has "
-            f"{', '.join(train.classes)}{', in another order' if same else ''}",
-            f"wsss make-pseudo RUN --data {train.root} --split {train.split} -o LABELS  # from a run on these classes",
-        )
-
-
-def _remark_on_changes(folder: Path, train: TaggedSet, reporter: Reporter) -> None:
-    """Name the images that are not those, by their bytes, that the label maps of a folder were made from."""
-    entries = read_journal(folder)
-    read = {record.name: record.digest for record in train.records if record.name in entries}
-    changed = [name for name, digest in read.items() if digest not in (None, entries[name].image)]
-    if changed:
-        count = f"{counted(len(changed), 'image')} of {len(train)}"
-        reporter.say(
-            f"{count} changed after the label maps in {folder} were made ({first_few(changed)}): make-pseudo makes"
-            " these again"
-        )
 
 
 def _be_taught(loop: Loop, train: TaggedSet, moved: Moved = STAYED) -> None:
@@ -280,6 +256,7 @@ def _resumed(run: Path, reporter: Reporter, moved: Moved, *, decoder: bool) -> t
         raise UsageError(f"{run} trains a classifier", f"wsss train-cls --resume {run}")
     if not decoder and network.decoder is not None:
         raise UsageError(f"{run} trains a segmentation network", f"wsss train-seg --resume {run}")
+    remark_on_settings(run, config, reporter)
     config = config.moved({"root": moved.root, "tags": moved.tags, "saliency": moved.saliency})
     _check_there(run, config.data.root, "data", "data folder")
     context = RunContext(run, config, prepare_device(config.run), reporter)
@@ -320,10 +297,13 @@ def _layers(config: Config, labels: Path | None) -> dict[str, Path]:
 def _say_choices(loop: Loop, train: TaggedSet, val: TaggedSet | None) -> Choices:
     """Say what this training chose by itself, in one line; returns it for ``run.json``."""
     context = loop.context
-    data, validated = context.config.data, loop.validation is not None
+    data, scored = context.config.data, 0
+    if val is not None:
+        segments = loop.step.network.decoder is not None
+        scored = sum(val.has_truth(record) for record in val.records) if segments else len(val)
     splits = list_splits(train.root, data) if val is None else ()
     others = [split for split in splits if split != train.split]
-    choices = training_choices(context.config.run, context.device, train, val, validated=validated, others=others)
+    choices = training_choices(context.config.run, context.device, train, val, scored=scored, others=others)
     context.reporter.say(training_words(choices, train))
     return choices
 
