@@ -179,7 +179,8 @@ def test_the_library_has_the_defaults_of_the_config() -> None:
 UNLIKE = {
     ("wsss.maps.generate.class_maps", "gamma"),  # the published maps
     ("wsss.maps.generate.class_maps", "spread"),
-    ("wsss.data.records.TaggedSet.__init__", "layout"),  # the one that was recognised
+    ("wsss.data.records.TaggedSet.__init__", "format"),  # the one that was recognised
+    ("wsss.data.scenes.SceneSettings.__init__", "classes"),  # names of its own insects
     ("wsss.training.optimiser.make_optimizer", "decoder_lr_factor"),  # of a training without a decoder
     ("wsss.training.optimiser.parameter_groups", "decoder_lr_factor"),
 }
