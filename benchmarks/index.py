@@ -78,6 +78,7 @@ def open_synthetic(count: int, folder: Path) -> tuple[Records, list[float]]:
             names=Texts(blob, file["name_starts"], file["name_ends"]),
             paths=Texts(blob, file["path_starts"], file["path_ends"]),
             tags=Lists(file["tags"], file["tag_ends"]),
+            unknown=Lists(np.zeros(0, np.int16), np.zeros(count, np.uint32)),
             size_N2=np.zeros((count, 2), np.int32),
             digest_ND=np.zeros((count, DIGEST_BYTES), np.uint8),
         )

@@ -11,7 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("cores", "errors", "waiting"),
+    ("cores", "errors", "section", "waiting"),
+    ("reading",),
     ("files", "sections", "plain_yaml", "reporting", "stopping"),
     ("config", "pool", "processes"),
     ("machine",),
@@ -39,7 +40,20 @@ OWN = {
 HEAVY = ("torch", "torchvision", "timm", "cv2")
 """Libraries that `wsss --help` must not import."""
 
-LIGHT = ("cli", "config", "configs", "errors", "files", "sections", "plain_yaml", "reporting", "stopping", "waiting")
+LIGHT = (
+    "cli",
+    "config",
+    "configs",
+    "errors",
+    "files",
+    "reading",
+    "section",
+    "sections",
+    "plain_yaml",
+    "reporting",
+    "stopping",
+    "waiting",
+)
 """Rooms whose modules import no heavy library at their top."""
 
 NO_FILES = ("attention", "maps", "evaluation", "labels")

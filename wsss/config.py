@@ -2,8 +2,8 @@
 
 Where a trained network is used, its run's own settings come before the file (`wsss.inference.settings.resolve_for`).
 
-The keys themselves are in `wsss.sections`. All mistakes are reported together, unknown keys with the nearest known
-name. The resolved config is written beside every output and is enough to repeat it.
+The keys themselves are in `wsss.sections` and `wsss.reading`. All mistakes are reported together, unknown keys with the
+nearest known name. The resolved config is written beside every output and is enough to repeat it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from pydantic.fields import FieldInfo
 
 from wsss.errors import UsageError
 from wsss.plain_yaml import dump_yaml, load_yaml, read_yaml
+from wsss.reading import Reading, TagsFrom
+from wsss.section import Section
 from wsss.sections import (
     AugmentSection,
     ClassifySection,
@@ -35,13 +37,10 @@ from wsss.sections import (
     ModelSection,
     Optimisation,
     PredictSection,
-    Reading,
     ReadoutName,
     Rows,
     RunSection,
-    Section,
     SegmentSection,
-    TagsFrom,
 )
 
 __all__ = [

@@ -1,6 +1,5 @@
 """Progress and remarks of long work. The command line shows them; the library prints nothing itself."""
 
-import unicodedata
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -29,13 +28,6 @@ class Silent:
 
     def say(self, text: str) -> None:
         """Ignore."""
-
-
-def visible(text: str) -> str:
-    r"""A text in one line: control characters, which names may hold, are written as escapes (``\n``, ``\x1b``)."""
-    if text.isprintable():
-        return text
-    return "".join(repr(letter)[1:-1] if unicodedata.category(letter) == "Cc" else letter for letter in text)
 
 
 def first_few(names: Sequence[str], limit: int = 3) -> str:

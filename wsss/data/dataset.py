@@ -148,7 +148,7 @@ def open_dataset(path: str | Path, **reading: Any) -> Dataset:
 
     Args:
         path: the folder.
-        reading: how it is read: the keys of ``wsss.sections.Reading``, such as ``format="coco"`` or ``tags_from``.
+        reading: how it is read: the keys of ``wsss.reading.Reading``, such as ``format="coco"`` or ``tags_from``.
 
     Raises:
         UsageError: there is no such key, or its value is not allowed.

@@ -100,6 +100,11 @@ def find_images(folder: Path, skip: Collection[str] = (), *, note: Note = refuse
     return Photographs(folder=folder, files=dict(sorted(found.items())), tree=tree, others=frozenset(others))
 
 
+def all_images(folder: Path, note: Note = refuse) -> Photographs:
+    """``find_images`` of a whole data folder: for formats that keep nothing but photographs as images."""
+    return find_images(folder, note=note)
+
+
 def _left_out(folder: Path, tree: Tree, others: list[str]) -> Iterator[BadData]:
     """Warnings about what a user may miss among the images, one for all that have the same reason and kind of name."""
     alike: dict[tuple[Reason, str], list[str]] = defaultdict(list)

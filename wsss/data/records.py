@@ -38,7 +38,7 @@ class Record:
         image: path of the image file.
         tags: sorted indices into the class names of the set, from 0; class ``k`` has class index ``k + 1``
             in label maps. Empty where the image is known to hold none of the classes.
-        unknown: sorted indices of classes of which nobody said whether the image has them.
+        unknown: sorted indices of classes of which it is not known whether the image has them.
         size: (H, W) in pixels, upright; None where the image was not scanned.
         digest: ``wsss.data.facts.image_digest`` of the image's bytes; None where it was not scanned.
     """

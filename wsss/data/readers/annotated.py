@@ -37,8 +37,8 @@ class AnnotatedImage:
         labels: words; None where the image has no annotation at all, which says nothing about its classes.
         place: where it stands.
         base: folder of the annotation file below the data folder; "" or ending in "/".
-        absent: words of classes that somebody said the image does not have.
-        unknown: words of classes of which nobody said whether the image has them.
+        absent: words of classes that the file says the image does not have.
+        unknown: words of classes that the file leaves open for this image.
         shapes: its drawn objects, or None where the format has none.
         size: (H, W) that the file states, or None.
         found: name of the image, where the reader went from the images to their annotations.
@@ -125,10 +125,15 @@ class AnnotatedSource:
             classes=rules.classes,
             source=self.source,
             mask_folder=self.mask_folder,
-            annotations=self.truth_of(rules, found)
-            if self.truth_of
-            else self.truth or (DrawnMasks(drawn) if drawn else None),
+            annotations=self._truth(rules, found, drawn),
         )
+
+    def _truth(
+        self, rules: ClassRules, found: Mapping[str, AnnotatedImage], drawn: Mapping[str, DrawnImage]
+    ) -> Truth | None:
+        if self.truth_of is not None:
+            return self.truth_of(rules, found)
+        return self.truth or (DrawnMasks(drawn) if drawn else None)
 
     def _found(self, split: str) -> Mapping[str, AnnotatedImage]:
         """The images of a split that are annotated and on the disk, by name."""
@@ -162,7 +167,7 @@ class AnnotatedSource:
 
 
 def unlabelled_images(images: Sequence[AnnotatedImage], source: Path) -> BadData:
-    """The warning for images that nobody annotated, which are left out: they are not known to hold none."""
+    """The warning for images without an annotation, which are left out: whether they have a class is not known."""
     names = [image.written for image in images]
     what = f"{len(images)} images have no annotation and are left out ({first_few(names)})"
     findings = [Finding("image-unlabelled", image.place, f"no annotation for {image.written}") for image in images]

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wsss.config import Reading
-from wsss.data.findings import Note, Place, refuse
+from wsss.data.findings import Place
 from wsss.data.images import split_suffix
-from wsss.data.photographs import Photographs, find_images
+from wsss.data.photographs import Photographs, all_images, find_images
 from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSource
 from wsss.data.readers.class_rules import BACKGROUND
 from wsss.data.readers.image_finder import ImageFinder
@@ -98,15 +98,11 @@ def _images(photographs: Photographs, splits: set[str]) -> Iterator[AnnotatedIma
         yield AnnotatedImage(written=file, split=split, labels=labels, place=place, found=name)
 
 
-def _photographs(root: Path, note: Note = refuse) -> Photographs:
-    return find_images(root, note=note)
-
-
 CLASS_FOLDERS = Reader(
     name="class-folders",
     looks_for="folders of images named after classes ([train/]CLASS/IMAGE)",
     sniff=_sniff,
     open=_open,
-    photographs=_photographs,
+    photographs=all_images,
     lists_all=True,
 )

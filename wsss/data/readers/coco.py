@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from wsss.config import Reading
 from wsss.data.drawn import DrawnImage, Shape, paint_image
-from wsss.data.findings import BadData, Finding, Note, Place, refuse
+from wsss.data.findings import BadData, Finding, Note, Place
 from wsss.data.images import image_size
 from wsss.data.masks import IGNORE_INDEX
-from wsss.data.photographs import Photographs, find_images
+from wsss.data.photographs import all_images
 from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSource, below
 from wsss.data.readers.class_rules import ClassRules
 from wsss.data.readers.coco_cache import open_coco
@@ -146,7 +146,7 @@ def _open(root: Path, options: Options) -> AnnotatedSource:
             raise BadData.at("table-format", path, what, f"choose one: --tags {path}")
         by_split[split] = path
     files = [open_coco(path, options.note) for path in paths]
-    photographs = _photographs(root, options.note)
+    photographs = all_images(root, options.note)
     dropped = _roots(files)
     objects = [_objects(file, options.note) for file in files]
     declared = _declared(files, dropped)
@@ -231,10 +231,10 @@ def _crowds_ignored(file: CocoFile, options: Options) -> bool:
         return False
     told = options.reading.crowd
     if told is None:
-        if file.attributes or crowds == len(file.flags):
-            told = "object"
-        elif file.is_official():
+        if file.is_official() and not file.attributes:
             told = "ignore"
+        elif file.attributes or crowds == len(file.flags):
+            told = "object"
         else:
             what = f"{crowds} of {len(file.flags)} annotations are crowds and nothing says what they mean"
             raise BadData.at("table-format", file.path, what, "choose --crowd ignore or --crowd object")
@@ -244,15 +244,11 @@ def _crowds_ignored(file: CocoFile, options: Options) -> bool:
     return told == "ignore"
 
 
-def _photographs(root: Path, note: Note = refuse) -> Photographs:
-    return find_images(root, note=note)
-
-
 COCO = Reader(
     name="coco",
     looks_for="a COCO file (annotations/instances_*.json, SPLIT/_annotations.coco.json, result.json)",
     sniff=_sniff,
     open=_open,
-    photographs=_photographs,
+    photographs=all_images,
     lists_all=False,
 )

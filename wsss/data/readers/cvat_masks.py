@@ -75,7 +75,7 @@ def mask_labels(path: Path, names: tuple[str, ...], colours: tuple[Colour, ...] 
 
 
 def tags_must_be_told(table: Path) -> BadData:
-    """The error for a data set that has masks and no tags, where nobody asked for tags of the masks."""
+    """The error for a data set that has masks and no tags, without ``--tags-from masks``."""
     what = "this format holds masks and no tags"
     fix = "--tags-from masks  # takes the tags from the masks: for benchmarks"
     return BadData.at("image-untagged", table, what, fix)

@@ -10,8 +10,8 @@ from xml.etree.ElementTree import Element
 from wsss.config import Reading
 from wsss.data.areas import Area, BadShape, outlined, row_runs
 from wsss.data.drawn import Shape
-from wsss.data.findings import BadData, Note, Place, refuse
-from wsss.data.photographs import Photographs, find_images
+from wsss.data.findings import BadData, Place
+from wsss.data.photographs import all_images
 from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSource, Shapes
 from wsss.data.readers.annotations import xml_tree
 from wsss.data.readers.class_rules import ClassRules
@@ -33,17 +33,13 @@ def _sniff(root: Path, reading: Reading) -> str | None:
     return f"{found[0].name} is an XML file of CVAT" if found else None
 
 
-def _photographs(root: Path, note: Note = refuse) -> Photographs:
-    return find_images(root, note=note)
-
-
 def _open(root: Path, options: Options) -> AnnotatedSource:
     path = only(_files(root), root)
     tree = xml_tree(path, MAX_XML)
     if tree is None or tree.tag != "annotations" or tree.find("track") is not None:
         what = "tracks of a video" if tree is not None and tree.find("track") is not None else "no annotations of CVAT"
         raise BadData.at("annotation-unreadable", path, what, "export it again as 'CVAT for images 1.1'")
-    photographs = _photographs(root, options.note)
+    photographs = all_images(root, options.note)
     labels = [name.text or "" for name in tree.iterfind("meta/*/labels/label/name")]
     return AnnotatedSource(
         options=options,
@@ -137,6 +133,6 @@ CVAT_XML = Reader(
     looks_for="an XML file of CVAT for images",
     sniff=_sniff,
     open=_open,
-    photographs=_photographs,
+    photographs=all_images,
     lists_all=False,
 )

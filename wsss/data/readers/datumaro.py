@@ -10,8 +10,8 @@ from typing import Any
 from wsss.config import Reading
 from wsss.data.areas import Area, BadShape, outlined, runs
 from wsss.data.drawn import Shape
-from wsss.data.findings import BadData, Note, Place, refuse
-from wsss.data.photographs import Photographs, find_images
+from wsss.data.findings import BadData, Place
+from wsss.data.photographs import all_images
 from wsss.data.readers.annotated import AnnotatedImage, AnnotatedSource, Shapes, below
 from wsss.data.readers.class_rules import ClassRules
 from wsss.data.readers.image_finder import ImageFinder
@@ -35,10 +35,6 @@ def _sniff(root: Path, reading: Reading) -> str | None:
     return f"{FOLDER}/{found[0].name} is a file of Datumaro" if found else None
 
 
-def _photographs(root: Path, note: Note = refuse) -> Photographs:
-    return find_images(root, note=note)
-
-
 def _open(root: Path, options: Options) -> AnnotatedSource:
     images, declared = list[AnnotatedImage](), list[str]()
     for path in _files(root):
@@ -50,7 +46,7 @@ def _open(root: Path, options: Options) -> AnnotatedSource:
         declared += [name for name in names if name not in declared]
         items = as_list(whole.get("items"), "items", place)
         images += [_image(item, number, names, path, root, options) for number, item in enumerate(items)]
-    photographs = _photographs(root, options.note)
+    photographs = all_images(root, options.note)
     return AnnotatedSource(
         options=options,
         photographs=photographs,
@@ -133,6 +129,6 @@ DATUMARO = Reader(
     looks_for=f"JSON files of Datumaro in {FOLDER}",
     sniff=_sniff,
     open=_open,
-    photographs=_photographs,
+    photographs=all_images,
     lists_all=False,
 )

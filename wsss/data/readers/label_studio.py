@@ -11,11 +11,11 @@ from typing import Any
 from wsss.config import Reading
 from wsss.data.areas import Area, BadShape, outlined
 from wsss.data.drawn import Shape
-from wsss.data.findings import BadData, Note, Place, refuse
+from wsss.data.findings import BadData, Place
 from wsss.data.images import split_suffix
 from wsss.data.masks import IGNORE_INDEX
 from wsss.data.near_names import NearNames
-from wsss.data.photographs import Photographs, find_images
+from wsss.data.photographs import all_images
 from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSource, Shapes
 from wsss.data.readers.brush import brushed
 from wsss.data.readers.class_rules import ClassRules
@@ -39,7 +39,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One image: what each of its annotators said, the one that counts first; none where nobody did."""
+    """One image and the results of each of its annotations, the one that counts first; empty without annotations."""
 
     image: str
     place: Place
@@ -59,15 +59,11 @@ def _sniff(root: Path, reading: Reading) -> str | None:
     return f"{found[0].name} is a list of Label Studio's tasks" if found else None
 
 
-def _photographs(root: Path, note: Note = refuse) -> Photographs:
-    return find_images(root, note=note)
-
-
 def _open(root: Path, options: Options) -> AnnotatedSource:
     path = only(_files(root), root)
     tasks = [_task(value, number, path) for number, value in enumerate(as_list(read_json(path), "it", Place(path)))]
     wanted = _wanted(tasks, options.reading, path)
-    photographs = _photographs(root, options.note)
+    photographs = all_images(root, options.note)
     return AnnotatedSource(
         options=options,
         photographs=photographs,
@@ -234,6 +230,6 @@ LABEL_STUDIO = Reader(
     looks_for="a JSON list of Label Studio's tasks",
     sniff=_sniff,
     open=_open,
-    photographs=_photographs,
+    photographs=all_images,
     lists_all=False,
 )

@@ -16,8 +16,8 @@ from PIL import Image
 from wsss.config import Reading
 from wsss.data.areas import Area, BadShape, bitmap, boxed, filled, outlined
 from wsss.data.drawn import Shape
-from wsss.data.findings import BadData, Note, Place, refuse
-from wsss.data.photographs import Photographs, find_images
+from wsss.data.findings import BadData, Note, Place
+from wsss.data.photographs import all_images
 from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSource, Shapes, below
 from wsss.data.readers.class_rules import ClassRules
 from wsss.data.readers.image_finder import ImageFinder
@@ -48,12 +48,8 @@ def _sniff(root: Path, reading: Reading) -> str | None:
     return None
 
 
-def _photographs(root: Path, note: Note = refuse) -> Photographs:
-    return find_images(root, note=note)
-
-
 def _open(root: Path, options: Options) -> AnnotatedSource:
-    photographs = _photographs(root, options.note)
+    photographs = all_images(root, options.note)
     finder, images = ImageFinder(photographs), []
     for file in walk(root, note=options.note).files:
         if file.lower().endswith(".json") and _is_labelme(root / file):
@@ -187,6 +183,6 @@ LABELME = Reader(
     looks_for="JSON files of LabelMe",
     sniff=_sniff,
     open=_open,
-    photographs=_photographs,
+    photographs=all_images,
     lists_all=False,
 )

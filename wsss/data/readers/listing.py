@@ -22,8 +22,8 @@ from wsss.reporting import first_few
 class ListedImage:
     """One image of a split, its labels still words; ``place`` is the line or file that they come from.
 
-    ``unknown`` are labels of classes of which nobody said whether the image has them, ``absent`` of those that somebody
-    said it does not have.
+    ``absent`` are labels of classes that the file says the image does not have, ``unknown`` those of classes that it
+    leaves open.
     """
 
     name: str

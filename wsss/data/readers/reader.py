@@ -22,7 +22,7 @@ class Options:
     """What the user gave beside the folder.
 
     Attributes:
-        reading: how the folder is read (``wsss.sections.Reading``).
+        reading: how the folder is read (``wsss.reading.Reading``).
         classes: class names that were given, in their order, or None.
         need_tags: otherwise images without tags are allowed, as in a test split.
         note: called with each fault; if it returns, what is at fault is left out.

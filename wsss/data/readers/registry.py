@@ -12,14 +12,16 @@ from wsss.data.readers.coco import COCO
 from wsss.data.readers.cvat_masks import CVAT_MASKS
 from wsss.data.readers.cvat_xml import CVAT_XML
 from wsss.data.readers.datumaro import DATUMARO
+from wsss.data.readers.fiftyone import FIFTYONE
 from wsss.data.readers.folder import FOLDER
 from wsss.data.readers.histology import HISTOLOGY
 from wsss.data.readers.label_studio import LABEL_STUDIO
 from wsss.data.readers.labelme import LABELME
 from wsss.data.readers.reader import Reader
 from wsss.data.readers.roboflow_masks import ROBOFLOW_MASKS
+from wsss.data.readers.split_tables import IMAGEFOLDER, ROBOFLOW_CLASSES
 from wsss.data.readers.supervisely import SUPERVISELY
-from wsss.data.readers.table import FIFTYONE, IMAGEFOLDER, ROBOFLOW_CLASSES, TABLE
+from wsss.data.readers.table import TABLE
 from wsss.data.readers.via import VIA
 from wsss.data.readers.voc import VOC
 from wsss.data.readers.voc_flat import VOC_FLAT

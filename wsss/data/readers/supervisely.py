@@ -11,8 +11,8 @@ from typing import Any
 from wsss.config import Reading
 from wsss.data.areas import Area, BadShape, bitmap, filled, outlined, pixels
 from wsss.data.drawn import Shape
-from wsss.data.findings import Note, Place, refuse
-from wsss.data.photographs import Photographs, find_images
+from wsss.data.findings import Place
+from wsss.data.photographs import all_images
 from wsss.data.readers.annotated import AnnotatedImage, AnnotatedSource, Shapes
 from wsss.data.readers.class_rules import ClassRules
 from wsss.data.readers.image_finder import ImageFinder
@@ -35,10 +35,6 @@ def _sniff(root: Path, reading: Reading) -> str | None:
     return f"{META} with img and ann in {_sets(root)[0]}" if is_file(root / META) and _sets(root) else None
 
 
-def _photographs(root: Path, note: Note = refuse) -> Photographs:
-    return find_images(root, note=note)
-
-
 def _open(root: Path, options: Options) -> AnnotatedSource:
     place = Place(root / META)
     meta = as_object(read_json(root / META), "it", place)
@@ -47,7 +43,7 @@ def _open(root: Path, options: Options) -> AnnotatedSource:
         for part, key in (("classes", "title"), ("tags", "name"))
         for one in as_list(meta.get(part), part, place)
     ]
-    photographs, images = _photographs(root, options.note), []
+    photographs, images = all_images(root, options.note), []
     for name in _sets(root):
         for path in files_of(root / name / "ann", ".json"):
             images.append(_image(path, name, options))
@@ -132,6 +128,6 @@ SUPERVISELY = Reader(
     looks_for=f"{META} with folders img and ann",
     sniff=_sniff,
     open=_open,
-    photographs=_photographs,
+    photographs=all_images,
     lists_all=False,
 )

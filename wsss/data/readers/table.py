@@ -1,11 +1,11 @@
-"""Tables of any name and any columns, beside their images; also those of Roboflow, Hugging Face and FiftyOne."""
+"""Tables of any name and any columns, beside their images."""
 
 from __future__ import annotations
 
 import json
 import reprlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,14 @@ from wsss.data.findings import BadData, Finding, Note, Place
 from wsss.data.images import split_suffix
 from wsss.data.near_names import tidy
 from wsss.data.photographs import Photographs, find_images
-from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSource, below, unlabelled_images
+from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSource
 from wsss.data.readers.image_finder import UPLOAD, ImageFinder
 from wsss.data.readers.label_fields import is_nothing, label_separator, listed_labels
 from wsss.data.readers.reader import Options, Reader
 from wsss.data.readers.table_columns import PRESENT, UNCERTAIN, Columns, find_columns, mark
 from wsss.data.readers.table_rows import TABLE_ENDINGS, Rows, first_rows, read_rows
 from wsss.data.readers.tag_table import COLUMNS, TAG_FILES
-from wsss.data.readers.text import read_text
-from wsss.data.walking import is_file, is_folder
-from wsss.errors import UsageError
-from wsss.plain_yaml import load_yaml
+from wsss.data.walking import is_file, is_folder, names_in
 from wsss.reporting import first_few
 
 NOT_IMAGES = ("masks", "Saliency", "labels")
@@ -33,7 +30,6 @@ STRANGERS = frozenset({"data", "annotations", "completions", "region_attributes"
 """Columns and keys of formats with readers of their own."""
 CLASSES_CSV = "_classes.csv"
 METADATA = ("metadata.csv", "metadata.jsonl")
-LABELS_JSON = "labels.json"
 
 
 @dataclass(slots=True)
@@ -119,7 +115,7 @@ def _say_blank(rows: Rows, columns: Columns, note: Note, path: Path) -> None:
     blank = [place for cells, place in rows.rows if any(mark(cells.get(name)) == "" for name in columns.classes)]
     if blank:
         what = f"blank cells in {len(blank)} lines are read as 0"
-        fix = "--unlisted unknown  # nobody said whether such an image has the class"
+        fix = "--unlisted unknown  # it is not known whether such an image has the class"
         note(BadData(f"{path}: {what}", fix, [Finding("cell-blank", blank[0], what)]))
 
 
@@ -139,7 +135,7 @@ def _labels(
         if cell is None:
             return
         one.labelled = True
-        for word in _words(cell, place, separate, known):
+        for word in cell_words(cell, place, separate, known):
             name = names[int(word)] if names and word.isdecimal() and int(word) < len(names) else word
             if not name:
                 continue
@@ -154,13 +150,13 @@ def _labels(
     return read
 
 
-def _words(cell: Any, place: Place, separate: Callable[[str], list[str]], known: Iterable[str]) -> list[str]:
+def cell_words(cell: Any, place: Place, separate: Callable[[str], list[str]], known: Iterable[str]) -> list[str]:
     """The labels of a cell: a text, a number, a list of them, or {"choices": [...]} of Label Studio."""
     if isinstance(cell, str):
         text = cell.strip()
         if text.startswith('{"choices"'):
             try:
-                return _words(json.loads(text), place, separate, known)
+                return cell_words(json.loads(text), place, separate, known)
             except (ValueError, RecursionError):
                 pass
         try:
@@ -181,14 +177,11 @@ def _no_labels(cell: object, place: Place) -> BadData:
     return BadData.at("label-notation", place, what, "write the names of the labels, separated by ';'")
 
 
-def _source(
+def table_source(
     root: Path, options: Options, images: Sequence[AnnotatedImage], declared: Sequence[str] | None, source: Path
 ) -> AnnotatedSource:
-    photographs = _photographs(root, options.note)
-    unlabelled = [image for image in images if image.labels is None]
-    if unlabelled:
-        options.note(unlabelled_images(unlabelled, source))
-    kept = [image for image in images if image.labels is not None]
+    """The source of the images of tables; images on the disk without a line are noted and left out."""
+    photographs = table_images(root, options.note)
     listed = {split_suffix(image.written.replace("\\", "/").rpartition("/")[2])[0] for image in images}
     listed |= {UPLOAD.sub("", name) for name in listed}
     bare = [name for name in photographs.files if name.rpartition("/")[2] not in listed]
@@ -199,7 +192,7 @@ def _source(
         options.note(BadData(f"{source}: {what}", fix, findings))
     finder = ImageFinder(photographs, uploads=True)
     return AnnotatedSource(
-        options=options, photographs=photographs, images=kept, declared=declared, source=source, finder=finder
+        options=options, photographs=photographs, images=images, declared=declared, source=source, finder=finder
     )
 
 
@@ -208,7 +201,7 @@ def _tables(root: Path, reading: Reading) -> list[Path]:
     if reading.tags is not None:
         return [reading.tags] if is_general_table(reading.tags, reading) else []
     for folder in (root, root / "images"):
-        files = sorted(folder.iterdir()) if is_folder(folder) else []
+        files = [folder / name for name in names_in(folder)] if is_folder(folder) else []
         found = [path for path in files if path.suffix.lower() in TABLE_ENDINGS and is_general_table(path, reading)]
         first = [path for path in found if path.name.lower() == TAG_FILES[0]]
         if found:
@@ -246,112 +239,12 @@ def _open(root: Path, options: Options) -> AnnotatedSource:
         fix = f"--tags {tables[0] if tables else root / TAG_FILES[0]}"
         raise BadData.at("table-several", root, what, fix)
     images, declared = parse_table(tables[0], options)
-    return _source(root, options, images, declared, tables[0])
+    return table_source(root, options, images, declared, tables[0])
 
 
-def _in_folders(root: Path, names: Sequence[str]) -> list[Path]:
-    """Tables of these names at the root and in the folders directly below it."""
-    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())] if is_folder(root) else []
-    return [folder / name for folder in folders for name in names if is_file(folder / name)]
-
-
-def _sniff_folders(names: Sequence[str], root: Path, reading: Reading) -> str | None:
-    tables = _in_folders(root, names)
-    for path in tables:
-        rows = first_rows(path, reading.encoding)
-        if rows is not None and any(name.lower() in ("filename", "file_name") for name in rows.header):
-            return f"{path.relative_to(root)}"
-    return None
-
-
-def _open_folders(names: Sequence[str], root: Path, options: Options) -> AnnotatedSource:
-    """The tables of all splits as one source; their classes are the columns of all."""
-    images: list[AnnotatedImage] = []
-    declared: dict[str, None] = {}
-    numbers = class_names_of_card(root / "README.md")
-    tables = _in_folders(root, names)
-    for path in tables:
-        split = ONLY_SPLIT if path.parent == root else path.parent.name
-        found, classes = parse_table(path, options, split=split, base=below(path, root), names=numbers)
-        images += found
-        declared |= dict.fromkeys(classes or ())
-    return _source(root, options, images, tuple(declared) or None, tables[0] if len(tables) == 1 else root)
-
-
-def class_names_of_card(path: Path) -> tuple[str, ...] | None:
-    """The class names in the YAML head of a Hugging Face data set card, by number; None where it has none."""
-    if not is_file(path):
-        return None
-    parts = read_text(path).split("---\n", 2)
-    try:
-        head = load_yaml(parts[1], "README.md") if len(parts) == 3 and not parts[0].strip() else None
-    except (UsageError, ValueError):
-        return None
-    names = _class_label(head)
-    if isinstance(names, dict):
-        numbered = {int(key): name for key, name in names.items() if str(key).isdecimal()}
-        names = (
-            [numbered[number] for number in sorted(numbered)] if [*sorted(numbered)] == [*range(len(names))] else None
-        )
-    values = names
-    return tuple(map(str, values)) if isinstance(values, list) and values else None
-
-
-def _class_label(value: Any, depth: int = 0) -> Any:
-    if depth > 20 or not isinstance(value, dict | list):
-        return None
-    if isinstance(value, dict) and isinstance(value.get("class_label"), dict):
-        return value["class_label"].get("names")
-    inner = value.values() if isinstance(value, dict) else value
-    return next((found for one in inner if (found := _class_label(one, depth + 1))), None)
-
-
-def _sniff_fiftyone(root: Path, reading: Reading) -> str | None:
-    path = root / LABELS_JSON
-    if not is_file(path):
-        return None
-    with path.open("rb") as file:
-        start = file.read(2**16).decode("utf-8", "ignore").lstrip("\ufeff \r\n\t")
-    known = start.startswith("{") and '"labels"' in start and '"classes"' in start and '"images"' not in start
-    return f"{LABELS_JSON} with classes and labels" if known else None
-
-
-def _open_fiftyone(root: Path, options: Options) -> AnnotatedSource:
-    """Names of images to a word, a number, a list of them or null, which is unlabelled."""
-    path = root / LABELS_JSON
-    try:
-        content = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise BadData.at("table-format", path, f"not JSON ({error})", f"python -m json.tool {path}") from error
-    labels, classes = (content.get(key) if isinstance(content, dict) else None for key in ("labels", "classes"))
-    if not isinstance(labels, dict) or not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
-        raise BadData.at(
-            "table-format", path, "expected the keys classes (a list) and labels (an object)", f"head {path}"
-        )
-    images = []
-    for name, cell in labels.items():
-        place = Place(path, entry=name)
-        try:
-            words = None if cell is None else _words(cell, place, lambda text: [text], ())
-        except BadData as error:
-            options.note(error)
-            continue
-        named = None if words is None else tuple(_by_number(word, classes) for word in words)
-        images.append(AnnotatedImage(written=name, split=ONLY_SPLIT, labels=named, place=place))
-    return _source(root, options, images, classes, path)
-
-
-def _by_number(word: str, classes: Sequence[str]) -> str:
-    return classes[int(word)] if word not in classes and word.isdecimal() and int(word) < len(classes) else word
-
-
-def _photographs(root: Path, note: Note) -> Photographs:
+def table_images(root: Path, note: Note) -> Photographs:
+    """All images of a folder with a table."""
     return find_images(root, NOT_IMAGES, note=note)
-
-
-def _photographs_beside_masks(root: Path, note: Note) -> Photographs:
-    found = _photographs(root, note)
-    return replace(found, files={name: file for name, file in found.files.items() if not name.endswith("_mask")})
 
 
 TABLE = Reader(
@@ -359,30 +252,6 @@ TABLE = Reader(
     looks_for="a table with a column of images and labels",
     sniff=_sniff,
     open=_open,
-    photographs=_photographs,
-    lists_all=False,
-)
-ROBOFLOW_CLASSES = Reader(
-    name="roboflow-classes",
-    looks_for=CLASSES_CSV,
-    sniff=partial(_sniff_folders, (CLASSES_CSV,)),
-    open=partial(_open_folders, (CLASSES_CSV,)),
-    photographs=_photographs_beside_masks,
-    lists_all=False,
-)
-IMAGEFOLDER = Reader(
-    name="imagefolder",
-    looks_for=" or ".join(METADATA),
-    sniff=partial(_sniff_folders, METADATA),
-    open=partial(_open_folders, METADATA),
-    photographs=_photographs,
-    lists_all=False,
-)
-FIFTYONE = Reader(
-    name="fiftyone",
-    looks_for=f"{LABELS_JSON} with classes",
-    sniff=_sniff_fiftyone,
-    open=_open_fiftyone,
-    photographs=_photographs,
+    photographs=table_images,
     lists_all=False,
 )

@@ -16,9 +16,9 @@ import numpy as np
 from wsss.config import Reading
 from wsss.data.areas import Area, BadShape, boxed, filled, outlined
 from wsss.data.drawn import Shape
-from wsss.data.findings import BadData, Note, Place, refuse
+from wsss.data.findings import BadData, Place
 from wsss.data.near_names import NearNames
-from wsss.data.photographs import Photographs, find_images
+from wsss.data.photographs import all_images
 from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSource, Shapes
 from wsss.data.readers.class_rules import ClassRules
 from wsss.data.readers.image_finder import ImageFinder
@@ -58,15 +58,11 @@ def _sniff(root: Path, reading: Reading) -> str | None:
     return f"{found[0].name} is a file of the VGG Image Annotator" if found else None
 
 
-def _photographs(root: Path, note: Note = refuse) -> Photographs:
-    return find_images(root, note=note)
-
-
 def _open(root: Path, options: Options) -> AnnotatedSource:
     path = only(_files(root), root)
     entries = _csv_entries(path) if path.suffix.lower() == ".csv" else _json_entries(path)
     field = _class_attribute([region for _, _, regions in entries for region in regions], options.reading, path)
-    photographs = _photographs(root, options.note)
+    photographs = all_images(root, options.note)
     return AnnotatedSource(
         options=options,
         photographs=photographs,
@@ -224,6 +220,6 @@ VIA = Reader(
     looks_for="a JSON or CSV file of the VGG Image Annotator",
     sniff=_sniff,
     open=_open,
-    photographs=_photographs,
+    photographs=all_images,
     lists_all=False,
 )

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wsss.config import Reading
-from wsss.data.findings import BadData, Note, Place, refuse
+from wsss.data.findings import BadData, Note, Place
 from wsss.data.images import split_suffix
-from wsss.data.photographs import Photographs, find_images
+from wsss.data.photographs import Photographs, all_images, find_images
 from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSource
 from wsss.data.readers.annotations import xml_labels
 from wsss.data.readers.class_folders import SPLITS
@@ -73,15 +73,11 @@ def _images(photographs: Photographs, note: Note) -> Iterator[AnnotatedImage]:
         yield AnnotatedImage(written=name, split=split, labels=labels, place=place, found=found)
 
 
-def _photographs(root: Path, note: Note = refuse) -> Photographs:
-    return find_images(root, note=note)
-
-
 VOC_FLAT = Reader(
     name="voc-flat",
     looks_for="VOC's XML files beside the images",
     sniff=_sniff,
     open=_open,
-    photographs=_photographs,
+    photographs=all_images,
     lists_all=True,
 )

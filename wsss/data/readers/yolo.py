@@ -15,9 +15,9 @@ from typing import Any
 from wsss.config import Reading
 from wsss.data.areas import Area, outlined
 from wsss.data.drawn import Shape
-from wsss.data.findings import BadData, Finding, Note, Place, refuse
+from wsss.data.findings import BadData, Finding, Note, Place
 from wsss.data.images import split_suffix
-from wsss.data.photographs import Photographs, find_images
+from wsss.data.photographs import Photographs, all_images
 from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSource
 from wsss.data.readers.class_rules import ClassRules
 from wsss.data.readers.image_finder import ImageFinder
@@ -128,7 +128,7 @@ def _open(root: Path, options: Options) -> AnnotatedSource:
     except UsageError as error:
         raise BadData.at("table-format", path, error.problem, "correct it: names: [A, B, C]") from error
     names = _names(content, path)
-    photographs = _photographs(root, options.note)
+    photographs = all_images(root, options.note)
     images = list(_images(root, photographs, names, options.note))
     _say_absent(root, path, content, options.note)
     return AnnotatedSource(
@@ -209,15 +209,11 @@ def _say_absent(root: Path, path: Path, content: Any, note: Note) -> None:
                 note(BadData(f"{path}: {what}", f"ls {root}", [Finding("folder-absent", Place(path), what)]))
 
 
-def _photographs(root: Path, note: Note = refuse) -> Photographs:
-    return find_images(root, note=note)
-
-
 YOLO = Reader(
     name="yolo",
     looks_for="data.yaml with label files (labels/SPLIT/*.txt or SPLIT/labels/*.txt)",
     sniff=_sniff,
     open=_open,
-    photographs=_photographs,
+    photographs=all_images,
     lists_all=False,
 )

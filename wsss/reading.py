@@ -1,0 +1,52 @@
+"""The keys of the config that say how a data folder is read; the commands that open one have their options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from wsss.section import Section
+
+Names = tuple[str, ...]
+TagsFrom = Literal["auto", "file", "xml", "shapes", "masks"]
+
+
+class Reading(Section):
+    """How a data folder is read: the keys that say what its files mean. data/README.md has a page for each format."""
+
+    format: str = "auto"
+    """Format of the data folder (wsss data formats lists them); "auto" recognises it."""
+    tags: Path | None = None
+    """Tags table, where it is not in the data folder."""
+    tags_from: TagsFrom = "auto"
+    """Source of the tags: a table or the tags of whole images (file), XML files, drawn objects (shapes), or masks.
+
+    auto takes all but masks."""
+    classes: Names = ()
+    """Class names in the order of their indices, where the format does not name them or only some are wanted."""
+    tag_field: str | None = None
+    """Group of choices, attribute or key that holds the tags, where the file has several."""
+    none: Names = ()
+    """Labels that mean "none of the classes", such as No Finding."""
+    ignore: Names = ()
+    """Labels that are no class and whose pixels are ignored in masks; void and unlabelled are by themselves."""
+    keep: Names = ()
+    """Labels that are classes although they look like a word for "ignored"."""
+    crowd: Literal["ignore", "object"] | None = None
+    """What COCO annotations marked as crowds are: ignored pixels or objects. None: as the file shows."""
+    unlisted: Literal["absent", "unknown"] = "absent"
+    """What it means that an image does not list a class: absent, or unknown (the class is not trained on there)."""
+    uncertain: Literal["0", "1", "drop"] | None = None
+    """What -1 means in 0/1 tables: absent (0), present (1) or unknown (drop). None: such tables are refused."""
+    columns: Names = ()
+    """Columns of a table by their use: image=NAME,labels=NAME,split=NAME."""
+    encoding: str = "utf-8"
+    """Character encoding of tables and lists of names."""
+    annotators: Literal["newest", "union"] = "newest"
+    """Which annotation counts where several people annotated an image: the newest, or the labels of all."""
+    mask_offset: Annotated[int, Field(ge=0)] = 0
+    """Added to the values of mask files: 1 where the first class is 0."""
+    mask_ignore: Annotated[int, Field(ge=0, le=255)] | None = None
+    """Value of mask files, before the offset, whose pixels are ignored. 255 always is."""
