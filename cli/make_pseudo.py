@@ -14,7 +14,7 @@ from wsss.cli.options import READING, CheckpointOption, Given, JsonOption, OutOp
 
 @configured(
     *("run", "output", "data.root", "split", "config", "assignments", *READING),
-    *("maps.method", "maps.coupling", "maps.start_layer", "maps.scales", "maps.flip", "labels.background"),
+    *("maps.method", "maps.coupling", "maps.start_layer", "maps.scales", "maps.flip", "maps.tile", "labels.background"),
     *("data.saliency", "labels.pamr_stride", "labels.decoder", "labels.crf"),
     *("save_scores", "overlays", "overwrite", "checkpoint"),
     *("run.device", "run.amp", "run.workers", "run.deterministic", "as_json"),

@@ -56,6 +56,8 @@ METAVARS = {
     "data.columns": "USE=NAME",
     "data.encoding": "NAME",
     "maps.method": "METHOD",
+    "maps.tile": "PIXELS",
+    "predict.tile": "PIXELS",
     "labels.pamr_stride": "N",
     "segment.rounds": "N",
 }

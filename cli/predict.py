@@ -15,7 +15,7 @@ from wsss.cli.options import READING, CheckpointOption, Given, JsonOption, OutOp
 
 @configured(
     *("run", "images", "output", "split", *READING, "config", "assignments"),
-    *("predict.scales", "predict.flip", "predict.crf", "overlays", "overwrite", "checkpoint"),
+    *("predict.scales", "predict.flip", "predict.tile", "predict.crf", "overlays", "overwrite", "checkpoint"),
     *("run.device", "run.amp", "run.workers", "run.deterministic", "as_json"),
 )
 def predict(

@@ -175,6 +175,10 @@ class SegmentSection(Optimisation):
     """Reach of the dense energy in space, pixels."""
 
 
+TILE = 8192
+"""Default of the side of windows: photos of up to 67 megapixels are read whole."""
+
+
 class MapsSection(Section):
     """Class maps: where the network sees each class."""
 
@@ -198,6 +202,10 @@ class MapsSection(Section):
     crops."""
     flip: bool = False
     """Also read the mirrored image and average."""
+    tile: Positive = TILE
+    """Side in pixels: pictures of a larger area than such a square are read in overlapping windows of this side.
+
+    Each window is read as a picture is, at `maps.scales`; their scores are blended."""
 
 
 class LabelsSection(Section):
@@ -253,6 +261,10 @@ class PredictSection(Section):
     The aspect ratio is kept; the probabilities of several scales are averaged. None: the side of the training crops."""
     flip: bool = False
     """Also read the mirrored image and average."""
+    tile: Positive = TILE
+    """Side in pixels: pictures of a larger area than such a square are read in overlapping windows of this side.
+
+    Each window is read as a picture is, at `predict.scales`; their probabilities are blended."""
     crf: bool = False
     """Refine with the dense CRF (wsss[crf])."""
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from wsss.config import RunSection
+from wsss.data.images import image_size
+from wsss.data.records import Record
 from wsss.data.scaled import ScaledBatch, ScaledImages, load_batches
+from wsss.data.windows import is_large
 from wsss.labels.crf import crf_processes
 from wsss.machine import num_workers
 from wsss.pool import Job, Pool
@@ -61,3 +64,35 @@ def process_remaining(
         for done, _ in enumerate(results, total - len(todo) + 1):
             reporter.advance()
             stop.leave_if_asked(f"after {done} of {total} images", "run the same command again")
+
+
+def large_records(records: Sequence[Record], tile: int) -> tuple[list[Record], list[Record]]:
+    """The records that are read whole, and those read in windows of ``tile`` pixels."""
+    whole: list[Record] = []
+    large: list[Record] = []
+    for record in records:
+        (large if is_large(record.size or image_size(record.image), tile) else whole).append(record)
+    return whole, large
+
+
+def tile_facts(large: Sequence[Record], tile: int) -> dict[str, int]:
+    """What a manifest records of the windows, where any picture is read in them."""
+    return {"tile": tile} if large else {}
+
+
+def process_large(
+    what: str, records: Sequence[Record], each: Callable[[Record], None], reporter: Reporter, stop: StopRequest
+) -> None:
+    """Process large pictures one after the other, with a progress bar of their own where there are any.
+
+    Raises:
+        Interrupted: a signal arrived; the files made so far are complete.
+    """
+    if not records:
+        return
+    reporter.say(f"{len(records)} of the pictures are larger than --tile and are read in overlapping windows")
+    reporter.begin(f"{what} of large pictures", len(records), 0)
+    for done, record in enumerate(records, 1):
+        each(record)
+        reporter.advance()
+        stop.leave_if_asked(f"after {done} of {len(records)} large pictures", "run the same command again")

@@ -6,7 +6,7 @@ pixels, 3 RGB.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +17,13 @@ from torch import Tensor
 
 from wsss.config import Config, LabelsSection, RunSection
 from wsss.data.scaled import LARGEST_SIDE, reduced, resize, scaled_size
+from wsss.data.windows import side_in_window, windows_of
 from wsss.errors import UsageError
 from wsss.inference.inputs import ImageLike, image_array
-from wsss.inference.settings import map_scales, map_words, resolve_for
+from wsss.inference.settings import batch_pixels, map_scales, map_words, resolve_for
+from wsss.labels.blending import WindowMaps, blended_bands
 from wsss.labels.crf import Crf, crf_probabilities, require_crf
-from wsss.labels.recipe import Refined, complete, opening_of, refine_scores, resized, working_size
+from wsss.labels.recipe import Refined, complete, complete_bands, opening_of, refine_scores, resized, working_size
 from wsss.machine import autocast, be_deterministic, prepare_device
 from wsss.maps.generate import multiscale_scores
 from wsss.maps.present import PresentMaps
@@ -173,7 +175,13 @@ class Labeller:
         return Reading(scores, None if mean is None else mean.log_mean())
 
     def refine(
-        self, images: Sequence[Tensor], size: tuple[int, int], reading: Reading, chosen: Sequence[int] | None = None
+        self,
+        images: Sequence[Tensor],
+        size: tuple[int, int],
+        reading: Reading,
+        chosen: Sequence[int] | None = None,
+        *,
+        peaks_R: Tensor | None = None,
     ) -> Refined:
         """Scores that follow the edges of images of one size.
 
@@ -182,6 +190,7 @@ class Labeller:
             size: (H, W) of the originals.
             reading: of a batch that holds them.
             chosen: their places in that batch; None where they are the batch.
+            peaks_R: see `refine_scores`.
         """
         places = range(len(images)) if chosen is None else chosen
         stacked = torch.stack([image.to(self.device, non_blocking=True).permute(2, 0, 1) for image in images])
@@ -191,6 +200,7 @@ class Labeller:
             reading.scores.select(places),
             self.labels,
             log_probabilities_BChw=None if grid_BChw is None else torch.stack([grid_BChw[i] for i in places]),
+            peaks_R=peaks_R,
         )
 
     def complete(
@@ -220,6 +230,68 @@ class Labeller:
             crf_section=self.config.crf,
         )
         return label_1HW[0].numpy()
+
+    def label_large(self, image_HW3: NDArray[np.uint8], present_1K: Tensor) -> NDArray[np.uint8]:
+        """The pseudo label (H, W) uint8 of a large picture, from overlapping windows (``maps.tile``); no CRF.
+
+        Tags are of the whole picture, and most windows do not hold most of its classes. A map divided by its own
+        maximum would have a peak of 1 in each of them, and background would be labelled. So windows are read twice:
+        first the classifier says how probable each tagged class is in each window, then the refined map of a window is
+        given the peak ``p / max(p over all windows)``. The peak is 1 in the window that shows the class best, as in a
+        picture that is read whole. Raw maps cannot be compared instead: they are gradients, whose size depends on the
+        window. Scores, and with a decoder the background's probability, are blended before a pixel is decided.
+
+        Args:
+            image_HW3: RGB.
+            present_1K: bool, its tags, on the host.
+        """
+        size = (image_HW3.shape[0], image_HW3.shape[1])
+        if not present_1K.any():
+            return np.zeros(size, dtype=np.uint8)
+        down, across = windows_of(size, self.config.maps.tile)
+
+        def strips() -> Iterator[list[Tensor]]:
+            for top in down.starts:
+                strip_HW3 = torch.from_numpy(image_HW3[top : top + down.side])
+                yield [strip_HW3[:, left : left + across.side] for left in across.starts]
+
+        evidence_NR = torch.cat([self.evidence(batch)[:, present_1K[0]] for strip in strips() for batch in self._batched(strip)])
+        peaks_NR = evidence_NR / evidence_NR.amax(dim=0).clamp_min(torch.finfo(torch.float32).tiny)
+        peaks = iter(peaks_NR)
+        rows = ([WindowMaps(one) for one in self._windows(strip, present_1K, peaks)] for strip in strips())
+        channels = int(present_1K.sum()) + self.labels.decoder
+        bands = blended_bands(down, across, rows, channels, softmax=False)
+        return complete_bands(bands, size, present_1K, self.labels).numpy()
+
+    @torch.no_grad()
+    def evidence(self, images_by_scale: Sequence[Tensor]) -> Tensor:
+        """(B, K) float32 on the host: the classifier's probabilities, of logits averaged over the scales."""
+        with autocast(self.config.run, self.device):
+            logits = [self.network.readout(self.network.features(images)) for images in images_by_scale]
+        return torch.stack(logits).float().mean(dim=0).sigmoid().cpu()
+
+    def _batched(self, windows: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+        """Windows (H, W, 3) uint8 of one size in batches, at each scale (B, 3, H_s, W_s) in [0, 1] on the device."""
+        size, stride = (windows[0].shape[0], windows[0].shape[1]), self.network.backbone.stride
+        sides = [side_in_window(side, size, self.config.maps.tile) for side in self.scales]
+        sizes = [scaled_size(*size, side, stride) for side in sides]
+        count = max(1, batch_pixels(self.config.run, self.device) // sum(height * width for height, width in sizes))
+        for first in range(0, len(windows), count):
+            some = windows[first : first + count]
+            yield [torch.stack([resize(one, at) for one in some]).to(self.device).float() / 255 for at in sizes]
+
+    def _windows(self, windows: Sequence[Tensor], present_1K: Tensor, peaks: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Refined scores (R, h, w) of each window, and with a decoder the background's probability after them."""
+        coming = iter(windows)
+        for batch in self._batched(windows):
+            reading = self.read(batch, present_1K.expand(len(batch[0]), -1))
+            for i in range(len(batch[0])):
+                window_HW3 = next(coming)
+                size = (window_HW3.shape[0], window_HW3.shape[1])
+                small_HW3 = reduced(window_HW3, LARGEST_SIDE)
+                refined = self.refine([small_HW3], size, reading, [i], peaks_R=next(peaks))
+                parts = [refined.scores.values_Rhw]
+                yield torch.cat(parts if refined.background_Bhw is None else [*parts, refined.background_Bhw])
 
     def _read_one(self, image_HW3: NDArray[np.uint8], tags: Sequence[str]) -> Reading:
         if isinstance(tags, str):

@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsss.config import Config
+from wsss.data.images import decode_image
 from wsss.data.layers import NO_SALIENCY, check_layers, read_layer
 from wsss.data.records import Record, TaggedSet
-from wsss.data.scaled import ScaledBatch, ScaledImages, equal_sizes
-from wsss.inference.batches import process_remaining
+from wsss.data.scaled import LARGEST_SIDE, ScaledBatch, ScaledImages, equal_sizes, reduced
+from wsss.errors import UsageError
+from wsss.inference.batches import large_records, process_large, process_remaining, tile_facts
 from wsss.inference.labeller import Labeller
 from wsss.inference.settings import batch_pixels, crf_facts
 from wsss.labels.crf import Crf
@@ -93,7 +95,9 @@ def make_pseudo_labels(
     if saliency is not None:
         check_layers(saliency, tagged, "saliency map", NO_SALIENCY)
     labeller = Labeller(network, config, device)
-    settings = _settings(labeller, tagged, checkpoint_sha256)
+    whole, large = large_records(tagged.records, config.maps.tile)
+    _refuse_in_windows(large, config, wanted)
+    settings = _settings(labeller, tagged, checkpoint_sha256) | tile_facts(large, config.maps.tile)
     sources = [Source.of(record, saliency) for record in tagged.records]
     choices = machine_choices(config.run, device) | data_choices(tagged)
     with held_folder(out, settings, config, reporter, overwrite=wanted.overwrite, choices=choices) as folder:
@@ -101,19 +105,38 @@ def make_pseudo_labels(
         todo = folder.begin(sources, reporter, parts=parts, overwrite=wanted.overwrite)
         remaining = {source.name: source for source in sources if source.name in todo}
         pixels = batch_pixels(config.run, device)
+        writer = _Writer(labeller, tagged, folder, remaining, parts)
         process_remaining(
             "pseudo labels",
-            ScaledImages(tagged.records, labeller.scales, network.backbone.stride, pixels, images=True),
-            todo,
-            _Writer(labeller, tagged, folder, remaining, parts),
+            ScaledImages(whole, labeller.scales, network.backbone.stride, pixels, images=True),
+            [record.name for record in whole if record.name in todo],
+            writer,
             config.run,
             device,
             reporter,
             folder.stop,
             crf=config.labels.crf,
         )
+        again = [record for record in large if record.name in todo]
+        process_large("pseudo labels", again, writer.large, reporter, folder.stop)
         counts = folder.complete(sources)
     return {"made": len(todo), "skipped": len(tagged) - len(todo), **counts}
+
+
+def _refuse_in_windows(large: Sequence[Record], config: Config, wanted: Wanted) -> None:
+    """Refuse what a picture that is read in windows cannot have.
+
+    Raises:
+        UsageError: there is such a picture, and one of these options.
+    """
+    options = {"--crf": config.labels.crf, "--saliency": config.data.saliency is not None, "--save-scores": wanted.scores}
+    asked = [option for option, given in options.items() if given]
+    if large and asked:
+        raise UsageError(
+            f"'{large[0].name}' is larger than --tile {config.maps.tile} and is read in windows, for which"
+            f" {' and '.join(asked)} cannot be used",
+            f"leave out {' and '.join(asked)}, or read it whole with a larger --tile",
+        )
 
 
 def _settings(labeller: Labeller, tagged: TaggedSet, checkpoint_sha256: str) -> dict[str, Any]:
@@ -128,7 +151,7 @@ def _settings(labeller: Labeller, tagged: TaggedSet, checkpoint_sha256: str) -> 
         "split": tagged.split,
         "backbone": network.backbone.name,
         "checkpoint_sha256": checkpoint_sha256,
-        **config.maps.model_dump(mode="json"),
+        **config.maps.model_dump(mode="json", exclude={"tile"}),
         "scales": list(labeller.scales),
         **labeller.labels.model_dump(mode="json"),
         **crf_facts(config.labels.crf, config.crf),
@@ -173,6 +196,15 @@ class _Writer:
                         partial(crf, record.name),
                     )
                     yield Job(record.name, finish, pixels=2 * size[0] * size[1])  # the label, and its opening
+
+    def large(self, record: Record) -> None:
+        """Label a large picture in windows and write its label."""
+        image_HW3 = decode_image(record.read(), record.image)
+        label_HW = self.labeller.label_large(image_HW3, torch.from_numpy(self.tagged.present(record))[None])
+        drawn = None
+        if record.name in self.parts["overlays"]:
+            drawn = self._picture(record, reduced(torch.from_numpy(image_HW3), LARGEST_SIDE).numpy(), label_HW)
+        self.folder.write(self.sources[record.name], label_HW, scores=None, overlay=drawn)
 
     def _finish(
         self,

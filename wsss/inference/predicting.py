@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsss.config import Config
+from wsss.data.images import decode_image
 from wsss.data.records import Record
-from wsss.data.scaled import ScaledBatch, ScaledImages
-from wsss.inference.batches import process_remaining
+from wsss.data.scaled import LARGEST_SIDE, ScaledBatch, ScaledImages, reduced
+from wsss.inference.batches import large_records, process_large, process_remaining, tile_facts
 from wsss.inference.segmenter import Segmenter
 from wsss.inference.settings import batch_pixels, crf_facts
-from wsss.labels.crf import Crf
+from wsss.labels.crf import Crf, crf_probabilities
 from wsss.machine import number_type
 from wsss.models.network import Network
 from wsss.outputs.choices import machine_choices
@@ -72,25 +73,28 @@ def predict_masks(
         Interrupted: a signal arrived; the masks made so far are complete.
     """
     segmenter = Segmenter(network, config, device)
-    settings = _settings(segmenter, checkpoint_sha256, split)
     untagged = [replace(record, tags=()) for record in records]
+    whole, large = large_records(untagged, config.predict.tile)
+    settings = _settings(segmenter, checkpoint_sha256, split) | tile_facts(large, config.predict.tile)
     sources = [Source.of(record) for record in untagged]
     choices = {**machine_choices(config.run, device), **(origin or {}), "split": split, "images": len(records)}
     with held_folder(out, settings, config, reporter, overwrite=overwrite, choices=choices) as folder:
         drawn = frozenset(source.name for source in sources if overlays)
         todo = folder.begin(sources, reporter, parts={"overlays": drawn}, overwrite=overwrite)
         stride, pixels = network.backbone.stride, batch_pixels(config.run, device)
+        writer = _Writer(segmenter, folder, {source.name: source for source in sources if source.name in todo}, overlays)
         process_remaining(
             "masks",
-            ScaledImages(untagged, segmenter.scales, stride, pixels, images=overlays or config.predict.crf),
-            todo,
-            _Writer(segmenter, folder, {source.name: source for source in sources if source.name in todo}, overlays),
+            ScaledImages(whole, segmenter.scales, stride, pixels, images=overlays or config.predict.crf),
+            [record.name for record in whole if record.name in todo],
+            writer,
             config.run,
             device,
             reporter,
             folder.stop,
             crf=config.predict.crf,
         )
+        process_large("masks", [record for record in large if record.name in todo], writer.large, reporter, folder.stop)
         counts = folder.complete(sources)
     return {"made": len(todo), "skipped": len(records) - len(todo), **counts}
 
@@ -105,7 +109,7 @@ def _settings(segmenter: Segmenter, checkpoint_sha256: str, split: str | None) -
         "backbone": network.backbone.name,
         "checkpoint_sha256": checkpoint_sha256,
         "supervision": list(network.supervision),
-        **config.predict.model_dump(mode="json"),
+        **config.predict.model_dump(mode="json", exclude={"tile"}),
         "scales": list(segmenter.scales),
         **crf_facts(config.predict.crf, config.crf),
         "amp": number_type(config.run, segmenter.device),
@@ -133,6 +137,14 @@ class _Writer:
                 image_HW3 = batch.images[i].numpy() if batch.images else None
                 finish = partial(self._finish, record.name, image_HW3, label_HW, grid_Chw, partial(crf, record.name))
                 yield Job(record.name, finish, pixels=label_HW.size)
+
+    def large(self, record: Record) -> None:
+        """Segment a large picture in windows, draw it and write it."""
+        image_HW3 = decode_image(record.read(), record.image)
+        label_HW = self.segmenter.label_large(image_HW3)
+        small_HW3 = reduced(torch.from_numpy(image_HW3), LARGEST_SIDE).numpy() if self.overlays else None
+        del image_HW3
+        self._finish(record.name, small_HW3, label_HW, None, crf_probabilities)
 
     def _finish(
         self,

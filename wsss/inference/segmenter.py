@@ -19,11 +19,13 @@ from torch import Tensor
 from wsss.config import Config, RunSection
 from wsss.data.masks import count_indices, write_mask
 from wsss.data.scaled import COPIED_PIXELS, LARGEST_SIDE, reduced, resize, scaled_size
+from wsss.data.windows import side_in_window, windows_of
 from wsss.errors import UsageError
 from wsss.inference.inputs import ImageLike, image_array
 from wsss.inference.settings import batch_pixels, predict_scales, predict_words, resolve_for
 from wsss.labels.bands import labels_from_grid, probabilities_at
-from wsss.labels.crf import Crf, crf_probabilities, require_crf
+from wsss.labels.blending import WindowMaps, blended_bands
+from wsss.labels.crf import MIN_PROBABILITY, Crf, crf_probabilities, require_crf
 from wsss.labels.crf_label import crf_label, crf_size
 from wsss.machine import autocast, prepare_device
 from wsss.models.averaged import log_label_probabilities
@@ -179,6 +181,56 @@ class Segmenter:
     def label(self, grid_Chw: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:
         """The likeliest class of each pixel, (H, W) uint8, before any CRF."""
         return labels_from_grid(grid_Chw, size).cpu().numpy()
+
+    def bands(self, image_HW3: NDArray[np.uint8]) -> Iterator[tuple[slice, Tensor]]:
+        """Probabilities of a large picture: those of overlapping windows (``predict.tile``), blended.
+
+        The dense CRF, where it is wanted, refines each window. Memory grows with the width of the picture, not with its
+        area.
+
+        Yields:
+            bands of rows, and their probabilities (C, Y, W) float32 on the device; those of a pixel sum to 1.
+        """
+        size = (image_HW3.shape[0], image_HW3.shape[1])
+        down, across = windows_of(size, self.config.predict.tile)
+        window = (down.side, across.side)
+
+        def rows_of_windows() -> Iterator[list[WindowMaps]]:
+            for top in down.starts:
+                strip_HW3 = image_HW3[top : top + down.side]
+                yield list(self._windows([strip_HW3[:, x : x + across.side] for x in across.starts], window))
+
+        return blended_bands(down, across, rows_of_windows(), len(self.classes) + 1, softmax=True)
+
+    def label_large(self, image_HW3: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The likeliest class of each pixel of a large picture, (H, W) uint8, from its `bands`."""
+        label_HW = np.empty(image_HW3.shape[:2], dtype=np.uint8)
+        for rows, band_CYW in self.bands(image_HW3):
+            label_HW[rows] = band_CYW.argmax(dim=0).to(torch.uint8).cpu().numpy()
+        return label_HW
+
+    def _windows(self, windows: Sequence[NDArray[np.uint8]], size: tuple[int, int]) -> Iterator[WindowMaps]:
+        """The log-probabilities of windows of one size, in batches; after the CRF where it is wanted."""
+        stride = self.network.backbone.stride
+        sides = [side_in_window(side, size, self.config.predict.tile) for side in self.scales]
+        sizes = [scaled_size(*size, side, stride) for side in sides]
+        count = max(1, batch_pixels(self.config.run, self.device) // sum(height * width for height, width in sizes))
+        for first in range(0, len(windows), count):
+            some = [torch.from_numpy(window_HW3) for window_HW3 in windows[first : first + count]]
+            batch = [torch.stack([resize(one, at) for one in some]).to(self.device).float() / 255 for at in sizes]
+            for window_HW3, grid_Chw in zip(some, self.log_probabilities(batch), strict=True):
+                yield self._window_crf(window_HW3.numpy(), grid_Chw) if self.config.predict.crf else WindowMaps(grid_Chw)
+
+    def _window_crf(self, image_HW3: NDArray[np.uint8], grid_Chw: Tensor) -> WindowMaps:
+        """The log-probabilities of one window after the dense CRF among the classes it holds and the background."""
+        at = crf_size(image_HW3.shape[0], image_HW3.shape[1], self.config.crf)
+        candidates = sorted({0, *count_indices(self.label(grid_Chw, at))})
+        scores_Shw = probabilities_at(grid_Chw.cpu(), at, candidates)
+        small_HW3 = resize(torch.from_numpy(image_HW3), at).permute(1, 2, 0).contiguous().numpy()
+        if len(candidates) > 1:
+            refined = crf_probabilities(small_HW3, scores_Shw.numpy(), self.config.crf)
+            scores_Shw = torch.from_numpy(np.ascontiguousarray(refined))
+        return WindowMaps(scores_Shw.clamp_min(MIN_PROBABILITY).log().to(self.device), candidates)
 
     def refined(
         self,

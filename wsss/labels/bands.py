@@ -76,10 +76,10 @@ def upsampled_bands(
     axis = Axis.of(points, size[0])
     for top in range(0, size[0], height):
         rows = slice(top, min(top + height, size[0]))
-        yield rows, _band(grid_Chw, axis, rows, size)
+        yield rows, band_of(grid_Chw, axis, rows, size)
 
 
-def _band(grid_Chw: Tensor, axis: Axis, rows: slice, size: tuple[int, int]) -> Tensor:
+def band_of(grid_Chw: Tensor, axis: Axis, rows: slice, size: tuple[int, int]) -> Tensor:
     """(C, Y, W) float32: rows by explicit weights, then columns by ``F.interpolate``."""
     if tuple(grid_Chw.shape[1:]) == size:
         return grid_Chw[:, rows].float()
@@ -156,7 +156,7 @@ def _strongest(grid_Chw: Tensor, some: Sequence[int], axis: Axis, rows: slice, s
         return some[0]
     best_YW, label_YW = None, None
     for channel in some:
-        values_YW = _band(grid_Chw[channel : channel + 1], axis, rows, size)[0]
+        values_YW = band_of(grid_Chw[channel : channel + 1], axis, rows, size)[0]
         if best_YW is None or label_YW is None:
             best_YW = values_YW
             label_YW = torch.full_like(values_YW, channel, dtype=torch.uint8)

@@ -9,7 +9,7 @@ h x w any grid, H x W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -24,7 +24,14 @@ from wsss.data.masks import IGNORE_INDEX
 from wsss.data.scaled import reduced_size
 from wsss.labels.agreement import Confidence, joint_probabilities, split_background, with_background
 from wsss.labels.bands import pair_probabilities
-from wsss.labels.completion import Background, BackgroundBand, PowerBackground, complete_labels
+from wsss.labels.completion import (
+    Background,
+    BackgroundBand,
+    PowerBackground,
+    complete_labels,
+    remove_speckles,
+    strongest,
+)
 from wsss.labels.crf import Crf, crf_probabilities
 from wsss.labels.crf_label import crf_label, crf_size
 from wsss.labels.pamr import DILATIONS, pamr
@@ -113,6 +120,7 @@ def refine_scores(
     *,
     log_probabilities_BChw: Tensor | None = None,
     order: Order = "agree-then-refine",
+    peaks_R: Tensor | None = None,
 ) -> Refined:
     """Bring class scores to image size, combine them with the decoder and make them follow the edges of the images.
 
@@ -123,6 +131,7 @@ def refine_scores(
         log_probabilities_BChw: the decoder's log-probabilities (or logits) of all C classes, on any grid; None without
             a decoder.
         order: whether maps and decoder are combined before or after the refinement.
+        peaks_R: the largest score of each map, in [0, 1]; None: 1. Windows of a larger picture have their share of it.
     """
     size = (images_B3HW.shape[2], images_B3HW.shape[3])
     scores = scores.at_size(size)
@@ -131,6 +140,8 @@ def refine_scores(
     if not agreed or order == "refine-then-agree":
         scores = follow_edges(images_B3HW, scores, section)
     scores = normalise_scores(scores)
+    if peaks_R is not None:
+        scores = scores.with_values(scores.values_Rhw * peaks_R[:, None, None].to(scores.device))
     if log_probabilities_BChw is None:
         return Refined(scores, None, opening)
     joint = agree(scores, log_probabilities_BChw, section)
@@ -229,6 +240,31 @@ def complete(
         mining_quantile=section.mining_quantile,
         opening=refined.opening,
     )
+
+
+@torch.no_grad()
+def complete_bands(
+    bands: Iterable[tuple[slice, Tensor]], size: tuple[int, int], present_1K: Tensor, section: LabelsSection
+) -> Tensor:
+    """The pseudo label of one image whose refined scores come in bands of rows; no saliency, no CRF.
+
+    Args:
+        bands: rows, and the scores (R, Y, W) at image size; with a decoder (``section.decoder``) one channel more, the
+            background's probability.
+        size: (H, W).
+        present_1K: bool, the R present classes.
+        section: the settings as they take effect.
+
+    Returns:
+        (H, W) uint8, on the CPU.
+    """
+    label_1HW, count = torch.empty(1, *size, dtype=torch.uint8), int(present_1K.sum())
+    rule = Confidence(section.confidence) if section.decoder else background_rule(section)
+    for rows, band_CYW in bands:
+        background_1YW = band_CYW[count:] if section.decoder else None
+        label_1YW = rule.label(*strongest(PresentMaps.of(band_CYW[:count], present_1K)), background_1YW)
+        label_1HW[:, rows] = label_1YW.cpu()
+    return remove_speckles(label_1HW, section.opening)[0]
 
 
 @torch.no_grad()
