@@ -23,7 +23,9 @@ def test_windows_that_know_their_part_give_the_whole() -> None:
     maps_CHW = torch.randn(3, 70, 95)
     down, across = Windows.of(70, 32), Windows.of(95, 32)
     for softmax, expected in ((True, maps_CHW.softmax(0)), (False, maps_CHW)):
-        bands = list(blended_bands(down, across, rows_of(maps_CHW, down, across, []), 3, softmax=softmax, max_values=2000))
+        bands = list(
+            blended_bands(down, across, rows_of(maps_CHW, down, across, []), 3, softmax=softmax, max_values=2000)
+        )
         assert [rows.start for rows, _ in bands] == [rows.stop for rows, _ in [(slice(0, 0), None), *bands[:-1]]]
         torch.testing.assert_close(torch.cat([band for _, band in bands], dim=1), expected)
 
@@ -31,7 +33,9 @@ def test_windows_that_know_their_part_give_the_whole() -> None:
 def test_rows_of_windows_are_read_when_a_band_needs_them() -> None:
     asked: list[int] = []
     down, across = Windows.of(200, 32), Windows.of(40, 32)
-    for rows, _ in blended_bands(down, across, rows_of(torch.zeros(1, 200, 40), down, across, asked), 1, softmax=False, max_values=40):
+    for rows, _ in blended_bands(
+        down, across, rows_of(torch.zeros(1, 200, 40), down, across, asked), 1, softmax=False, max_values=40
+    ):
         assert asked == [row for row, start in enumerate(down.starts) if start <= rows.start]
 
 

@@ -25,9 +25,13 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 """Endings of the files that count as images, in upper or lower case."""
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 """Formats that are read, whatever the ending; Pillow's names. OpenCV reads other formats in some builds only."""
-MAX_PIXELS = 178_956_970
-"""Larger images are refused, as Pillow does: most such files are made to fill the memory."""
-MAX_BYTES = 2**31
+SURE_PIXELS = 178_956_970
+"""Images of more pixels, Pillow's own limit, are read only where the file has a byte for each ``PIXELS_A_BYTE``: a file
+that is made to fill the memory is small, and no photograph is as small as that."""
+PIXELS_A_BYTE = 200
+MAX_PIXELS = 2**30
+"""Larger images are refused; OpenCV decodes no larger ones. Such an image takes 3 GiB."""
+MAX_BYTES = 2**32
 """Larger files are refused unread; this many bytes hold any image of ``MAX_PIXELS``."""
 
 SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
@@ -62,6 +66,7 @@ MANIFEST = "manifest.json"
 MADE = ("labels", "scores", "overlays")
 """Folders beside a manifest; their files are made from photographs and are not photographs."""
 
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow would refuse twice ``SURE_PIXELS``; `opened` checks every image
 for category in (UserWarning, Image.DecompressionBombWarning):  # damaged metadata; MAX_PIXELS limits sizes
     warnings.filterwarnings("ignore", category=category, module="PIL")
 
@@ -159,8 +164,9 @@ def opened(path: Path, source: Path | BinaryIO) -> Iterator[Image.Image]:
     """
     try:
         with Image.open(source, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError(f"Image size ({image.width * image.height} pixels)")
+            pixels = image.width * image.height
+            if pixels > SURE_PIXELS and pixels > min(MAX_PIXELS, PIXELS_A_BYTE * _length(source)):
+                raise Image.DecompressionBombError(f"Image size ({pixels} pixels)")
             yield image
     except Exception as error:  # Pillow's decoders raise many types of errors on damaged files
         raise explained(path, error, source) from error
@@ -235,7 +241,8 @@ def explained(path: Path, error: Exception, source: Path | BinaryIO | None = Non
         lost = f"a link to {path.readlink()}, which is not there" if path.is_symlink() else "no such file"
         return UnreadableImage(path, lost, "image-missing")
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return UnreadableImage(path, f"{error}; at most {MAX_PIXELS} are read", "image-huge")
+        most = min(MAX_PIXELS, max(SURE_PIXELS, PIXELS_A_BYTE * _length(path if source is None else source)))
+        return UnreadableImage(path, f"{error}; at most {most} are read", "image-huge")
     if isinstance(error, OSError) and error.strerror:
         return UnreadableImage(path, error.strerror)
     start, length = _first_bytes(path if source is None else source)
@@ -245,6 +252,16 @@ def explained(path: Path, error: Exception, source: Path | BinaryIO | None = Non
     if start[8:12] == b"WEBP" and length < 8 + int.from_bytes(start[4:8], "little"):  # the decoder does not say it
         reason = "image file is truncated"
     return UnreadableImage(path, reason, "image-truncated" if "truncated" in reason.lower() else "image-broken")
+
+
+def _length(source: Path | BinaryIO) -> int:
+    """Bytes of a file; where it is open, its position stays."""
+    if isinstance(source, Path):
+        return source.stat().st_size
+    position = source.tell()
+    length = source.seek(0, io.SEEK_END)
+    source.seek(position)
+    return length
 
 
 def _first_bytes(source: Path | BinaryIO) -> tuple[bytes, int]:

@@ -70,5 +70,6 @@ def windows_of(size: tuple[int, int], tile: int) -> tuple[Windows, Windows]:
 
 def side_in_window(side: int, window: tuple[int, int], tile: int) -> int:
     """The side, as `wsss.data.scaled.scaled_size` takes it, at which a window is read: that of the whole window of
-    ``tile`` squared pixels for a square one, so that a picture which is narrower than ``tile`` is not enlarged."""
+    ``tile`` squared pixels for a square one, so that a picture which is narrower than ``tile`` is not enlarged.
+    """
     return max(1, round(side * (window[0] * window[1]) ** 0.5 / tile))

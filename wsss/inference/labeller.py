@@ -255,7 +255,9 @@ class Labeller:
                 strip_HW3 = torch.from_numpy(image_HW3[top : top + down.side])
                 yield [strip_HW3[:, left : left + across.side] for left in across.starts]
 
-        evidence_NR = torch.cat([self.evidence(batch)[:, present_1K[0]] for strip in strips() for batch in self._batched(strip)])
+        evidence_NR = torch.cat(
+            [self.evidence(batch)[:, present_1K[0]] for strip in strips() for batch in self._batched(strip)]
+        )
         peaks_NR = evidence_NR / evidence_NR.amax(dim=0).clamp_min(torch.finfo(torch.float32).tiny)
         peaks = iter(peaks_NR)
         rows = ([WindowMaps(one) for one in self._windows(strip, present_1K, peaks)] for strip in strips())

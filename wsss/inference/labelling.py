@@ -129,7 +129,11 @@ def _refuse_in_windows(large: Sequence[Record], config: Config, wanted: Wanted) 
     Raises:
         UsageError: there is such a picture, and one of these options.
     """
-    options = {"--crf": config.labels.crf, "--saliency": config.data.saliency is not None, "--save-scores": wanted.scores}
+    options = {
+        "--crf": config.labels.crf,
+        "--saliency": config.data.saliency is not None,
+        "--save-scores": wanted.scores,
+    }
     asked = [option for option, given in options.items() if given]
     if large and asked:
         raise UsageError(

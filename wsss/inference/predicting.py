@@ -82,7 +82,9 @@ def predict_masks(
         drawn = frozenset(source.name for source in sources if overlays)
         todo = folder.begin(sources, reporter, parts={"overlays": drawn}, overwrite=overwrite)
         stride, pixels = network.backbone.stride, batch_pixels(config.run, device)
-        writer = _Writer(segmenter, folder, {source.name: source for source in sources if source.name in todo}, overlays)
+        writer = _Writer(
+            segmenter, folder, {source.name: source for source in sources if source.name in todo}, overlays
+        )
         process_remaining(
             "masks",
             ScaledImages(whole, segmenter.scales, stride, pixels, images=overlays or config.predict.crf),

@@ -219,7 +219,9 @@ class Segmenter:
             some = [torch.from_numpy(window_HW3) for window_HW3 in windows[first : first + count]]
             batch = [torch.stack([resize(one, at) for one in some]).to(self.device).float() / 255 for at in sizes]
             for window_HW3, grid_Chw in zip(some, self.log_probabilities(batch), strict=True):
-                yield self._window_crf(window_HW3.numpy(), grid_Chw) if self.config.predict.crf else WindowMaps(grid_Chw)
+                yield (
+                    self._window_crf(window_HW3.numpy(), grid_Chw) if self.config.predict.crf else WindowMaps(grid_Chw)
+                )
 
     def _window_crf(self, image_HW3: NDArray[np.uint8], grid_Chw: Tensor) -> WindowMaps:
         """The log-probabilities of one window after the dense CRF among the classes it holds and the background."""
