@@ -5,6 +5,7 @@ Shape suffixes: T pixels of a window along one axis.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -72,4 +73,4 @@ def side_in_window(side: int, window: tuple[int, int], tile: int) -> int:
     """The side, as `wsss.data.scaled.scaled_size` takes it, at which a window is read: that of the whole window of
     ``tile`` squared pixels for a square one, so that a picture which is narrower than ``tile`` is not enlarged.
     """
-    return max(1, round(side * (window[0] * window[1]) ** 0.5 / tile))
+    return max(1, round(side * math.sqrt(window[0] * window[1]) / tile))
