@@ -134,7 +134,7 @@ def test_make_pseudo_labels_large_pictures(
     small_network: Callable[..., Network], scenes: Path, tiny_config: Any, tmp_path: Path, decoder: bool
 ) -> None:
     config, tagged = tiny_config(), open_data(scenes, split="val")
-    config = config.model_copy(update={"maps": config.maps.model_copy(update={"tile": 60})})
+    config = config.model_copy(update={"maps": config.maps.model_copy(update={"tile": 40})})
     tagged = replace(tagged, records=tagged.records[:2])
     network = small_network(decoder=decoder, classes=tagged.classes)
     arguments: Any = {"device": CPU, "checkpoint_sha256": "0"}
@@ -143,6 +143,6 @@ def test_make_pseudo_labels_large_pictures(
         label = read_mask(tmp_path / "labels" / f"{record.name}.png")
         assert label.shape == read_image(record.image).shape[:2]
         assert set(np.unique(label)) <= {0, 255, *(tag + 1 for tag in record.tags)}
-    assert read_manifest(tmp_path)["tile"] == 60
+    assert read_manifest(tmp_path)["tile"] == 40
     with pytest.raises(UsageError, match="--save-scores cannot be used"):
         make_pseudo_labels(network, tagged, tmp_path, config, Silent(), wanted=Wanted(scores=True), **arguments)
