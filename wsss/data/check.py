@@ -175,7 +175,7 @@ def _unlisted(photographs: Photographs, listed: Sequence[Record]) -> list[Record
     """Images on disk that no split lists."""
     known = {record.name for record in listed}
     return [
-        Record(name=name, image=photographs.folder / file, tags=())
+        Record(name=name, image=photographs.folder / file, tags=(), part=photographs.parts.get(name))
         for name, file in photographs.files.items()
         if name not in known
     ]
@@ -244,7 +244,7 @@ def _inspect_images(scan: Scan) -> Iterator[Finding]:
         except UnreadableImage as error:
             yield from error.findings
             continue
-        yield from _remarks(record.image, facts)
+        yield from (one for one in _remarks(record.image, facts) if record.part is None or one.kind != "image-suffix")
         original = first.setdefault(facts.digest, record.name)
         if original != record.name:
             yield Finding("image-copy", Place(record.image), f"the same bytes as {original}")

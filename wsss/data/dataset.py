@@ -187,7 +187,10 @@ def open_unlabelled(path: Path, reading: Reading | None = None, *, note: Note = 
         found = _photographs(path, reading, note)
         if not found.files:
             raise DataError(f"{path}: no image in it (files ending in {endings})", f"ls -R {path}")
-        records = (Record(name=name, image=found.folder / file, tags=()) for name, file in found.files.items())
+        records = (
+            Record(name=name, image=found.folder / file, tags=(), part=found.parts.get(name))
+            for name, file in found.files.items()
+        )
         return Records.of(records, path)
     if not is_there(path):
         raise DataError(f"{path}: no such image or folder", f"ls {path.parent}")
@@ -278,7 +281,11 @@ def _index_tags(listing: Listing, classes: tuple[str, ...], root: Path, note: No
         tags = indices(image.labels)
         unknown = set(index.values()) - indices(image.absent) if unlisted else indices(image.unknown)
         return Record(
-            name=image.name, image=image.image, tags=tuple(sorted(tags)), unknown=tuple(sorted(unknown - tags))
+            name=image.name,
+            image=image.image,
+            tags=tuple(sorted(tags)),
+            unknown=tuple(sorted(unknown - tags)),
+            part=image.part,
         )
 
     records = map(record, listing.images)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.data.masks import IGNORE_INDEX, read_mask, unknown_indices
+from wsss.data.parts import Part
 from wsss.data.walking import is_file, spelled
 from wsss.errors import DataError
 
@@ -43,13 +44,13 @@ class MaskValues:
     offset: int = 0
     ignore: int | None = None
 
-    def read(self, path: Path) -> NDArray[np.uint8]:
-        """The class indices of a mask file; those above 254, which no class has, become 254.
+    def read(self, path: Path, part: Part | None = None) -> NDArray[np.uint8]:
+        """The class indices of a mask file or member; those above 254, which no class has, become 254.
 
         Raises:
             DataError: it cannot be read.
         """
-        value_HW = read_mask(path)
+        value_HW = read_mask(path, part)
         if self == CLASS_INDICES:
             return value_HW
         index_V = np.minimum(np.arange(IGNORE_INDEX + 1) + self.offset, IGNORE_INDEX - 1).astype(np.uint8)

@@ -109,6 +109,7 @@ class AnnotatedSource:
                 ListedImage(
                     name=name,
                     image=self.photographs.folder / self.photographs.files[name],
+                    part=self.photographs.parts.get(name),
                     labels=labels,
                     unknown=tuple(label for label in unknown if label not in labels),
                     absent=rules.labels(image.absent),

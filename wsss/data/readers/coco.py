@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from wsss.config import Reading
 from wsss.data.drawn import DrawnImage, Shape, paint_image
 from wsss.data.findings import BadData, Finding, Note, Place
-from wsss.data.images import image_size
 from wsss.data.masks import IGNORE_INDEX
 from wsss.data.photographs import all_images
 from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSource, below
@@ -60,7 +59,7 @@ class CocoTruth:
             return None
         size, where, objects = self.images[record.name]
         shapes = tuple(Shape(index, area_at(where.path, start, length)) for index, start, length in objects)
-        return paint_image(DrawnImage(shapes, where, size), record.size or image_size(record.image))
+        return paint_image(DrawnImage(shapes, where, size), record.upright_size())
 
 
 @dataclass(frozen=True, slots=True)

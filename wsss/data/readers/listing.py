@@ -13,6 +13,7 @@ from typing import NamedTuple
 from wsss.data.findings import BadData, Finding, Place
 from wsss.data.images import split_suffix
 from wsss.data.near_names import NearNames, by_sight
+from wsss.data.parts import Part
 from wsss.data.photographs import CONVERT, Photographs
 from wsss.data.truth import Truth
 from wsss.reporting import first_few
@@ -23,7 +24,7 @@ class ListedImage:
     """One image of a split, its labels still words; ``place`` is the line or file that they come from.
 
     ``absent`` are labels of classes that the file says the image does not have, ``unknown`` those of classes that it
-    leaves open.
+    leaves open. ``part`` is where a member of a shard lies.
     """
 
     name: str
@@ -32,6 +33,7 @@ class ListedImage:
     place: Place
     unknown: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
+    part: Part | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
