@@ -209,20 +209,6 @@ class TaggedSet:
         """Whether a class of a record is unknown."""
         return len(self.columns.unknown.values) > 0
 
-    def lost(self) -> str | None:
-        """What a classifier cannot learn from these tags, for people; None where each class has both answers."""
-        unknown_K = np.bincount(self.columns.unknown.values, minlength=len(self.classes))
-        present_K = np.bincount(self.columns.tags.values, minlength=len(self.classes))
-        absent_K = len(self) - present_K - unknown_K
-        never = [name for name, count in zip(self.classes, absent_K.tolist(), strict=True) if count == 0]
-        if not never or not self.has_unknown():
-            return None
-        few = ", ".join(never[:5]) + (f" and {len(never) - 5} more" if len(never) > 5 else "")
-        return (
-            f"{self.split}: no image is known to be without {few}: the classifier learns to answer yes to every image,"
-            " and no validation can tell; add images without them"
-        )
-
     def images_by_class(self) -> dict[str, int]:
         """How many records have each class, in the order of the classes."""
         count_K = np.bincount(self.columns.tags.values, minlength=len(self.classes)).tolist()
