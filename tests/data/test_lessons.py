@@ -47,7 +47,7 @@ def test_a_class_in_every_image() -> None:
 def test_a_single_class_is_offered_what_works() -> None:
     (finding,) = found(tagged(*[(0,)] * 20, classes=["cat"]))["class-everywhere"]
     assert "add images without it" in finding.mend
-    assert "--objects auto" in finding.mend
+    assert "--method objects" in finding.mend
 
 
 def test_hardly_an_image_is_without_a_class() -> None:

@@ -74,7 +74,7 @@ def _everywhere(tagged: TaggedSet) -> Iterator[Finding]:
         what = f"no image of split '{tagged.split}' is {known}without {first_few(never, 5)}"
         mend = f"add images without {'it' if len(never) == 1 else 'each of them'}"
         if len(tagged.classes) == 1:
-            mend += ", an empty label field each; until then make-pseudo --objects auto finds the background"
+            mend += ", an empty label field each; or find the objects without tags: make-pseudo --method objects"
         why = "the classifier learns to answer yes to every image, no validation can tell, and maps need not show the"
         yield Finding("class-everywhere", _place(tagged), f"{what}: {why} object", mend)
     seldom = (absent_K > 0) & (absent_K < FEW_IMAGES) & (present_K >= FEW_IMAGES * absent_K)
