@@ -161,3 +161,21 @@ def test_masks_that_count_otherwise(tmp_path: Path, indices: dict[str, int], wha
     orders = [one for one in inspect_data(root, Silent()).findings if one.kind == "mask-order"]
     assert len(orders) == (what is not None)
     assert all(what in one.what and mend in one.mend for one in orders if what is not None)
+
+
+def test_odd_labels_are_told_in_every_format(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    for number in range(33):
+        name = "hrose" if number == 0 else "horse" if number < 22 else "cow"
+        folder = root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        noise_HW3 = np.random.default_rng(number).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+        Image.fromarray(noise_HW3).save(folder / f"p{number}.png")
+    (finding,) = (one for one in inspect_data(root, Silent()).findings if one.kind == "class-alike")
+    assert finding.what == "'hrose' (1 image) or 'horse' (21)?"
+
+
+def test_numbered_classes_of_a_table_are_sorted_as_text(tmp_path: Path) -> None:
+    write_set(tmp_path / "photos", ["1", "10", "2"] * 4)
+    (finding,) = (one for one in inspect_data(tmp_path / "photos", Silent()).findings if one.kind == "class-order")
+    assert finding.what.startswith("'10' comes before '2'")
