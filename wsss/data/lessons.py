@@ -46,6 +46,19 @@ def worst_lesson(tagged: TaggedSet) -> Finding | None:
     return next(chain(_everywhere(tagged), _together(tagged), class_sources(tagged), _few_images(tagged)), None)
 
 
+def teaches_nothing(tagged: TaggedSet) -> bool:
+    """Whether every class is in every image of which it is known: all answers are yes."""
+    absent_K, present_K = _absent_and_present(tagged)
+    return len(tagged) > 0 and bool(((absent_K == 0) & (present_K > 0)).all())
+
+
+def _absent_and_present(tagged: TaggedSet) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(K,) how many images are known to be without each class, and how many have it."""
+    present_K = np.bincount(tagged.columns.tags.values, minlength=len(tagged.classes))
+    unknown_K = np.bincount(tagged.columns.unknown.values, minlength=len(tagged.classes))
+    return len(tagged) - present_K - unknown_K, present_K
+
+
 def pairs_together(tags: Iterable[tuple[int, ...]], count: int) -> NDArray[np.int64]:
     """(K, K) how many images have both of two classes; on the diagonal, how many have one."""
     both_KK: NDArray[np.int64] = np.zeros((count, count), np.int64)
@@ -65,9 +78,7 @@ def _place(tagged: TaggedSet) -> Place:
 
 def _everywhere(tagged: TaggedSet) -> Iterator[Finding]:
     """Classes that no image, or hardly one, is known to be without."""
-    present_K = np.bincount(tagged.columns.tags.values, minlength=len(tagged.classes))
-    unknown_K = np.bincount(tagged.columns.unknown.values, minlength=len(tagged.classes))
-    absent_K = len(tagged) - present_K - unknown_K
+    absent_K, present_K = _absent_and_present(tagged)
     known = "known to be " if tagged.has_unknown() else ""
     never = [tagged.classes[k] for k in np.flatnonzero((absent_K == 0) & (present_K > 0)).tolist()]
     if never:

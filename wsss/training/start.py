@@ -15,6 +15,7 @@ from wsss.config import Config
 from wsss.data.augment import TrainingImages
 from wsss.data.dataset import list_splits
 from wsss.data.layers import NO_SALIENCY, check_layers
+from wsss.data.lessons import teaches_nothing
 from wsss.data.records import TaggedSet
 from wsss.data.splits import open_training
 from wsss.errors import DataError, UsageError
@@ -205,7 +206,10 @@ def classify_loop(context: RunContext, network: Network, train: TaggedSet, val: 
     """The training of a classifier."""
     config = context.config
     images = TrainingImages(train, config.augment, seed=config.run.seed)
-    step = ClassifyStep(network, config, steps_of(images, config.classify))
+    alone = teaches_nothing(train)
+    if alone:
+        context.reporter.say("the backbone keeps its weights, which such tags would only spoil: the readout is trained")
+    step = ClassifyStep(network, config, steps_of(images, config.classify), readout_alone=alone)
     return Loop(context, step, images, tag_validation(val, config, context.device))
 
 
