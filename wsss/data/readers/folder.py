@@ -10,6 +10,7 @@ from wsss.config import Reading
 from wsss.data.findings import Note, refuse
 from wsss.data.near_names import same_by_sight
 from wsss.data.photographs import Photographs, find_images
+from wsss.data.readers.json_fields import is_foreign
 from wsss.data.readers.listing import ListedImage, Listing, alike_splits, missing_images, renamed, untagged_images
 from wsss.data.readers.reader import Options, Reader
 from wsss.data.readers.table import is_general_table
@@ -94,8 +95,8 @@ def read_folder(
 
 def _sniff(root: Path, reading: Reading) -> str | None:
     table = reading.tags or find_tag_file(root)
-    if table is not None and is_general_table(table, reading):
-        return None  # the reader "table" reads it
+    if table is not None and (is_general_table(table, reading) or (reading.tags is not None and is_foreign(table))):
+        return None  # the reader "table" reads it, or that of an annotation program
     return None if table is None else f"a table of tags, {table.name}"
 
 
