@@ -85,7 +85,8 @@ def candidates(root: Path, reading: Reading, *endings: str) -> list[Path]:
 
 def is_foreign(path: Path) -> bool:
     """Whether a file that --tags names is one of an annotation program, which another reader reads."""
-    return path.suffix.lower() in (".json", ".xml", ".csv") and bool(FOREIGN.search(prefix_of(path)))
+    ending = path.suffix.lower()
+    return ending in (".yaml", ".yml") or (ending in (".json", ".xml", ".csv") and bool(FOREIGN.search(prefix_of(path))))
 
 
 def only(paths: list[Path], root: Path) -> Path:
