@@ -216,7 +216,7 @@ def _table_names(root: Path, reading: Reading) -> Iterator[Finding]:
     """Findings for the class names where they come from the labels of a table alone."""
     path = reading.tags or find_tag_file(root)
     if path is not None and reading.tags_from in ("auto", "file") and not is_file(conventional(root, CLASS_FILE)):
-        yield from odd_labels(read_tag_file(path, note=_Collected()))
+        yield from odd_labels(read_tag_file(path, encoding=reading.encoding, note=_Collected()))
 
 
 def _missing_masks(tagged: TaggedSet) -> Iterator[Finding]:

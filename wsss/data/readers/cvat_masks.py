@@ -90,7 +90,7 @@ def _photographs(root: Path, note: Note = refuse) -> Photographs:
     return find_images(root, [conventional(root, name).name for name in NO_PHOTOS], note=note)
 
 
-def read_label_map(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
+def read_label_map(path: Path, encoding: str = "utf-8") -> tuple[tuple[str, ...], tuple[Colour, ...]]:
     """Names and colours of ``name:r,g,b:parts:actions`` lines; lines of ``#`` are comments.
 
     Raises:
@@ -98,7 +98,7 @@ def read_label_map(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
     """
     names: list[str] = []
     colours: list[Colour] = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path, encoding).split("\n"), start=1):
         text = line.split("#", 1)[0].strip()
         if not text:
             continue
@@ -121,7 +121,7 @@ def read_label_map(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
 
 def _open(root: Path, options: Options) -> MaskSource:
     table = conventional(root, LABEL_MAP)
-    names, colours = read_label_map(table)
+    names, colours = read_label_map(table, options.reading.encoding)
     photographs = _photographs(root, options.note)
     if not photographs.files:
         what, fix = "no photographs beside the masks", "export again with 'Save images', or put them into JPEGImages"
@@ -135,7 +135,7 @@ def _open(root: Path, options: Options) -> MaskSource:
     if not texts:
         raise BadData.at("split-missing", lists, "no split list", f"write one image name a line to {lists}/default.txt")
     for text in texts:
-        for number, line in enumerate(read_text(text).split("\n"), start=1):
+        for number, line in enumerate(read_text(text, options.reading.encoding).split("\n"), start=1):
             if written := line.strip():
                 mask, place, labels = spelled(folder, f"{written}.png"), Place(text, number), None
                 if ".." not in written and is_file(mask):

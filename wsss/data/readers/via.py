@@ -61,7 +61,7 @@ def _sniff(root: Path, reading: Reading) -> str | None:
 
 def _open(root: Path, options: Options) -> AnnotatedSource:
     path = only(_files(root, options.reading), root)
-    entries = _csv_entries(path) if path.suffix.lower() == ".csv" else _json_entries(path)
+    entries = _csv_entries(path, options.reading.encoding) if path.suffix.lower() == ".csv" else _json_entries(path)
     field = _class_attribute([region for _, _, regions in entries for region in regions], options.reading, path)
     photographs = all_images(root, options.note)
     return AnnotatedSource(
@@ -88,10 +88,10 @@ def _json_entries(path: Path) -> list[Entry]:
     return entries
 
 
-def _csv_entries(path: Path) -> list[Entry]:
+def _csv_entries(path: Path, encoding: str) -> list[Entry]:
     """Images of a CSV file: a line for each region, or one with region_count 0."""
     entries: dict[str, Entry] = {}
-    table = csv.DictReader(io.StringIO(read_text(path)))
+    table = csv.DictReader(io.StringIO(read_text(path, encoding)))
     try:
         rows = [(table.line_num, row) for row in table]
     except csv.Error as error:
