@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -58,12 +59,20 @@ class MaskSource:
 
 
 def mask_labels(path: Path, names: tuple[str, ...], colours: tuple[Colour, ...] | None, table: Path) -> tuple[str, ...]:
-    """Names of the entries that a mask file holds.
+    """Names of the entries that a mask file holds; a file that has not changed is opened once for all splits.
 
     Raises:
         DataError: a pixel names no entry.
     """
-    found = np.unique(read_entries(path, colours, table)).tolist()
+    facts = path.stat()
+    return _mask_labels(path, (facts.st_mtime_ns, facts.st_size), names, colours, table)
+
+
+@lru_cache(maxsize=2**18)
+def _mask_labels(
+    path: Path, state: tuple[int, int], names: tuple[str, ...], colours: tuple[Colour, ...] | None, table: Path
+) -> tuple[str, ...]:
+    found = np.flatnonzero(np.bincount(read_entries(path, colours, table).reshape(-1))).tolist()
     if found and found[-1] >= len(names):
         what = f"value {found[-1]}, but {table.name} declares {len(names)} values from 0"
         raise BadData.at("mask-class", path, what, f"add the missing lines to {table}")
