@@ -238,8 +238,8 @@ def _odd_labels(tagged: TaggedSet, reading: Reading) -> Iterator[Finding]:
     path = reading.tags or find_tag_file(tagged.root)
     if reading.classes or is_file(conventional(tagged.root, CLASS_FILE)):
         return
-    if tagged.format == "folder" and path is not None:
-        yield from odd_labels(read_tag_file(path, note=_Collected()))
+    if tagged.format == "folder" and path is not None and reading.tags_from in ("auto", "file"):
+        yield from odd_labels(read_tag_file(path, encoding=reading.encoding, note=_Collected()))
         return
     labels = (tuple(tagged.classes[tag] for tag in record.tags) for record in tagged.records)
     lines = {
