@@ -78,13 +78,15 @@ def read_entries(path: Path, colours: tuple[Colour, ...] | None, table: Path) ->
         colour = f"{code >> 16},{code >> 8 & 255},{code & 255}"
         what = f"{int((unknown == code).sum())} pixels of colour {colour}, which {table.name} does not declare"
         raise BadData.at("mask-class", path, what, f"add a line for this colour to {table}")
-    return entries[place_HW]
+    found_HW: NDArray[np.intp] = entries[place_HW]
+    return found_HW
 
 
 def _codes(colour_X3: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Colours as numbers 0xRRGGBB, of the shape of all axes but the last."""
     red, green, blue = np.moveaxis(colour_X3.astype(np.int32), -1, 0)
-    return red << 16 | green << 8 | blue
+    number_X: NDArray[np.int32] = red << 16 | green << 8 | blue
+    return number_X
 
 
 def _numbers(values_HW: NDArray[np.uint8], number: int | None, path: Path, table: Path) -> NDArray[np.intp]:

@@ -87,7 +87,9 @@ def stream(alpha_HW: np.ndarray[Any, Any], sizes: tuple[int, ...] = (3, 4, 8, 16
 
 
 @given(
-    arrays.arrays(np.uint8, arrays.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.sampled_from([0, 255])),
+    arrays.arrays(
+        np.uint8, arrays.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.sampled_from([0, 255])
+    ),
     st.sampled_from([(3, 4, 8, 16), (2, 2, 2, 9), (4, 1, 16, 12)]),
 )
 def test_a_brush_stream_gives_the_stroke_again(alpha_HW: np.ndarray[Any, Any], sizes: tuple[int, ...]) -> None:

@@ -86,7 +86,9 @@ def candidates(root: Path, reading: Reading, *endings: str) -> list[Path]:
 def is_foreign(path: Path) -> bool:
     """Whether a file that --tags names is one of an annotation program, which another reader reads."""
     ending = path.suffix.lower()
-    return ending in (".yaml", ".yml") or (ending in (".json", ".xml", ".csv") and bool(FOREIGN.search(prefix_of(path))))
+    if ending in (".yaml", ".yml"):
+        return True
+    return ending in (".json", ".xml", ".csv") and bool(FOREIGN.search(prefix_of(path)))
 
 
 def only(paths: list[Path], root: Path) -> Path:

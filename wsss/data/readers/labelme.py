@@ -43,7 +43,7 @@ def _is_labelme(path: Path) -> bool:
 
 def _sniff(root: Path, reading: Reading) -> str | None:
     outer = _folders(root)
-    for folder in (root, *outer, *(inner for folder in outer for inner in _folders(folder))):
+    for folder in (root, *outer, *(inner for one in outer for inner in _folders(one))):
         found = next((path for path in files_of(folder, ".json")[:5] if _is_labelme(path)), None)
         if found is not None:
             return f"{found.relative_to(root)} is a JSON file of LabelMe"

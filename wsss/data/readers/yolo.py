@@ -162,7 +162,8 @@ def _images(root: Path, given: Iterable[SplitImage], names: dict[int, str], note
             found=None if file is None else split_suffix(file)[0],
         )
     if bare:
-        what = f"{len(bare)} images have no label file and are taken to hold none of the classes (first: {next(iter(bare))})"
+        first = next(iter(bare))
+        what = f"{len(bare)} images have no label file and are taken to hold none of the classes (first: {first})"
         findings = [Finding("label-file-missing", Place(label), "no label file") for label in bare]
         note(BadData(f"{root}: {what}", "write an empty file for an image without objects", findings))
 

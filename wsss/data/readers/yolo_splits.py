@@ -1,4 +1,4 @@
-"""The splits of YOLO's data.yaml: folders, lists of folders, or text files that list images, often of another machine."""
+"""The splits of YOLO's data.yaml: folders, or text files that list images, often of another machine."""
 
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ def _by_folder(file: str) -> str | None:
 def _named(root: Path, yaml: Path, key: str, content: Mapping[str, Any], note: Note) -> _Named:
     """What a key names and is there; what is not is noted."""
     value, above = content.get(key), _parts(content.get("path"))
-    folders, lists = [], []
+    folders: list[str] = []
+    lists: list[str] = []
     for one in value if isinstance(value, list) else [value]:
         parts = _parts(one)
         if not parts:
