@@ -272,6 +272,7 @@ def test_three_commands(
     for run in ("cls", "seg"):
         checkpoint = torch.load(tmp_path / run / "last.pt", map_location="cpu", weights_only=True)
         assert tuple(checkpoint["classes"]) == CLASSES
+        assert checkpoint["supervision"] == [supervision(layout)]
         told = json.loads((tmp_path / run / "run.json").read_text())
         trained = (TRAIN + VAL if one_split else TRAIN) - unlisted(layout, photos)
         assert told["choices"]["images"] == trained
@@ -281,6 +282,12 @@ def test_three_commands(
         with Image.open(tmp_path / "masks" / "labels" / f"{name}.png") as label:
             assert (label.mode, label.size) == ("P", size)
             assert np.isin(np.asarray(label), range(len(CLASSES) + 1)).all()
+
+
+def supervision(layout: Callable[..., Any]) -> str:
+    if layout is cvat_segmentation_mask:
+        return "tags from masks"
+    return "tags of instance annotations" if layout.__name__.startswith("coco_") else "tags"
 
 
 def unlisted(layout: Callable[..., Any], photos: list[Photo]) -> int:

@@ -76,6 +76,7 @@ def open_data(
         annotations=listing.annotations or _valued_masks(listing.mask_folder, reading),
         format=reader.name,
         tags_source=_below(listing.source, root),
+        of_objects=listing.of_objects,
     )
 
 

@@ -170,6 +170,7 @@ class TaggedSet:
         format: the name of the reader that read it; empty where none did.
         tags_source: the file or folder that the tags come from, as a path below ``root`` where it lies there; empty
             where there are no tags.
+        of_objects: whether the tags are, at least in part, those of objects that annotators drew.
     """
 
     root: Path
@@ -180,6 +181,7 @@ class TaggedSet:
     annotations: Truth | None = None
     format: str = ""
     tags_source: str = ""
+    of_objects: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "records", Records.of(self.records, self.root))
@@ -227,7 +229,10 @@ class TaggedSet:
     def origin(self) -> str:
         """Where the set comes from: "photos (format folder, tags of tags.csv)"."""
         facts = [f"format {self.format}"] if self.format else []
-        facts += [f"tags of {self.tags_source}"] if self.tags_source else []
+        if self.of_objects:
+            facts.append("tags of instance annotations" + (f" in {self.tags_source}" if self.tags_source else ""))
+        elif self.tags_source:
+            facts.append(f"tags of {self.tags_source}")
         return f"{self.root} ({', '.join(facts)})" if facts else str(self.root)
 
     def truth(self, record: Record) -> NDArray[np.uint8] | None:

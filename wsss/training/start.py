@@ -73,7 +73,9 @@ def train_classifier(config: Config, run: str | Path, reporter: Reporter = SILEN
     context = RunContext(run, config, prepare_device(config.run), reporter)
     train, val = open_training(config, reporter)
     network = build_from(config, train.classes, decoder=False)
-    network.supervision = data_supervision(config.data, saliency=False, unknown=train.has_unknown())
+    network.supervision = data_supervision(
+        config.data, saliency=False, unknown=train.has_unknown(), of_objects=train.of_objects
+    )
     loop = classify_loop(context, network, train, val)
     choices = _say_choices(loop, train, val)
     with locked(run, reporter.say):
@@ -167,7 +169,9 @@ def train_segmenter(
     network = build_from(config, train.classes, decoder=True)
     network.supervision = all_of(
         () if start is None else start.supervision or UNKNOWN,
-        data_supervision(config.data, saliency=labels is None, unknown=train.has_unknown()),
+        data_supervision(
+            config.data, saliency=labels is None, unknown=train.has_unknown(), of_objects=train.of_objects
+        ),
         () if labels is None else labels_supervision(labels),
         LABEL_MAPS if edited else (),
     )

@@ -171,12 +171,13 @@ def _image(task: Task, wanted: Callable[[Result], bool], options: Options) -> An
     if options.reading.annotators == "newest":
         each = each[:1]
     results = [result for said in each for result in said]
+    regions = [result for result in results if result.region is not None]
     return AnnotatedImage(
         written=task.image,
         split=ONLY_SPLIT,
         labels=_labels(results) if each else None,
         place=task.place,
-        shapes=_shapes([result for result in results if result.region is not None]),
+        shapes=_shapes(regions) if regions else None,
     )
 
 
