@@ -58,7 +58,7 @@ def find_columns(rows: Rows, path: Path, reading: Reading) -> Columns:
         key: told.get(key) or next((plain[n] for n in names.split() if n in plain), None)
         for key, names in NAMES.items()
     }
-    studio = "annotator" in plain and bool({"annotationid", "id"} & plain.keys()) or _has_choices(rows)
+    studio = ("annotator" in plain and bool({"annotationid", "id"} & plain.keys())) or _has_choices(rows)
     image, labels = use["image"], use["labels"]
     if image is None:
         what = f"no column names the image; the columns are {first_few(list(rows.header), 20)}"
