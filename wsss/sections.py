@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from wsss.reading import Reading
 from wsss.section import Section
 
-Method = Literal["getam", "attention-gradient", "gradcam", "rollout", "chefer", "attention", "cam"]
+Method = Literal["getam", "attention-gradient", "gradcam", "rollout", "chefer", "attention", "cam", "objects"]
 Coupling = Literal["released", "paper"]
 Rows = Literal["auto", "token", "pool", "both"]
 ReadoutName = Literal["auto", "project", "token", "pool", "both"]
@@ -181,7 +181,9 @@ class MapsSection(Section):
     """Class maps: where the network sees each class."""
 
     method: Method = "attention-gradient"
-    """How class maps are computed: attention-gradient, getam, gradcam, rollout, chefer, attention or cam."""
+    """How class maps are computed: attention-gradient, getam, gradcam, rollout, chefer, attention, cam or objects.
+
+    objects needs no tags: the patches are cut in two by their likeness. For a single class that is in every image."""
     coupling: Coupling = "released"
     """How GETAM combines attention and gradient: as in the released code, or as in the paper."""
     start_layer: Count | None = None

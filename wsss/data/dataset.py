@@ -58,7 +58,7 @@ def open_data(
     if reading.tags is not None and reading.tags_from in ("xml", "shapes", "masks"):
         raise UsageError(f"tags from {reading.tags} and from {reading.tags_from} at once", "leave out one of the two")
     reader = find_reader(root, reading)
-    own = reading.classes or _read_classes(conventional(root, CLASS_FILE), note)
+    own = reading.classes or _read_classes(conventional(root, CLASS_FILE), reading.encoding, note)
     given = tuple(classes or ()) or None
     names = own if reading.tags_from == "masks" else own or given  # the indices of masks follow the data set alone
     options = Options(reading=reading, classes=names, need_tags=need_tags, note=note)
@@ -76,6 +76,7 @@ def open_data(
         annotations=listing.annotations or _valued_masks(listing.mask_folder, reading),
         format=reader.name,
         tags_source=_below(listing.source, root),
+        of_objects=listing.of_objects,
     )
 
 
@@ -231,11 +232,11 @@ def _choose_split(root: Path, split: str | None, splits: tuple[str, ...]) -> str
     )
 
 
-def _read_classes(path: Path, note: Note) -> tuple[str, ...] | None:
+def _read_classes(path: Path, encoding: str, note: Note) -> tuple[str, ...] | None:
     """Class names, one a line; None where there is no such file."""
     if not is_file(path):
         return None
-    names = tuple(tidy(line) for line in read_text(path).split("\n") if line.strip())
+    names = tuple(tidy(line) for line in read_text(path, encoding).split("\n") if line.strip())
     return checked_classes(names, path, note)
 
 

@@ -170,6 +170,7 @@ class TaggedSet:
         format: the name of the reader that read it; empty where none did.
         tags_source: the file or folder that the tags come from, as a path below ``root`` where it lies there; empty
             where there are no tags.
+        of_objects: whether the tags are, at least in part, those of objects that annotators drew.
     """
 
     root: Path
@@ -180,6 +181,7 @@ class TaggedSet:
     annotations: Truth | None = None
     format: str = ""
     tags_source: str = ""
+    of_objects: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "records", Records.of(self.records, self.root))
@@ -209,20 +211,6 @@ class TaggedSet:
         """Whether a class of a record is unknown."""
         return len(self.columns.unknown.values) > 0
 
-    def lost(self) -> str | None:
-        """What a classifier cannot learn from these tags, for people; None where each class has both answers."""
-        unknown_K = np.bincount(self.columns.unknown.values, minlength=len(self.classes))
-        present_K = np.bincount(self.columns.tags.values, minlength=len(self.classes))
-        absent_K = len(self) - present_K - unknown_K
-        never = [name for name, count in zip(self.classes, absent_K.tolist(), strict=True) if count == 0]
-        if not never or not self.has_unknown():
-            return None
-        few = ", ".join(never[:5]) + (f" and {len(never) - 5} more" if len(never) > 5 else "")
-        return (
-            f"{self.split}: no image is known to be without {few}: the classifier learns to answer yes to every image,"
-            " and no validation can tell; add images without them"
-        )
-
     def images_by_class(self) -> dict[str, int]:
         """How many records have each class, in the order of the classes."""
         count_K = np.bincount(self.columns.tags.values, minlength=len(self.classes)).tolist()
@@ -241,7 +229,10 @@ class TaggedSet:
     def origin(self) -> str:
         """Where the set comes from: "photos (format folder, tags of tags.csv)"."""
         facts = [f"format {self.format}"] if self.format else []
-        facts += [f"tags of {self.tags_source}"] if self.tags_source else []
+        if self.of_objects:
+            facts.append("tags of instance annotations" + (f" in {self.tags_source}" if self.tags_source else ""))
+        elif self.tags_source:
+            facts.append(f"tags of {self.tags_source}")
         return f"{self.root} ({', '.join(facts)})" if facts else str(self.root)
 
     def truth(self, record: Record) -> NDArray[np.uint8] | None:

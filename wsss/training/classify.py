@@ -21,18 +21,27 @@ from wsss.training.validation import BetweenBatches, Validation
 
 
 class ClassifyStep(TrainingStep):
-    """A step of classification: the soft margin loss of the class logits against the tags."""
+    """A step of classification: the soft margin loss of the class logits against the tags.
 
-    def __init__(self, network: Network, config: Config, total: int) -> None:
+    Args:
+        network: is trained.
+        config: the settings.
+        total: steps of the whole training.
+        readout_alone: whether the backbone keeps its weights. Where every class is in every image, the loss falls
+            whatever the tokens show: five epochs of 121 photos of dogs made the labels of the method "objects" worse
+            by 40 points of mIoU (LOG.md).
+    """
+
+    def __init__(self, network: Network, config: Config, total: int, *, readout_alone: bool = False) -> None:
         super().__init__(network, config.classify, total)
+        self.readout_alone = readout_alone
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The classification loss."""
-        return {
-            "classification": classification_loss(
-                self.network.classify(batch["image"]), batch["present"], batch.get("known")
-            )
-        }
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.readout_alone):
+            features = self.network.features(batch["image"])
+        logits_BK = self.network.readout(features)
+        return {"classification": classification_loss(logits_BK, batch["present"], batch.get("known"))}
 
 
 def tag_validation(split: TaggedSet | None, config: Config, device: torch.device) -> Validation | None:

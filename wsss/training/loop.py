@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from wsss.config import Config, Optimisation
 from wsss.data.augment import StepBatches, TrainingImages, mix
+from wsss.data.lessons import FEW_STEPS
 from wsss.data.loading import read_ahead
 from wsss.errors import Interrupted, MachineError
 from wsss.files import DiskError
@@ -37,8 +38,8 @@ from wsss.training.validation import Validation, is_due
 LOG_EVERY = 10
 """Steps between two lines of metrics.jsonl. Logging, validating and saving synchronise the device; a step does so only
 where bad steps are skipped or fp16 scales the loss."""
-FEW_STEPS = 200
-"""Fewer teach a network little; 390 is what a round of the smallest measured recipe takes (benchmarks/RESULTS.md)."""
+MANY_EPOCHS = 100
+"""More teach a network its images by heart, if they are also more than ten times FEW_STEPS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ class Loop:
             BadLoss: the loss is not finite; the batch is saved.
             MachineError: the disk cannot be written; the last checkpoint is complete.
         """
-        self._remark_on_few_steps()
+        self._remark_on_steps()
         if not self._is_finished():
             try:
                 with stop_requests() as stop:
@@ -263,11 +264,14 @@ class Loop:
     def _is_finished(self) -> bool:
         return self.state.step >= self.total and not self._validation_is_due()
 
-    def _remark_on_few_steps(self) -> None:
+    def _remark_on_steps(self) -> None:
         if self.state.step == 0 and self.total < FEW_STEPS:
             each = self.batches.steps_per_epoch
             epochs = math.ceil(FEW_STEPS / each)
             self.reporter.say(f"{self.total} steps are few to learn from; --epochs {epochs} makes them {epochs * each}")
+        if self.state.step == 0 and self.section.epochs > MANY_EPOCHS and self.total > 10 * FEW_STEPS:
+            say = f"{self.section.epochs} epochs are many for {len(self.images)} images: it learns them by heart"
+            self.reporter.say(f"{say}; --epochs {MANY_EPOCHS}, or add images")
 
 
 def steps_of(images: TrainingImages, section: Optimisation) -> int:

@@ -15,6 +15,7 @@ from wsss.config import Config
 from wsss.data.augment import TrainingImages
 from wsss.data.dataset import list_splits
 from wsss.data.layers import NO_SALIENCY, check_layers
+from wsss.data.lessons import teaches_nothing
 from wsss.data.records import TaggedSet
 from wsss.data.splits import open_training
 from wsss.errors import DataError, UsageError
@@ -72,7 +73,9 @@ def train_classifier(config: Config, run: str | Path, reporter: Reporter = SILEN
     context = RunContext(run, config, prepare_device(config.run), reporter)
     train, val = open_training(config, reporter)
     network = build_from(config, train.classes, decoder=False)
-    network.supervision = data_supervision(config.data, saliency=False, unknown=train.has_unknown())
+    network.supervision = data_supervision(
+        config.data, saliency=False, unknown=train.has_unknown(), of_objects=train.of_objects
+    )
     loop = classify_loop(context, network, train, val)
     choices = _say_choices(loop, train, val)
     with locked(run, reporter.say):
@@ -166,7 +169,9 @@ def train_segmenter(
     network = build_from(config, train.classes, decoder=True)
     network.supervision = all_of(
         () if start is None else start.supervision or UNKNOWN,
-        data_supervision(config.data, saliency=labels is None, unknown=train.has_unknown()),
+        data_supervision(
+            config.data, saliency=labels is None, unknown=train.has_unknown(), of_objects=train.of_objects
+        ),
         () if labels is None else labels_supervision(labels),
         LABEL_MAPS if edited else (),
     )
@@ -205,7 +210,10 @@ def classify_loop(context: RunContext, network: Network, train: TaggedSet, val: 
     """The training of a classifier."""
     config = context.config
     images = TrainingImages(train, config.augment, seed=config.run.seed)
-    step = ClassifyStep(network, config, steps_of(images, config.classify))
+    alone = teaches_nothing(train)
+    if alone:
+        context.reporter.say("the backbone keeps its weights, which such tags would only spoil: the readout is trained")
+    step = ClassifyStep(network, config, steps_of(images, config.classify), readout_alone=alone)
     return Loop(context, step, images, tag_validation(val, config, context.device))
 
 

@@ -24,7 +24,7 @@ from wsss.data.photographs import all_images
 from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSource, below
 from wsss.data.readers.class_rules import ClassRules
 from wsss.data.readers.coco_cache import open_coco
-from wsss.data.readers.coco_file import AREA, CROWD, CocoFile, area_at, place
+from wsss.data.readers.coco_file import AREA, BOX, CROWD, CocoFile, area_at, place
 from wsss.data.readers.image_finder import ImageFinder
 from wsss.data.readers.reader import Options, Reader
 from wsss.errors import DataError, UsageError
@@ -165,6 +165,7 @@ def _open(root: Path, options: Options) -> AnnotatedSource:
         source=paths[0] if len(paths) == 1 else root,
         finder=ImageFinder(photographs, uploads=uploads),
         truth_of=_Truths(files, objects, ignored),
+        drawn=any(flag & (AREA | BOX) for file in files for flag in file.flags),
     )
 
 

@@ -45,6 +45,7 @@ class Listing:
         source: the file or folder that the labels come from, for messages.
         mask_folder: where masks lie as PNG files, or None.
         annotations: what gives the masks where they are no PNG files (polygons, for example), or None.
+        of_objects: whether the labels are, at least in part, those of objects that annotators drew.
     """
 
     split: str
@@ -53,6 +54,7 @@ class Listing:
     source: Path
     mask_folder: Path | None
     annotations: Truth | None = None
+    of_objects: bool = False
 
 
 def untagged_images(names: Sequence[str], source: Path, tagged: Iterable[str] = ()) -> BadData:

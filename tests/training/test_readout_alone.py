@@ -1,0 +1,40 @@
+"""Tags that say yes to every image leave the backbone as it was; others train it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wsss.reporting import Silent
+from wsss.training.start import train_classifier
+
+
+@pytest.mark.parametrize("negatives", [0, 4])
+def test_the_backbone_learns_from_negatives_alone(tmp_path: Path, tiny_config: Any, negatives: int) -> None:
+    root = tmp_path / "photos"
+    root.mkdir()
+    lines = ["image,labels"]
+    for number in range(16):
+        noise_HW3 = np.random.default_rng(number).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(noise_HW3).save(root / f"p{number}.png")
+        lines.append(f"p{number},{'' if number < negatives else 'cat'}")
+    (root / "tags.csv").write_text("\n".join(lines))
+    said: list[str] = []
+
+    class Saying(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    def trained(epochs: int) -> dict[str, torch.Tensor]:
+        config = tiny_config(data__root=root, classify__epochs=epochs)
+        return train_classifier(config, tmp_path / f"run{epochs}", Saying()).state_dict()
+
+    few, more = trained(1), trained(3)
+    changed = {name.split(".")[0] for name in few if not torch.equal(few[name], more[name])}
+    assert changed == ({"backbone", "readout"} if negatives else {"readout"})
+    assert any(text.startswith("the backbone keeps its weights") for text in said) is not bool(negatives)
