@@ -142,6 +142,13 @@ class Optimisation(Section):
 class ClassifySection(Optimisation):
     """`wsss train-cls`: schedule and optimiser."""
 
+    finetune: Literal["auto", "head", "top", "all"] = "all"
+    """What is trained: the head alone on the features of the given backbone (head), then the upper half of its blocks
+    too (top), or all weights from the first step (all). "auto" takes "top" for a backbone with weights, else "all".
+
+    The head is stopped by a held-out tenth of the tags. "top" then takes half the steps of the epochs, at least 200,
+    each block at 0.7 times the rate of the one above it."""
+
 
 class SegmentSection(Optimisation):
     """`wsss train-seg`: schedule and optimiser, rounds and losses."""

@@ -15,6 +15,7 @@ from wsss.data.records import TaggedSet
 from wsss.evaluation.tagging import tag_f1, tag_map
 from wsss.inference.score import tag_scores
 from wsss.models.network import Network
+from wsss.training.head import LAYER_DECAY, freeze_below, mode_of, steps_after_head
 from wsss.training.losses import classification_loss
 from wsss.training.step import Batch, TrainingStep
 from wsss.training.validation import BetweenBatches, Validation
@@ -23,8 +24,12 @@ from wsss.training.validation import BetweenBatches, Validation
 class ClassifyStep(TrainingStep):
     """A step of classification: the soft margin loss of the class logits against the tags."""
 
-    def __init__(self, network: Network, config: Config, total: int) -> None:
-        super().__init__(network, config.classify, total)
+    def __init__(self, network: Network, config: Config, whole: int) -> None:
+        """``whole`` is the number of steps of all epochs; ``classify.finetune`` decides how many of them are taken."""
+        mode = mode_of(config)
+        freeze_below(network, mode)
+        super().__init__(network, config.classify, steps_after_head(whole, mode))
+        self.layer_decay = LAYER_DECAY if mode == "top" else 1.0
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The classification loss."""

@@ -80,7 +80,9 @@ class Loop:
         section = step.section
         self.section = section
         self.state = State()
-        self.optimizer = make_optimizer(section, step.network, decoder_lr_factor=step.decoder_lr_factor)
+        self.optimizer = make_optimizer(
+            section, step.network, decoder_lr_factor=step.decoder_lr_factor, layer_decay=step.layer_decay
+        )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.config.run.amp == "fp16")
         self.batches = StepBatches(len(images), section.batch_size, 0, 0, self.config.run.seed)
         self.total = step.total

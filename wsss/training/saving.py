@@ -138,6 +138,7 @@ def restore(
         step.section,
         step.network,
         decoder_lr_factor=step.decoder_lr_factor,
+        layer_decay=step.layer_decay,
         by_dimension=RULE not in saved["param_groups"][0],
     )
     optimizer.load_state_dict(saved)
