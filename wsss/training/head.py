@@ -62,7 +62,7 @@ def steps_after_head(whole: int, mode: str) -> int:
 
 
 def held_out(present_NK: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
-    """(N,) bool: about a tenth of the images, and of each class at least one image where it has two.
+    """(N,) bool: about a tenth of the images, and of each class at least one image where it has two; none of one image.
 
     Classes take turns from the rarest on, so that an image with several tags counts for each of them.
     """
@@ -72,6 +72,8 @@ def held_out(present_NK: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
     for has_N in groups:
         wanted = max(round(has_N.sum() / 10), min(1, has_N.sum() // 2)) - (chosen_N & has_N).sum()
         chosen_N[[i for i in order if has_N[i] and not chosen_N[i]][: max(0, wanted)]] = True
+    if not chosen_N.any():
+        chosen_N[order[: len(order) // 2][:1]] = True
     return chosen_N
 
 
@@ -116,18 +118,18 @@ def fit_head(
     everything = torch.arange(len(held_N))
     start = deepcopy(network.readout)
     losses: list[float] = []
-    for step in _fit(network.readout, cached, everything[~held_N], config, MOST_STEPS):
+    for step in _fit(network.readout, cached, everything[~held_N], config, MOST_STEPS if held_N.any() else 0):
         if step % EVERY == 0:
             between_batches()
             with torch.no_grad():
                 losses.append(float(sum(cached.loss(network.readout, everything[held_N], view) for view in (0, 1))) / 2)
             if len(losses) - int(np.argmin(losses)) > PATIENCE:
                 break
-    best = (int(np.nanargmin(losses)) + 1) * EVERY
+    best = (int(np.argmin(losses)) + 1) * EVERY if losses else FEWEST_STEPS
     network.readout.load_state_dict(start.state_dict())
     for _ in _fit(network.readout, cached, everything, config, best):
         pass
-    return {"held_out": int(held_N.sum()), "steps": best, "held_out_loss": min(losses)}
+    return {"held_out": int(held_N.sum()), "steps": best, "held_out_loss": min(losses, default=float("nan"))}
 
 
 def _fit(readout: Readout, cached: Cached, images: Tensor, config: Config, steps: int) -> Any:
