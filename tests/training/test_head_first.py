@@ -96,6 +96,14 @@ def test_rates_fall_with_depth(tiny_config: Any) -> None:
     assert trained == rate_of.keys()
 
 
+@pytest.mark.parametrize(
+    ("whole", "epochs", "mode", "steps"),
+    [(780, 4, "all", 780), (780, 4, "head", 0), (780, 4, "top", 390), (9, 3, "top", 6), (8, 2, "top", 8)],
+)
+def test_steps_after_the_head_make_whole_epochs(whole: int, epochs: int, mode: str, steps: int) -> None:
+    assert head.steps_after_head(whole, epochs, mode) == steps
+
+
 def test_auto_takes_the_upper_blocks_of_given_weights(tiny_config: Any) -> None:
     assert head.mode_of(tiny_config(classify__finetune="auto")) == "all"
     assert head.mode_of(tiny_config(classify__finetune="auto", model__weights="pretrained")) == "top"

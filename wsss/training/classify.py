@@ -28,7 +28,7 @@ class ClassifyStep(TrainingStep):
         """``whole`` is the number of steps of all epochs; ``classify.finetune`` decides how many of them are taken."""
         mode = mode_of(config)
         freeze_below(network, mode)
-        super().__init__(network, config.classify, steps_after_head(whole, mode))
+        super().__init__(network, config.classify, steps_after_head(whole, config.classify.epochs, mode))
         self.layer_decay = LAYER_DECAY if mode == "top" else 1.0
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:

@@ -56,9 +56,14 @@ def freeze_below(network: Network, mode: str) -> None:
             module.requires_grad_(True)
 
 
-def steps_after_head(whole: int, mode: str) -> int:
-    """Steps after the fit of the head: none, those of the upper blocks, or ``whole``, those of all epochs."""
-    return {"head": 0, "top": max(FEWEST_STEPS, whole // 2)}.get(mode, whole)
+def steps_after_head(whole: int, epochs: int, mode: str) -> int:
+    """Steps after the fit of the head: none, those of the upper blocks, or ``whole``, those of all ``epochs``.
+
+    They make whole epochs, since a training is validated at the end of one.
+    """
+    each = whole // epochs
+    top = -(-max(FEWEST_STEPS, whole // 2) // each) * each
+    return {"head": 0, "top": top}.get(mode, whole)
 
 
 def held_out(present_NK: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
