@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -109,8 +109,10 @@ class AugmentSection(Section):
 class Optimisation(Section):
     """Schedule and optimiser of a training."""
 
-    epochs: Positive = 10
-    """Passes over the training split."""
+    least_epochs: ClassVar[int] = 1
+
+    epochs: Positive | None = None
+    """Passes over the training split. None: 4 in train-cls and 2 in train-seg, or as many as make 200 steps."""
     batch_size: Positive = 16
     """Images in a training step."""
     optimizer: Literal["adamw", "sgd-poly"] = "adamw"
@@ -142,9 +144,20 @@ class Optimisation(Section):
 class ClassifySection(Optimisation):
     """`wsss train-cls`: schedule and optimiser."""
 
+    least_epochs: ClassVar[int] = 4
+
+    finetune: Literal["auto", "head", "top", "all"] = "auto"
+    """What is trained: the head alone on the features of the given backbone (head), then the upper half of its blocks
+    too (top), or all weights from the first step (all). "auto" takes "top" for a backbone with weights, else "all".
+
+    The head is stopped by a held-out tenth of the tags. "top" then takes half the steps of the epochs, at least 200,
+    each block at 0.7 times the rate of the one above it."""
+
 
 class SegmentSection(Optimisation):
     """`wsss train-seg`: schedule and optimiser, rounds and losses."""
+
+    least_epochs: ClassVar[int] = 2
 
     lr: Above0 = 5e-5
     """Largest learning rate."""

@@ -67,9 +67,18 @@ def pairs_together(tags: Iterable[tuple[int, ...]], count: int) -> NDArray[np.in
     return both_KK
 
 
+def epochs_of(images: int, section: Optimisation) -> int:
+    """Epochs of a training on so many images: as the section says, or as many as make ``FEW_STEPS`` steps."""
+    return section.epochs or max(section.least_epochs, math.ceil(FEW_STEPS / _steps_of_epoch(images, section)))
+
+
 def steps_in_all(images: int, section: Optimisation) -> int:
     """Steps of a training on so many images."""
-    return max(1, images // section.batch_size) * section.epochs
+    return _steps_of_epoch(images, section) * epochs_of(images, section)
+
+
+def _steps_of_epoch(images: int, section: Optimisation) -> int:
+    return max(1, images // section.batch_size)
 
 
 def _place(tagged: TaggedSet) -> Place:
@@ -123,8 +132,9 @@ def _few_images(tagged: TaggedSet) -> Iterator[Finding]:
 
 
 def _few_steps(tagged: TaggedSet, section: Optimisation) -> Iterator[Finding]:
-    each = steps_in_all(len(tagged), section) // section.epochs
-    if each * section.epochs < FEW_STEPS:
-        what = f"{counted(len(tagged), 'image')} of split '{tagged.split}' are {each * section.epochs} steps of"
+    steps = steps_in_all(len(tagged), section)
+    if steps < FEW_STEPS:
+        what = f"{counted(len(tagged), 'image')} of split '{tagged.split}' are {steps} steps of"
         what += f" {section.batch_size} images in {section.epochs} epochs; fewer than {FEW_STEPS} teach little"
-        yield Finding("set-small", _place(tagged), what, f"add images, or --epochs {math.ceil(FEW_STEPS / each)}")
+        enough = math.ceil(FEW_STEPS / _steps_of_epoch(len(tagged), section))
+        yield Finding("set-small", _place(tagged), what, f"add images, or --epochs {enough}")

@@ -165,7 +165,7 @@ def map_scales(config: Config) -> tuple[int, ...]:
 
 
 def predict_scales(config: Config) -> tuple[int, ...]:
-    """Sides at which masks are predicted, pixels: ``predict.scales``, or the side of the crops and ``ZOOM`` times it."""
+    """Sides at which masks are predicted, pixels: ``predict.scales``, or that of the crops and ``ZOOM`` times it."""
     return config.predict.scales or (config.augment.size, round(ZOOM * config.augment.size))
 
 

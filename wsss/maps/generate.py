@@ -55,7 +55,8 @@ def class_maps(
     """Class maps of a batch (GETAM, arXiv 2112.02841, section 3, or another method), as published by default.
 
     The config has other defaults, the best that were measured (benchmarks/RESULTS.md): the bare gradient of the
-    attention in the upper half of the blocks, root, spread once. Commands and ``wsss.Labeller`` use those. ``read_maps(network, images_B3HW, present_BK, MapSettings())`` gives such maps.
+    attention in the upper half of the blocks, root, spread once. Commands and ``wsss.Labeller`` use those;
+    ``read_maps(network, images_B3HW, present_BK, MapSettings())`` gives such maps.
 
     Args:
         network: in the mode it should run in (``eval`` for labels).
