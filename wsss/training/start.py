@@ -349,18 +349,18 @@ def _say_choices(loop: Loop, train: TaggedSet, val: TaggedSet | None) -> Choices
     others = [split for split in splits if split != train.split]
     choices = training_choices(context.config.run, context.device, train, val, scored=scored, others=others)
     choices["steps"] = loop.total
-    words = f"{training_words(choices, train)}; {_steps_words(loop, train, choices)}"
-    context.reporter.say(words)
+    context.reporter.say(training_words(choices, train))
+    context.reporter.say(_steps_words(loop, train, choices))
     return choices
 
 
 def _steps_words(loop: Loop, train: TaggedSet, choices: Choices) -> str:
     """What is trained in how many steps; a classifier's is kept in ``choices`` as ``finetune``."""
     if loop.step.network.decoder is not None:
-        return counted(loop.total, "step")
+        return f"trains {counted(loop.total, 'step')}"
     mode = choices["finetune"] = mode_of(loop.context.config, train)
     if mode == "all":
-        return f"{counted(loop.total, 'step')} of all weights"
+        return f"trains all weights, {counted(loop.total, 'step')}"
     if mode == "top":
         return f"fits the head first, then {counted(loop.total, 'step')} of the upper half of the blocks"
     why = ", which tags that say yes to every image would only spoil" if teaches_nothing(train) else ""
