@@ -226,9 +226,10 @@ def _normalises(content: Mapping[str, Any]) -> bool:
     )
 
 
-def _with_older_keys(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def _with_older_keys(config: Any) -> Any:
     """A config as it was meant: versions without ``classify.finetune`` trained all weights."""
-    return {**config, "classify": {"finetune": "all", **config.get("classify", {})}}
+    section = config.get("classify", {}) if isinstance(config, Mapping) else None
+    return {**config, "classify": {"finetune": "all", **section}} if isinstance(section, Mapping) else config
 
 
 def _sketch(content: Mapping[str, Any], where: Path) -> tuple[Network, Config]:
