@@ -143,7 +143,7 @@ def tags(
                 without += 1
                 continue
             made += 1
-            differ += set(names) != {tagged.classes[tag] for tag in record.tags}
+            differ += bool(tagged.tags_source) and set(names) != {tagged.classes[tag] for tag in record.tags}
             plain = not any(character in name for name in names for character in ';,|[]"')
             rows.writerow(
                 (record.name + record.image.suffix, ";".join(names) if plain else as_list(names), tagged.split)

@@ -24,14 +24,15 @@ def write_folder(out: Path, export: Export) -> None:
     """
     if all(picture.image is None for picture in export.pictures):
         raise UsageError("the images of these label maps are no longer where they were", "--to coco  # needs none")
-    images = out / "images"
-    images.mkdir()
+    marks = any(picture.unknown for picture in _there(export))
+    images = out if marks else out / "images"
+    images.mkdir(exist_ok=True)
     for picture in _there(export):
         export.place(picture, images / picture.file)
         if export.masks and picture.label is not None:
             write_mask(out / "masks" / f"{picture.name}.png", picture.label())
     write_whole(out / "classes.txt", "".join(f"{name}\n" for name in export.classes))
-    if any(picture.unknown for picture in _there(export)):
+    if marks:
         _write_marks(out, export)
     elif not any(_holds(out, export, notation) for notation in (";".join, as_list)):
         problem = "a table of tags cannot hold the names of these images or classes"
@@ -74,7 +75,7 @@ def _write_marks(out: Path, export: Export) -> None:
     rows.writerow(("image", "split", *export.classes))
     for picture in _there(export):
         marks = ("?" if name in picture.unknown else int(name in picture.tags) for name in export.classes)
-        rows.writerow((f"images/{picture.file}", picture.split, *marks))
+        rows.writerow((picture.file, picture.split, *marks))
     write_whole(out / "tags.csv", text.getvalue())
 
 
