@@ -12,6 +12,7 @@ import typer
 from wsss.cli.data_convert import convert
 from wsss.cli.data_formats import formats
 from wsss.cli.data_info import info
+from wsss.cli.data_subsets import sample, split, tags
 from wsss.cli.options import READING, Given, JsonOption, configured
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ app = typer.Typer(help="Commands for data sets.", no_args_is_help=True)
 app.command()(info)
 app.command()(formats)
 app.command()(convert)
+app.command()(split)
+app.command()(sample)
+app.command()(tags)
 
 
 @app.callback()
@@ -121,8 +125,8 @@ def _class_table(inspection: Inspection) -> Table:
 
     table = Table(show_edge=False)
     table.add_column("class", overflow="fold")
-    for split in inspection.splits:
-        table.add_column(Text(printable(split)), justify="right")
+    for name in inspection.splits:
+        table.add_column(Text(printable(name)), justify="right")
     for name in inspection.classes:
         counts = (str(of_class[name]) for of_class in inspection.classes_by_split.values())
         table.add_row(Text(printable(name)), *counts)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsss.config import ClassifySection, Config, DataSection
+from wsss.config import ClassifySection, Config, DataSection, Optimisation, SegmentSection
 from wsss.data.check import inspect_data
 from wsss.data.findings import Finding
-from wsss.data.lessons import lessons, steps_in_all, worst_lesson
+from wsss.data.lessons import epochs_of, lessons, steps_in_all, worst_lesson
 from wsss.data.masks import write_mask
 from wsss.data.records import Record, TaggedSet
 from wsss.data.splits import open_training
@@ -65,7 +65,7 @@ def test_an_unknown_tag_is_no_absent_one() -> None:
 
 @pytest.mark.parametrize("number", [9, 10])
 def test_classes_that_always_come_together(number: int) -> None:
-    one = tagged(*[(0, 1)] * number, *[(2,)] * 20)
+    one = tagged(*[(0, 1)] * number, *[(2,)] * 50)
     if number < 10:  # they are few, which is said
         assert [*found(one)] == ["class-few"]
         return
@@ -91,6 +91,29 @@ def test_a_set_too_small_for_its_steps() -> None:
     assert finding.mend == "add images, or --epochs 67"
     assert steps_in_all(60, ClassifySection(epochs=67, batch_size=16)) >= 200
     assert "set-small" not in found(small, ClassifySection(epochs=67, batch_size=16))
+    assert "set-small" not in found(small)
+
+
+def test_a_set_of_few_images_is_small_whatever_its_steps() -> None:
+    (finding,) = found(tagged(*[(0,), (1,)] * 24))["set-small"]
+    assert finding.what == "48 images of split 'train' are few: a network learns them by heart"
+    assert "set-small" not in found(tagged(*[(0,), (1,)] * 25))
+
+
+@pytest.mark.parametrize(
+    ("images", "section", "epochs"),
+    [
+        (3131, ClassifySection(), 4),
+        (3131, SegmentSection(), 2),
+        (200, ClassifySection(), 17),
+        (10, ClassifySection(), 200),
+        (200, ClassifySection(epochs=3), 3),
+        (200, SegmentSection(batch_size=4), 4),
+    ],
+)
+def test_epochs_make_enough_steps(images: int, section: Optimisation, epochs: int) -> None:
+    assert epochs_of(images, section) == epochs
+    assert steps_in_all(images, section) == epochs * max(1, images // section.batch_size)
 
 
 def test_the_worst_is_first() -> None:

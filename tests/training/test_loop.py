@@ -559,7 +559,7 @@ def test_the_config_beside_a_segmenter_names_no_scales_that_were_not_given(tmp_p
     train_segmenter(plain, tmp_path / "run", Silent())
     written = resolve(tmp_path / "run" / "config.yaml", (), {"augment.size": 64})
     assert (written.maps.scales, written.predict.scales) == (None, given.predict.scales)
-    assert map_scales(written) == (90,)
+    assert map_scales(written) == (91,)
 
 
 def test_what_given_labels_make_useless_is_said(tmp_path: Path, tiny_config: Any, scenes: Path) -> None:

@@ -58,7 +58,7 @@ def open_data(
     if reading.tags is not None and reading.tags_from in ("xml", "shapes", "masks"):
         raise UsageError(f"tags from {reading.tags} and from {reading.tags_from} at once", "leave out one of the two")
     reader = find_reader(root, reading)
-    own = reading.classes or _read_classes(conventional(root, CLASS_FILE), reading.encoding, note)
+    own = reading.classes or read_classes(root, reading.encoding, note=note)
     given = tuple(classes or ()) or None
     names = own if reading.tags_from == "masks" else own or given  # the indices of masks follow the data set alone
     options = Options(reading=reading, classes=names, need_tags=need_tags, note=note)
@@ -235,8 +235,13 @@ def _choose_split(root: Path, split: str | None, splits: tuple[str, ...]) -> str
     )
 
 
-def _read_classes(path: Path, encoding: str, note: Note) -> tuple[str, ...] | None:
-    """Class names, one a line; None where there is no such file."""
+def read_classes(root: Path, encoding: str = "utf-8", *, note: Note = refuse) -> tuple[str, ...] | None:
+    """The class names in ``classes.txt`` of a data folder, one a line; None where there is no such file.
+
+    Raises:
+        DataError: see ``checked_classes``.
+    """
+    path = conventional(root, CLASS_FILE)
     if not is_file(path):
         return None
     names = tuple(tidy(line) for line in read_text(path, encoding).split("\n") if line.strip())

@@ -76,14 +76,14 @@ class Scan:
         """The EXIF orientation of each image, 1 (upright) to 8; 1 where it cannot be read."""
         return [turn or 1 for turn in self.entries.rows_N["turn"][self.at_N].tolist()]
 
+    def known(self) -> Records:
+        """All records, with size and digest where their images can be read."""
+        rows_N = self.entries.rows_N[self.at_N]
+        return replace(self.records, size_N2=rows_N["size"], digest_ND=rows_N["digest"])
+
     def readable(self) -> Records:
         """The records whose images can be read, with size and digest."""
-        found = replace(
-            self.records,
-            size_N2=self.entries.rows_N["size"][self.at_N],
-            digest_ND=self.entries.rows_N["digest"][self.at_N],
-        )
-        faulty = self._faulty()
+        found, faulty = self.known(), self._faulty()
         return found.take(np.flatnonzero(~faulty)) if faulty.any() else found
 
     def broken(self) -> tuple[str, ...]:

@@ -23,6 +23,8 @@ FEW_IMAGES = 10
 come together by chance."""
 FEW_STEPS = 200
 """Fewer teach a network little; 390 is what a round of the smallest measured recipe takes (benchmarks/RESULTS.md)."""
+SMALL_SET = 50
+"""With 50 images a classifier has a tag mAP of 0.73 where 3,131 give 0.95 (benchmarks/RESULTS.md)."""
 LESSONS = ("class-everywhere", "class-together", "class-source", "set-small", "class-few")
 """Kinds of these findings, the worst first."""
 
@@ -37,7 +39,7 @@ def lessons(tagged: TaggedSet, section: Optimisation | None = None) -> Iterator[
     yield from _everywhere(tagged)
     yield from _together(tagged)
     yield from class_sources(tagged)
-    yield from _few_steps(tagged, section or ClassifySection())
+    yield from _small_set(tagged, section or ClassifySection())
     yield from _few_images(tagged)
 
 
@@ -67,9 +69,18 @@ def pairs_together(tags: Iterable[tuple[int, ...]], count: int) -> NDArray[np.in
     return both_KK
 
 
+def epochs_of(images: int, section: Optimisation) -> int:
+    """Epochs of a training on so many images: as the section says, or as many as make ``FEW_STEPS`` steps."""
+    return section.epochs or max(section.least_epochs, math.ceil(FEW_STEPS / _steps_of_epoch(images, section)))
+
+
 def steps_in_all(images: int, section: Optimisation) -> int:
     """Steps of a training on so many images."""
-    return max(1, images // section.batch_size) * section.epochs
+    return _steps_of_epoch(images, section) * epochs_of(images, section)
+
+
+def _steps_of_epoch(images: int, section: Optimisation) -> int:
+    return max(1, images // section.batch_size)
 
 
 def _place(tagged: TaggedSet) -> Place:
@@ -122,9 +133,13 @@ def _few_images(tagged: TaggedSet) -> Iterator[Finding]:
         yield Finding("class-few", _place(tagged), what, "add images of it, or leave it out: --classes A,B,C")
 
 
-def _few_steps(tagged: TaggedSet, section: Optimisation) -> Iterator[Finding]:
-    each = steps_in_all(len(tagged), section) // section.epochs
-    if each * section.epochs < FEW_STEPS:
-        what = f"{counted(len(tagged), 'image')} of split '{tagged.split}' are {each * section.epochs} steps of"
+def _small_set(tagged: TaggedSet, section: Optimisation) -> Iterator[Finding]:
+    steps = steps_in_all(len(tagged), section)
+    if steps < FEW_STEPS:
+        what = f"{counted(len(tagged), 'image')} of split '{tagged.split}' are {steps} steps of"
         what += f" {section.batch_size} images in {section.epochs} epochs; fewer than {FEW_STEPS} teach little"
-        yield Finding("set-small", _place(tagged), what, f"add images, or --epochs {math.ceil(FEW_STEPS / each)}")
+        enough = math.ceil(FEW_STEPS / _steps_of_epoch(len(tagged), section))
+        yield Finding("set-small", _place(tagged), what, f"add images, or --epochs {enough}")
+    elif 0 < len(tagged) < SMALL_SET:
+        what = f"{counted(len(tagged), 'image')} of split '{tagged.split}' are few: a network learns them by heart"
+        yield Finding("set-small", _place(tagged), what, "add images")

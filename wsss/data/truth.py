@@ -64,15 +64,16 @@ CLASS_INDICES = MaskValues()
 
 @dataclass(frozen=True, slots=True)
 class MaskFolder:
-    """A folder of palette PNGs ``NAME.png``."""
+    """A folder of palette PNGs ``NAME.png``; of an image in ``images/`` it may be named without this folder."""
 
     folder: Path
     values: MaskValues = CLASS_INDICES
 
     def path(self, record: Record) -> Path | None:
         """The mask file of an image, or None where there is none."""
-        path = spelled(self.folder, f"{record.name}.png")
-        return path if is_file(path) else None
+        names = dict.fromkeys((record.name, record.name.removeprefix("images/")))
+        paths = (spelled(self.folder, f"{name}.png") for name in names)
+        return next(filter(is_file, paths), None)
 
     def has(self, record: Record) -> bool:
         """Whether there is a mask file."""

@@ -15,6 +15,7 @@ from wsss.data.records import TaggedSet
 from wsss.evaluation.tagging import tag_f1, tag_map
 from wsss.inference.score import tag_scores
 from wsss.models.network import Network
+from wsss.training.head import LAYER_DECAY, Mode, freeze_below, steps_after_head
 from wsss.training.losses import classification_loss
 from wsss.training.step import Batch, TrainingStep
 from wsss.training.validation import BetweenBatches, Validation
@@ -24,23 +25,21 @@ class ClassifyStep(TrainingStep):
     """A step of classification: the soft margin loss of the class logits against the tags.
 
     Args:
-        network: is trained.
+        network: is trained; what ``mode`` does not train is frozen.
         config: the settings.
-        total: steps of the whole training.
-        readout_alone: whether the backbone keeps its weights. Where every class is in every image, the loss falls
-            whatever the tokens show: five epochs of 121 photos of dogs made the labels of the method "objects" worse
-            by 40 points of mIoU (LOG.md).
+        whole: steps of all epochs, of which ``mode`` may take fewer.
+        each: steps of an epoch.
+        mode: "head", "top" or "all", see ``wsss.training.head``.
     """
 
-    def __init__(self, network: Network, config: Config, total: int, *, readout_alone: bool = False) -> None:
-        super().__init__(network, config.classify, total)
-        self.readout_alone = readout_alone
+    def __init__(self, network: Network, config: Config, whole: int, each: int = 1, mode: Mode = "all") -> None:
+        freeze_below(network, mode)
+        super().__init__(network, config.classify, steps_after_head(whole, each, mode))
+        self.layer_decay = LAYER_DECAY if mode == "top" else 1.0
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The classification loss."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.readout_alone):
-            features = self.network.features(batch["image"])
-        logits_BK = self.network.readout(features)
+        logits_BK = self.network.classify(batch["image"])
         return {"classification": classification_loss(logits_BK, batch["present"], batch.get("known"))}
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from wsss.config import Config, Optimisation
 from wsss.data.augment import StepBatches, TrainingImages, mix
-from wsss.data.lessons import FEW_STEPS
+from wsss.data.lessons import FEW_STEPS, epochs_of, steps_in_all
 from wsss.data.loading import read_ahead
 from wsss.errors import Interrupted, MachineError
 from wsss.files import DiskError
@@ -81,7 +81,9 @@ class Loop:
         section = step.section
         self.section = section
         self.state = State()
-        self.optimizer = make_optimizer(section, step.network, decoder_lr_factor=step.decoder_lr_factor)
+        self.optimizer = make_optimizer(
+            section, step.network, decoder_lr_factor=step.decoder_lr_factor, layer_decay=step.layer_decay
+        )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.config.run.amp == "fp16")
         self.batches = StepBatches(len(images), section.batch_size, 0, 0, self.config.run.seed)
         self.total = step.total
@@ -265,18 +267,19 @@ class Loop:
         return self.state.step >= self.total and not self._validation_is_due()
 
     def _remark_on_steps(self) -> None:
-        if self.state.step == 0 and self.total < FEW_STEPS:
+        if self.state.step == 0 < self.total < FEW_STEPS:
             each = self.batches.steps_per_epoch
             epochs = math.ceil(FEW_STEPS / each)
             self.reporter.say(f"{self.total} steps are few to learn from; --epochs {epochs} makes them {epochs * each}")
-        if self.state.step == 0 and self.section.epochs > MANY_EPOCHS and self.total > 10 * FEW_STEPS:
-            say = f"{self.section.epochs} epochs are many for {len(self.images)} images: it learns them by heart"
+        epochs = epochs_of(len(self.images), self.section)
+        if self.state.step == 0 and epochs > MANY_EPOCHS and self.total > 10 * FEW_STEPS:
+            say = f"{epochs} epochs are many for {len(self.images)} images: it learns them by heart"
             self.reporter.say(f"{say}; --epochs {MANY_EPOCHS}, or add images")
 
 
 def steps_of(images: TrainingImages, section: Optimisation) -> int:
     """Steps of a whole training."""
-    return StepBatches(len(images), section.batch_size, 0, 0, 0).steps_per_epoch * section.epochs
+    return steps_in_all(len(images), section)
 
 
 def to_device(batch: Mapping[str, Tensor], device: torch.device) -> Batch:

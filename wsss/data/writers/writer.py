@@ -30,6 +30,7 @@ class Picture:
         image: its file; None where only its label map is there.
         split: its split.
         tags: class names, in the order of the classes.
+        unknown: names of classes of which it is not known whether the image has them.
         label: reads its label map, (H, W) uint8 class indices; None where it has none.
     """
 
@@ -38,6 +39,7 @@ class Picture:
     split: str
     tags: tuple[str, ...]
     label: Callable[[], NDArray[np.uint8]] | None = None
+    unknown: tuple[str, ...] = ()
 
     @property
     def file(self) -> str:
@@ -129,12 +131,14 @@ class Writer:
         writes: what is written, for messages.
         write: fills a folder.
         needs_masks: whether it holds label maps alone.
+        unknown: whether it holds tags that are unknown.
     """
 
     name: str
     writes: str
     write: Callable[[Path, Export], None]
     needs_masks: bool = True
+    unknown: bool = False
 
 
 def colour(class_index: int) -> tuple[int, int, int]:
