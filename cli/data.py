@@ -12,6 +12,7 @@ import typer
 from wsss.cli.data_convert import convert
 from wsss.cli.data_formats import formats
 from wsss.cli.data_info import info
+from wsss.cli.data_pack import pack
 from wsss.cli.data_subsets import sample, split, tags
 from wsss.cli.options import READING, Given, JsonOption, configured
 
@@ -27,6 +28,7 @@ app = typer.Typer(help="Commands for data sets.", no_args_is_help=True)
 app.command()(info)
 app.command()(formats)
 app.command()(convert)
+app.command()(pack)
 app.command()(split)
 app.command()(sample)
 app.command()(tags)

@@ -84,6 +84,8 @@ KINDS: dict[str, Severity] = {
     "label-file-missing": "warning",
     "link-lost": "warning",
     "file-ignored": "warning",
+    "shard-broken": "error",
+    "shard-member": "error",
     # images
     "image-irregular": "error",
     "image-empty": "error",

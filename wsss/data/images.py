@@ -22,6 +22,16 @@ from PIL import Image, UnidentifiedImageError
 from wsss.data.findings import BadData, Finding, Place
 from wsss.data.parts import Part
 
+BEGINNINGS = {
+    b"\xff\xd8\xff": ".jpg",
+    b"\x89PNG\r\n\x1a\n": ".png",
+    b"BM": ".bmp",
+    b"II*\0": ".tif",
+    b"MM\0*": ".tif",
+    b"II+\0": ".tif",
+    b"MM\0+": ".tif",
+}
+"""First bytes of image files, and the ending that these have."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 """Endings of the files that count as images, in upper or lower case."""
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
@@ -89,6 +99,13 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         UnreadableImage: the file is missing, too large or no image.
     """
     return decode_image(read_content(path), path)
+
+
+def suffix_of(content: bytes) -> str:
+    """The usual ending of a file that begins with these bytes; empty where it is no image that is read."""
+    if content[:4] == b"RIFF":
+        return ".webp" if content[8:12] == b"WEBP" else ""
+    return next((suffix for start, suffix in BEGINNINGS.items() if content.startswith(start)), "")
 
 
 def read_content(path: Path, part: Part | None = None) -> bytes:

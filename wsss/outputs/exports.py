@@ -78,7 +78,15 @@ def _of_record(tagged: TaggedSet, record: Record, masks: bool) -> Picture:
     tags = tuple(tagged.classes[tag] for tag in record.tags)
     label = partial(read_truth, tagged, record) if masks and tagged.has_truth(record) else None
     unknown = tuple(tagged.classes[tag] for tag in record.unknown)
-    return Picture(name=record.name, image=record.image, split=tagged.split, tags=tags, label=label, unknown=unknown)
+    return Picture(
+        name=record.name,
+        image=record.image,
+        split=tagged.split,
+        tags=tags,
+        label=label,
+        unknown=unknown,
+        part=record.part,
+    )
 
 
 def export_labels(folder: Path) -> Export:
