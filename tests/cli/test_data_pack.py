@@ -70,7 +70,7 @@ def test_every_stage_gives_the_same(
     wsss: Program, scenes: Path, packed: Path, tmp_path: Path, tiny_config: Any
 ) -> None:
     config = tmp_path / "config.yaml"
-    settings = tiny_config(classify__epochs=1, segment__epochs=1, segment__rounds=2).model_dump(mode="json")
+    settings = tiny_config(classify__epochs=1, segment__epochs=1, segment__rounds=1).model_dump(mode="json")
     config.write_text(dump_yaml(settings))
     outputs: list[dict[str, bytes]] = []
     weights = []
