@@ -530,7 +530,7 @@ CONSEQUENCES = {
 
 
 ANNOTATED = {
-    "tag-digits",
+    *("tag-digits", "shard-broken", "shard-member"),
     *("cell-blank", "table-several"),
     *("class-none", "class-ignored", "class-left-out", "image-unlabelled", "image-ambiguous"),
     *("shape-unreadable", "shape-size", "annotation-several", "annotators-differ", "tag-field"),

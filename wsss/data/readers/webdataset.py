@@ -27,8 +27,8 @@ from wsss.data.readers.table_columns import NAMES
 from wsss.data.records import Record
 from wsss.data.shards import MASKS, TEXTS, Member, open_shards
 from wsss.data.truth import MaskValues
-from wsss.data.walking import walk
-from wsss.errors import UsageError
+from wsss.data.walking import is_file, is_folder, names_in
+from wsss.errors import DataError, UsageError
 from wsss.reporting import first_few
 
 ENDINGS = (".tar", ".tar.gz", ".tgz")
@@ -59,8 +59,26 @@ class ShardMasks:
 
 
 def _shards(root: Path) -> list[str]:
-    """Paths of the shards below a folder, sorted."""
-    return sorted(file for file in walk(root).files if file.lower().endswith(ENDINGS))
+    """Paths of the shards in a folder or, where it has none, in the folders directly below it; sorted."""
+    own = names_in(root)
+    found = [name for name in own if _is_shard(root, name)]
+    if not found:
+        inside = (f"{folder}/{name}" for folder in own for name in _names_below(root / folder))
+        found = [path for path in inside if _is_shard(root, path)]
+    return sorted(found)
+
+
+def _names_below(folder: Path) -> tuple[str, ...]:
+    """Names in a folder; none where it cannot be listed, which others say."""
+    try:
+        return names_in(folder) if is_folder(folder) else ()
+    except DataError:
+        return ()
+
+
+def _is_shard(root: Path, path: str) -> bool:
+    name = path.rpartition("/")[2]
+    return name.lower().endswith(ENDINGS) and not name.startswith(".") and is_file(root / path)
 
 
 def splits_of(shards: Sequence[str]) -> dict[str, str]:
