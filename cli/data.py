@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,8 @@ import typer
 from wsss.cli.data_convert import convert
 from wsss.cli.data_formats import formats
 from wsss.cli.data_info import info
+from wsss.cli.data_pack import pack
+from wsss.cli.data_subsets import sample, split, tags
 from wsss.cli.options import READING, Given, JsonOption, configured
 
 if TYPE_CHECKING:
@@ -25,6 +28,10 @@ app = typer.Typer(help="Commands for data sets.", no_args_is_help=True)
 app.command()(info)
 app.command()(formats)
 app.command()(convert)
+app.command()(pack)
+app.command()(split)
+app.command()(sample)
+app.command()(tags)
 
 
 @app.callback()
@@ -54,7 +61,8 @@ def check(
     from wsss.data.records import counted
     from wsss.errors import DataError
 
-    section = given.resolve().data
+    config = given.resolve()
+    section = config.data
     with Terminal() as terminal:
         inspection = inspect_data(
             data,
@@ -63,10 +71,11 @@ def check(
             reading=section,
             saliency=section.saliency,
             masks=masks,
+            section=config.classify,
         )
     _print(inspection)
     if output is not None:
-        write_list(output, inspection.findings)
+        write_list(output, inspection.all_findings)
     if as_json:
         typer.echo(json.dumps(inspection.to_json()))
     elif output is not None:
@@ -88,18 +97,22 @@ def _print(inspection: Inspection) -> None:
     table = Table(show_edge=False)
     for heading, justify in (("", "left"), ("kind", "left"), ("count", "right")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    for kind, count in inspection.counts().items():
-        found = [finding for finding in inspection.findings if finding.kind == kind]
+    kinds = Counter(finding.kind for finding in inspection.all_findings)
+    for kind, count in kinds.items():
+        found = [finding for finding in inspection.all_findings if finding.kind == kind]
         table.add_row(found[0].severity, kind, str(count))
         for finding in found[:FIRST]:
             remark(f"{finding.severity} {kind}: {finding.where}: {finding.what}")
+        for mend in dict.fromkeys(finding.mend for finding in found[:FIRST] if finding.mend):
+            remark(f"  mend: {mend}", "dim")
         if count > FIRST:
             remark(f"... and {count - FIRST} more of {kind}", "dim")
-    if inspection.findings:
+    if kinds:
         console.print(table)
     splits = ", ".join(f"{name} {count}" for name, count in inspection.splits.items())
+    warnings = inspection.count("warning") + len(inspection.lessons)
     figures = f"{counted(inspection.images, 'image')} examined ({splits or 'no split can be opened'}): "
-    figures += f"{counted(inspection.count('error'), 'error')}, {counted(inspection.count('warning'), 'warning')}"
+    figures += f"{counted(inspection.count('error'), 'error')}, {counted(warnings, 'warning')}"
     if inspection.left_out:
         figures += f"; not read as images: {', '.join(f'{count} {why}' for why, count in inspection.left_out.items())}"
     remark(figures)
@@ -114,8 +127,8 @@ def _class_table(inspection: Inspection) -> Table:
 
     table = Table(show_edge=False)
     table.add_column("class", overflow="fold")
-    for split in inspection.splits:
-        table.add_column(Text(printable(split)), justify="right")
+    for name in inspection.splits:
+        table.add_column(Text(printable(name)), justify="right")
     for name in inspection.classes:
         counts = (str(of_class[name]) for of_class in inspection.classes_by_split.values())
         table.add_row(Text(printable(name)), *counts)

@@ -47,6 +47,7 @@ def tiny_config(scenes: Path) -> Callable[..., Config]:
             "run.device": "cpu",
             "run.workers": 0,
             "augment.size": 32,
+            "classify.finetune": "all",
             "classify.epochs": 2,
             "classify.batch_size": 8,
             "classify.lr": 1e-3,
@@ -54,7 +55,11 @@ def tiny_config(scenes: Path) -> Callable[..., Config]:
             "segment.rounds": 1,
             "segment.batch_size": 8,
             "segment.lr": 1e-3,
+            "segment.decoder_lr_factor": 10,
             "segment.weight_energy": 1e-7,
+            "maps.method": "getam",
+            "maps.start_layer": 0,
+            "maps.flip": False,
             "maps.scales": [48],
             "maps.gamma": 1.0,
             "maps.spread": 0,
@@ -63,6 +68,7 @@ def tiny_config(scenes: Path) -> Callable[..., Config]:
             "labels.pamr_iterations": 2,
             "labels.opening": 3,
             "predict.scales": [48],
+            "predict.flip": False,
         }
         return resolve(None, (), flags | {key.replace("__", "."): value for key, value in changes.items()})
 

@@ -303,7 +303,7 @@ def test_keys_are_checked_one_by_one_before_the_base_is_known() -> None:
     """A base may hold the other end of a band, so that alone is no mistake yet."""
     assert check_early(None, ["labels.low=0.8"], {"run.device": None}) == {"labels": {"low": 0.8}}
     assert resolve(None, ["labels.low=0.8"], base={"labels": {"high": 0.9}}).labels.high == 0.9
-    with pytest.raises(UsageError, match=r"'labels': low must not exceed high, got 0.8 > 0.72"):
+    with pytest.raises(UsageError, match=r"'labels': low must not exceed high, got 0.8 > 0.76"):
         resolve(None, ["labels.low=0.8"])
     with pytest.raises(UsageError, match=r"'labels.high' must be .* 1, got 2; unknown key 'labels.lwo'"):
         check_early(None, ["labels.lwo=0.8", "labels.high=2"])

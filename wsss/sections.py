@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from wsss.reading import Reading
 from wsss.section import Section
 
-Method = Literal["getam", "attention-gradient", "gradcam", "rollout", "chefer", "attention", "cam"]
+Method = Literal["getam", "attention-gradient", "gradcam", "rollout", "chefer", "attention", "cam", "objects"]
 Coupling = Literal["released", "paper"]
 Rows = Literal["auto", "token", "pool", "both"]
 ReadoutName = Literal["auto", "project", "token", "pool", "both"]
@@ -109,8 +109,10 @@ class AugmentSection(Section):
 class Optimisation(Section):
     """Schedule and optimiser of a training."""
 
-    epochs: Positive = 10
-    """Passes over the training split."""
+    least_epochs: ClassVar[int] = 1
+
+    epochs: Positive | None = None
+    """Passes over the training split. None: 4 in train-cls and 2 in train-seg, or as many as make 200 steps."""
     batch_size: Positive = 16
     """Images in a training step."""
     optimizer: Literal["adamw", "sgd-poly"] = "adamw"
@@ -142,10 +144,23 @@ class Optimisation(Section):
 class ClassifySection(Optimisation):
     """`wsss train-cls`: schedule and optimiser."""
 
+    least_epochs: ClassVar[int] = 4
+
+    finetune: Literal["auto", "head", "top", "all"] = "auto"
+    """What is trained: the head alone on the features of the given backbone (head), then the upper half of its blocks
+    too (top), or all weights from the first step (all). "auto" takes "top" for a backbone with weights, else "all".
+
+    The head is stopped by a held-out tenth of the tags. "top" then takes half the steps of the epochs, at least 200,
+    each block at 0.7 times the rate of the one above it."""
+
 
 class SegmentSection(Optimisation):
     """`wsss train-seg`: schedule and optimiser, rounds and losses."""
 
+    least_epochs: ClassVar[int] = 2
+
+    lr: Above0 = 5e-5
+    """Largest learning rate."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Decay of the moving average of the weights, in [0, 1). 0: no average.
 
@@ -164,7 +179,7 @@ class SegmentSection(Optimisation):
     combine maps and decoder (`wsss.labels.agreement`). 1 is as published."""
     lr_seg_factor: Above0 = 1.0
     """Learning rate of the segmentation phase, as a factor of the rate of the classification phase."""
-    decoder_lr_factor: Above0 = 10.0
+    decoder_lr_factor: Above0 = 20.0
     """Learning rate of the new decoder, as a factor of the backbone's rate."""
     weight_energy: Weight = 0.0
     """Weight of the dense energy loss; the cross-entropies have weight 1. 0: not computed. Published: 1e-7, which loses
@@ -182,12 +197,15 @@ TILE = 8192
 class MapsSection(Section):
     """Class maps: where the network sees each class."""
 
-    method: Method = "getam"
-    """How class maps are computed: getam, attention-gradient, gradcam, rollout, chefer, attention or cam."""
+    method: Method = "attention-gradient"
+    """How class maps are computed: attention-gradient, getam, gradcam, rollout, chefer, attention, cam or objects.
+
+    objects needs no tags: the patches are cut in two by their likeness. For a single class that is in every image."""
     coupling: Coupling = "released"
     """How GETAM combines attention and gradient: as in the released code, or as in the paper."""
-    start_layer: Count = 0
-    """First block whose attention is used; 0 is the first of the network."""
+    start_layer: Count | None = None
+    """First block whose attention is used; 0 is the first of the network, as published. None: the upper half of the
+    blocks, 6 of 12."""
     rows: Rows = "auto"
     """Rows of the attention that are used: of the class token, the mean over the patches (pool), or their sum (both).
     "auto" follows `model.readout`."""
@@ -198,9 +216,9 @@ class MapsSection(Section):
     scales: Sizes | None = None
     """Sides in pixels, e.g. 224,320; an image is resized to the area of such a square.
 
-    The aspect ratio is kept; the maps of several scales are averaged. None: 1.4 times the side of the training
-    crops."""
-    flip: bool = False
+    The aspect ratio is kept; the maps of several scales are averaged. None: 10/7 of the side of the training crops,
+    320 for 224."""
+    flip: bool = True
     """Also read the mirrored image and average."""
     tile: Positive = TILE
     """Side in pixels: pictures of a larger area than such a square are read in overlapping windows of this side.
@@ -217,11 +235,11 @@ class LabelsSection(Section):
     "power" gives the background the score (1 - s)^exponent, where s is the strongest class score of the pixel."""
     exponent: Above0 = 32.0
     """Exponent of the power rule."""
-    low: Share = 0.6
+    low: Share = 0.66
     """Band: a pixel whose strongest score is at most this is background.
 
     The default suits maps that were spread. Published maps have sharper peaks; the power rule suits them."""
-    high: Share = 0.72
+    high: Share = 0.76
     """Band: a pixel whose strongest score is above this is foreground. Must be at least `labels.low`."""
     decoder: bool = True
     """Of a train-seg run: keep what maps and decoder agree on. A network without a decoder uses its maps alone."""
@@ -258,8 +276,9 @@ class PredictSection(Section):
     scales: Sizes | None = None
     """Sides in pixels, e.g. 224,320; an image is resized to the area of such a square.
 
-    The aspect ratio is kept; the probabilities of several scales are averaged. None: the side of the training crops."""
-    flip: bool = False
+    The aspect ratio is kept; the probabilities of several scales are averaged. None: the side of the training crops
+    and 10/7 of it, 224 and 320."""
+    flip: bool = True
     """Also read the mirrored image and average."""
     tile: Positive = TILE
     """Side in pixels: pictures of a larger area than such a square are read in overlapping windows of this side.

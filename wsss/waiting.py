@@ -13,8 +13,9 @@ from __future__ import annotations
 import os
 from collections.abc import MutableMapping
 
-SPINS = 100
-"""Turns of the loop in which a thread waits before it sleeps: some microseconds."""
+SPINS = 1000
+"""Turns of the loop in which a thread waits before it sleeps: tens of microseconds. Fewer cost speed where nothing else
+runs, more cost it beside other processes (benchmarks/RESULTS.md)."""
 VARIABLE = "GOMP_SPINCOUNT"
 OTHERS = ("OMP_WAIT_POLICY", "KMP_BLOCKTIME", "GOMP_CPU_AFFINITY")
 """Variables by which a user has chosen how threads wait."""

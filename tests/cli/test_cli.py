@@ -332,7 +332,7 @@ def test_from_tags_to_masks(wsss: Program, tmp_path: Path, config_file: Path, sc
     assert done.out.count("\n") == 1
     assert report["output"] == str(pseudo)
     assert (report["split"], report["images"], report["made"], report["skipped"]) == ("train", 24, 24, 0)
-    assert read_manifest(pseudo)["scales"] == [45]  # 1.4 times that of the training
+    assert read_manifest(pseudo)["scales"] == [46]  # 10/7 of that of the training
     assert len(list((pseudo / "overlays").iterdir())) == 2
     done = wsss(*words)
     assert (done.status, done.out) == (0, f"{pseudo}\n")
@@ -360,14 +360,14 @@ def test_from_tags_to_masks(wsss: Program, tmp_path: Path, config_file: Path, sc
     done = wsss("train-seg", "-c", config_file, "-o", tmp_path / "scratch", "--rounds", "2", "--epochs", "1")
     assert done.status == 0
     assert read_manifest(tmp_path / "scratch" / "labels")["counts"]["images"] == 24
-    assert read_manifest(tmp_path / "scratch" / "labels")["scales"] == [45]
+    assert read_manifest(tmp_path / "scratch" / "labels")["scales"] == [46]
 
     done = wsss("predict", seg, scenes, "--split", "val", "-o", masks, "--json")
     assert done.status == 0
     report = json.loads(done.out)
     assert report.pop("background") + report.pop("foreground") > 0 == report.pop("ignored")
     assert report == {"output": str(masks), "images": 8, "made": 8, "skipped": 0, "unreadable": 0}
-    assert read_manifest(masks)["scales"] == [32]
+    assert read_manifest(masks)["scales"] == [32, 46]
     done = wsss("evaluate", masks, "--data", scenes, "--split", "val", "--json")
     assert (done.status, json.loads(done.out)["kind"]) == (0, "segmentation")
     done = wsss("predict", seg, scenes / "images" / "val_00003.jpg", "-o", tmp_path / "one", "--no-overlays")
@@ -396,7 +396,9 @@ def test_choices_are_said_at_the_start_and_kept(
     kept = {"device": "cpu", "threads": threads, "workers": 0, "amp": "none", "data": str(scenes), "format": "folder"}
     tags = {"tags": "tags.csv", "split": "train", "images": 24}
     val = {"val_split": "val", "val_images": 8, "no_validation": None}
-    assert json.loads((tmp_path / "cls" / "run.json").read_text())["choices"] == kept | tags | val
+    steps = {"steps": 3, "finetune": "all"}
+    assert json.loads((tmp_path / "cls" / "run.json").read_text())["choices"] == kept | tags | val | steps
+    assert done.err.splitlines().count("trains all weights, 3 steps") == 1
 
     words = ("--device", "cpu", "--workers", "0")
     done = wsss("make-pseudo", remembering, "--data", scenes, "-o", tmp_path / "pseudo", *words)
@@ -482,8 +484,8 @@ def test_a_run_is_predicted_as_its_config_says(wsss: Program, tmp_path: Path, re
     flagged = wsss(*words, "-o", tmp_path / "flags", "--scales", "40,56", "--flip")
     assert flagged.status == 0
     default = wsss(*words, "-o", tmp_path / "default", "--set", "predict.scales=null", "--no-flip")
-    assert "images at 32 px without flip, no CRF: the run's settings except predict.scales, predict.flip" in default.err
-    assert read_manifest(tmp_path / "default")["scales"] == [32]
+    assert "images at 32 and 46 px without flip, no CRF: the run's settings except predict.scales" in default.err
+    assert read_manifest(tmp_path / "default")["scales"] == [32, 46]
     own, flags, other = (
         [path.read_bytes() for path in sorted((tmp_path / name / "labels").iterdir())]
         for name in ("own", "flags", "default")

@@ -29,7 +29,9 @@ def broken(tmp_path: Path, scenes: Path) -> Path:
 def test_a_good_folder(wsss: Program, tmp_path: Path, scenes: Path) -> None:
     done = wsss("data", "check", scenes)
     assert (done.status, done.out) == (0, "")
-    assert "32 images examined (train 24, val 8): 0 errors, 0 warnings" in done.err
+    assert "32 images examined (train 24, val 8): 0 errors, 1 warning" in done.err
+    assert "24 images of split 'train' are few: a network learns them by heart" in done.err
+    assert "mend: add images" in done.err
     rows = [line.replace("│", " ").replace("┃", " ").split() for line in done.err.splitlines()]
     table = rows[rows.index(["class", "train", "val"]) + 2 :]
     tags = list(csv.reader((scenes / "tags.csv").read_text(encoding="utf-8").splitlines()))
@@ -39,7 +41,7 @@ def test_a_good_folder(wsss: Program, tmp_path: Path, scenes: Path) -> None:
     done = wsss("data", "check", scenes, "--split", "val", "-o", tmp_path / "list.csv")
     assert (done.status, done.out) == (0, f"{tmp_path / 'list.csv'}\n")
     assert "8 images examined (val 8)" in done.err
-    assert (tmp_path / "list.csv").read_text(encoding="utf-8").split() == ["severity,kind,where,what"]
+    assert (tmp_path / "list.csv").read_text(encoding="utf-8").split() == ["severity,kind,where,what,mend"]
 
 
 def test_a_bad_folder(wsss: Program, broken: Path) -> None:
@@ -62,13 +64,14 @@ def test_the_list_and_json_have_everything(wsss: Program, tmp_path: Path, broken
     report = json.loads(done.out)
     assert done.out.count("\n") == 1
     assert (report["data"], report["images"], report["splits"]) == (str(broken), 32, {"train": 24, "val": 8})
-    assert (report["errors"], report["warnings"]) == (6, 0)
-    assert report["kinds"] == {"image-empty": 5, "mask-unreadable": 1}
+    assert (report["errors"], report["warnings"]) == (6, 1)
+    assert report["kinds"] == {"image-empty": 5, "mask-unreadable": 1, "set-small": 1}
     names = (broken / "classes.txt").read_text(encoding="utf-8").split()
     table = (broken / "tags.csv").read_text(encoding="utf-8")
     assert report["classes"] == {name: table.count(name) for name in names}
     with (tmp_path / "list.csv").open(encoding="utf-8", newline="") as file:
         assert list(csv.DictReader(file)) == report["findings"]
+    assert all(finding["mend"] for finding in report["findings"])
     assert report["findings"][0]["what"] == "unreadable image (it is empty)"
 
 
@@ -79,7 +82,7 @@ def test_warnings_alone_leave_with_0(wsss: Program, tmp_path: Path, scenes: Path
         file.write("\nwasp\n")
     done = wsss("data", "check", root, "--json")
     assert done.status == 0
-    assert json.loads(done.out)["kinds"] == {"class-unused": 2}
+    assert json.loads(done.out)["kinds"] == {"class-unused": 2, "set-small": 1}
 
 
 def test_a_table_that_cannot_be_read(wsss: Program, tmp_path: Path, scenes: Path) -> None:
@@ -94,7 +97,7 @@ def test_a_table_that_cannot_be_read(wsss: Program, tmp_path: Path, scenes: Path
 def test_saliency_and_tags_elsewhere(wsss: Program, tmp_path: Path, scenes: Path) -> None:
     done = wsss("data", "check", scenes, "--saliency", tmp_path, "--json")
     assert done.status == 3
-    assert json.loads(done.out)["kinds"] == {"saliency-missing": 32}
+    assert json.loads(done.out)["kinds"] == {"saliency-missing": 32, "set-small": 1}
     done = wsss("data", "check", scenes, "--tags", tmp_path / "gone.csv", "--json")
     assert done.status == 3
     assert json.loads(done.out)["kinds"] == {"text-unreadable": 1}

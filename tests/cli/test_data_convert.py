@@ -97,7 +97,7 @@ def test_every_format_becomes_a_folder_with_the_same_content(wsss: Program, tmp_
     found = content(tmp_path / "out")
     assert list(found.pop("classes")) == expected["classes"]
     for path, image in expected["images"].items():
-        split, tags, mask = found.pop(path.rpartition(".")[0])
+        split, tags, mask = found.pop(path.rpartition(":")[2] if ":" in path else path.rpartition(".")[0])
         assert (split, {expected["classes"][tag] for tag in tags}) == (image["split"], {*image["tags"]})
         rows = image.get("mask", {}).get("rows")
         assert mask == (rows and [[255 if digit == "." else int(digit) for digit in row] for row in rows])

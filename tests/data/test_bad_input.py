@@ -24,6 +24,7 @@ from wsss.data.augment import TrainingImages
 from wsss.data.check import inspect_data, write_list
 from wsss.data.findings import KINDS, Finding, Place
 from wsss.data.images import MAX_BYTES
+from wsss.data.lessons import LESSONS
 from wsss.data.masks import write_mask
 from wsss.data.records import TaggedSet
 from wsss.data.splits import open_split
@@ -529,7 +530,7 @@ CONSEQUENCES = {
 
 
 ANNOTATED = {
-    "tag-digits",
+    *("tag-digits", "shard-broken", "shard-member"),
     *("cell-blank", "table-several"),
     *("class-none", "class-ignored", "class-left-out", "image-unlabelled", "image-ambiguous"),
     *("shape-unreadable", "shape-size", "annotation-several", "annotators-differ", "tag-field"),
@@ -538,10 +539,14 @@ ANNOTATED = {
 """Kinds of annotation files; tests/data/readers has them."""
 
 
+OF_SETS = {*LESSONS, "mask-order", "class-order", "class-spreadsheet", "class-no-object"}
+"""Kinds of larger sets and of the names of their classes; tests/data/test_lessons.py and its neighbours have them."""
+
+
 def test_the_rows_are_many_and_distinct() -> None:
     assert len({row.name for row in ROWS}) == len(ROWS) >= 60
     unseen = set(KINDS) - {row.kind for row in ROWS}
-    elsewhere = {"text-unreadable", "folder-unreadable", "split-alike", *CONTRADICTIONS} | ANNOTATED
+    elsewhere = {"text-unreadable", "folder-unreadable", "split-alike", *CONTRADICTIONS} | ANNOTATED | OF_SETS
     assert unseen == elsewhere, "every kind has a row; these take what may not be read, or several splits"
 
 
@@ -753,14 +758,16 @@ def test_masks_are_opened_only_where_they_are_wanted(tmp_path: Path) -> None:
 def test_a_list_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     def findings() -> Iterator[Finding]:
         yield Finding("image-empty", Place(tmp_path / "a,b.png"), 'it is "empty"')
-        yield Finding("tag-unknown", Place(tmp_path / "tags.csv", 4), "caf\udce9")  # a file name that is not UTF-8
+        yield Finding(
+            "tag-unknown", Place(tmp_path / "tags.csv", 4), "caf\udce9", "rename it"
+        )  # a file name that is not UTF-8
 
     write_list(tmp_path / "new" / "list.csv", findings())
     with (tmp_path / "new" / "list.csv").open(encoding="utf-8", newline="") as file:
         assert list(csv.reader(file)) == [
-            ["severity", "kind", "where", "what"],
-            ["error", "image-empty", str(tmp_path / "a,b.png"), 'it is "empty"'],
-            ["error", "tag-unknown", f"{tmp_path / 'tags.csv'}:4", "caf\\udce9"],
+            ["severity", "kind", "where", "what", "mend"],
+            ["error", "image-empty", str(tmp_path / "a,b.png"), 'it is "empty"', ""],
+            ["error", "tag-unknown", f"{tmp_path / 'tags.csv'}:4", "caf\\udce9", "rename it"],
         ]
 
     def broken() -> Iterator[Finding]:

@@ -47,7 +47,7 @@ def figures() -> dict[str, Any]:
     found["maps_getam_paper"] = summary(paper)
     scores = normalise_scores(PresentMaps.from_dense(maps, present))
     for background in ("power", "band"):
-        section = LabelsSection(background=background, opening=3)
+        section = LabelsSection(background=background, opening=3, low=0.6, high=0.72)
         label = label_images(image[None], scores, (image.shape[1], image.shape[2]), section)
         found[f"label_{background}"] = torch.bincount(label.flatten().long(), minlength=256).nonzero().tolist()
         found[f"pixels_{background}"] = torch.bincount(label.flatten().long()).tolist()[:6]

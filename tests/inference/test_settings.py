@@ -36,10 +36,11 @@ from wsss.models.network import build_network
 def test_scales_follow_the_crops() -> None:
     trained = resolve(None, (), {"augment.size": 320, "model.readout": "pool"})
     config = for_run(Config(), trained)
-    assert (config.maps.scales, config.predict.scales) == ((448,), (320,))
+    assert (config.maps.scales, config.predict.scales) == ((457,), (320, 457))
     assert config.model == trained.model
     assert config.augment == Config().augment
-    assert (map_scales(trained), predict_scales(trained)) == ((448,), (320,))
+    assert (map_scales(trained), predict_scales(trained)) == ((457,), (320, 457))
+    assert (map_scales(Config()), predict_scales(Config())) == ((320,), (224, 320))
 
 
 def test_scales_that_are_named_stay() -> None:
@@ -110,15 +111,15 @@ def test_file_set_and_flags_come_after_the_run(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("predict: {scales: [64], crf: true}\ncrf: {iterations: 4}\n")
     used = resolve_for(trained, path, ["predict.crf=false"], {"predict.scales": [32], "predict.flip": None})
-    assert used.predict.model_dump() == {"scales": (32,), "flip": True, "crf": False}
+    assert used.predict.model_dump() == {"scales": (32,), "flip": True, "tile": 8192, "crf": False}
     assert (used.crf.iterations, used.crf.side) == (4, 99)
-    assert resolve_for(trained, None, ["predict.scales=null"]).predict.scales == (224,)
+    assert resolve_for(trained, None, ["predict.scales=null"]).predict.scales == (224, 320)
 
 
 def test_a_run_with_defaults_is_used_as_before() -> None:
     trained = checkpointed("augment.size=320")
     assert resolve_for(trained) == for_run(Config(), trained)
-    assert resolve_for(trained).maps.scales == (448,)
+    assert resolve_for(trained).maps.scales == (457,)
 
 
 def test_default_scales_of_version_0_1_0_follow_the_crops() -> None:
@@ -128,7 +129,7 @@ def test_default_scales_of_version_0_1_0_follow_the_crops() -> None:
     assert (now.maps.scales, now.predict.scales) == ((224,), (224,))
     del plain["crf"]
     early = resolve_for(config_from_plain(plain))
-    assert (early.maps.scales, early.predict.scales) == ((448,), (320,))
+    assert (early.maps.scales, early.predict.scales) == ((457,), (320, 457))
     plain["predict"]["scales"] = [224, 320]
     assert resolve_for(config_from_plain(plain)).predict.scales == (224, 320)
 
@@ -164,7 +165,7 @@ def test_the_library_has_the_defaults_of_the_config() -> None:
     assert background_rule(labels.model_copy(update={"background": "power"})) == PowerBackground()
     for function, section, names in (
         (complete_labels, labels, ("saliency_threshold", "mining_quantile", "opening")),
-        (class_maps, maps, ("method", "coupling", "start_layer", "rows")),
+        (class_maps, maps, ("coupling", "rows")),
         (build_network, config.model, ("readout", "drop_path", "decoder_channels")),
     ):
         for name in names:
@@ -172,12 +173,16 @@ def test_the_library_has_the_defaults_of_the_config() -> None:
     assert inspect.signature(pamr).parameters["iterations"].default == labels.pamr_iterations
     assert inspect.signature(keep_readable).parameters["limit"].default == config.data.bad_limit
     published = inspect.signature(class_maps).parameters
-    assert (published["gamma"].default, published["spread"].default) == (1, 0)
-    assert (maps.gamma, maps.spread) == (0.5, 1)
+    names = ("method", "start_layer", "gamma", "spread")
+    assert [published[name].default for name in names] == ["getam", 0, 1, 0]
+    assert [getattr(maps, name) for name in names] == ["attention-gradient", None, 0.5, 1]
 
 
 UNLIKE = {
-    ("wsss.maps.generate.class_maps", "gamma"),  # the published maps
+    ("wsss.maps.generate.class_maps", "method"),  # the published maps
+    ("wsss.maps.generate.class_maps", "gamma"),
+    ("wsss.maps.generate.multiscale_scores", "flip"),  # the images as they are
+    ("wsss.models.averaged.log_label_probabilities", "flip"),
     ("wsss.maps.generate.class_maps", "spread"),
     ("wsss.data.records.TaggedSet.__init__", "format"),  # the one that was recognised
     ("wsss.data.scenes.SceneSettings.__init__", "classes"),  # names of its own insects

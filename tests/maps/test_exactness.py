@@ -171,7 +171,7 @@ def test_parameters_keep_requires_grad_and_get_no_gradient() -> None:
 def test_maps_work_under_no_grad_and_leave_no_hooks() -> None:
     network = small_network(1, "project")
     with torch.no_grad():
-        for method in ("getam", "gradcam", "rollout", "chefer", "attention", "cam", "attention-gradient"):
+        for method in ("getam", "gradcam", "rollout", "chefer", "attention", "cam", "objects", "attention-gradient"):
             _, maps = class_maps(network, torch.rand(4, 3, 16, 24), PRESENT, method=method)
             assert maps.shape == (4, 5, 2, 3)
             assert maps[0].abs().sum() == 0

@@ -110,7 +110,9 @@ def test_the_mean_of_two_passes_by_hand() -> None:
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("method", ["getam", "attention-gradient", "chefer", "gradcam", "attention", "rollout"])
+@pytest.mark.parametrize(
+    "method", ["getam", "attention-gradient", "chefer", "gradcam", "attention", "rollout", "objects"]
+)
 def test_what_autocast_recorded_is_read_in_float32(network: Network, method: Method, kind: torch.dtype) -> None:
     settings = MapSettings(method=method, rows="both", spread=1)
     with torch.autocast("cpu", dtype=kind):

@@ -132,7 +132,7 @@ def test_calls_on_other_tokens_or_outside_of_blocks_pass_unrecorded(network: Net
     _, plain = class_maps(network, images, PRESENT, spread=1)
     for block in network.backbone.vit.blocks:
         block.mlp = PoolsInBlock(block.mlp)
-    settings = MapSettings(gamma=1, spread=1)
+    settings = MapSettings(method="getam", start_layer=0, gamma=1, spread=1)
     with frozen(network), Recorder(network, settings) as recorder:
         x = torch.rand(1, 1, TOKENS, 4)
         assert torch.equal(F.scaled_dot_product_attention(x, x, x), F.scaled_dot_product_attention(x, x, x))

@@ -34,7 +34,16 @@ SEEN = (
     *("mask-format", "mask-size", "mask-class", "table-second", "split-alike", "name-form", "name-alike"),
     *("label-nothing", "class-alike", "class-cut", "class-unused", "folder-left-out", "link-lost"),
     *("file-ignored", "image-suffix", "image-16-bit", "image-cmyk", "image-alpha", "image-animated"),
-    *("image-small", "image-narrow", "image-copy", "mask-missing", "mask-turned", "mask-binary", "mask-tags"),
+    *(
+        "image-small",
+        "image-narrow",
+        "image-copy",
+        "mask-missing",
+        "mask-turned",
+        "mask-binary",
+        "mask-tags",
+        "mask-order",
+    ),
 )
 """Kinds of findings in the folder of oddities."""
 

@@ -481,6 +481,24 @@ def test_few_steps_are_remarked_on(tmp_path: Path, tiny_config: Any, epochs: int
     assert (remark in said) is remarked
 
 
+@pytest.mark.parametrize(("epochs", "remarked"), [(666, False), (667, True)])
+def test_many_epochs_are_remarked_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_config: Any, epochs: int, remarked: bool
+) -> None:
+    """Three steps an epoch; more than ten times the 200 steps that are few."""
+    said: list[str] = []
+    monkeypatch.setattr(Silent, "say", lambda self, message: said.append(message))
+
+    def begin(self: Silent, what: str, total: int, done: int = 0) -> None:
+        if what == "training":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Silent, "begin", begin)
+    with pytest.raises(KeyboardInterrupt):
+        train_classifier(tiny_config(classify__epochs=epochs), tmp_path / "run", Silent())
+    assert any(text.startswith(f"{epochs} epochs are many for 24 images") for text in said) is remarked
+
+
 class Saying(Silent):
     """A reporter that keeps the remarks."""
 
@@ -541,7 +559,7 @@ def test_the_config_beside_a_segmenter_names_no_scales_that_were_not_given(tmp_p
     train_segmenter(plain, tmp_path / "run", Silent())
     written = resolve(tmp_path / "run" / "config.yaml", (), {"augment.size": 64})
     assert (written.maps.scales, written.predict.scales) == (None, given.predict.scales)
-    assert map_scales(written) == (90,)
+    assert map_scales(written) == (91,)
 
 
 def test_what_given_labels_make_useless_is_said(tmp_path: Path, tiny_config: Any, scenes: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wsss.config import Reading
+from wsss.config import Optimisation, Reading
 from wsss.data.class_names import alike_names, odd_labels
 from wsss.data.dataset import CLASS_FILE, list_splits, open_data
 from wsss.data.facts import ImageFacts
@@ -18,10 +18,12 @@ from wsss.data.findings import KINDS, BadData, Finding, Place, Severity
 from wsss.data.images import UnreadableImage
 from wsss.data.index import Scan, scan_images
 from wsss.data.layer_check import LayerJob, inspect_layers
+from wsss.data.lessons import lessons
 from wsss.data.near_names import by_sight
+from wsss.data.odd_names import odd_names
 from wsss.data.photographs import Photographs
 from wsss.data.readers.registry import find_reader
-from wsss.data.readers.tag_table import find_tag_file, read_tag_file
+from wsss.data.readers.tag_table import TagFile, TagLine, find_tag_file, read_tag_file
 from wsss.data.records import Record, Records, TaggedSet
 from wsss.data.splits import TRAIN_SPLITS, VAL_SPLITS, chosen_split, overlap
 from wsss.data.walking import conventional, is_file, near_file
@@ -34,7 +36,9 @@ NARROW = 8
 """Images whose one side is more than this many times the other are reported: crops show little of them."""
 LONG_SUFFIX = {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
 """Formats whose name is not their suffix."""
-COLUMNS = ("severity", "kind", "where", "what")
+SEPARATED = ("table",)
+"""Formats beside the folder whose labels are separated by a character, which may be missing."""
+COLUMNS = ("severity", "kind", "where", "what", "mend")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +53,7 @@ class Inspection:
         images: how many image files were examined.
         left_out: how many files and folders beside them are no images or are left out, by the reason.
         findings: errors first, findings of a kind together.
+        lessons: what the tags of the split for training cannot teach (``wsss.data.lessons``), the worst first.
     """
 
     root: Path
@@ -58,10 +63,16 @@ class Inspection:
     images: int
     left_out: dict[str, int]
     findings: tuple[Finding, ...]
+    lessons: tuple[Finding, ...] = ()
 
     def counts(self) -> dict[str, int]:
         """Findings by kind, in the order of ``findings``."""
         return dict(Counter(finding.kind for finding in self.findings))
+
+    @property
+    def all_findings(self) -> tuple[Finding, ...]:
+        """Findings and lessons."""
+        return self.findings + self.lessons
 
     def count(self, severity: Severity) -> int:
         """How many findings are errors, or warnings."""
@@ -76,9 +87,9 @@ class Inspection:
             "images": self.images,
             "left_out": self.left_out,
             "errors": self.count("error"),
-            "warnings": self.count("warning"),
-            "kinds": self.counts(),
-            "findings": [finding.as_row() for finding in self.findings],
+            "warnings": self.count("warning") + len(self.lessons),
+            "kinds": dict(Counter(finding.kind for finding in self.all_findings)),
+            "findings": [finding.as_row() for finding in self.all_findings],
         }
 
 
@@ -98,6 +109,7 @@ def inspect_data(
     reading: Reading | None = None,
     saliency: Path | None = None,
     masks: bool = True,
+    section: Optimisation | None = None,
 ) -> Inspection:
     """Find all that training or evaluation would refuse, skip or read in an unexpected way.
 
@@ -108,6 +120,7 @@ def inspect_data(
         reading: how the folder is read.
         saliency: a folder of saliency maps, one for each image.
         masks: also the masks of the data folder.
+        section: epochs and batch size of the training to come; None takes the defaults of train-cls.
 
     Raises:
         UsageError: see ``open_data``.
@@ -117,11 +130,9 @@ def inspect_data(
     reader = find_reader(root, reading)
     sets = _open_splits(root, split, reading, found)
     listed = list({record.name: record for tagged in sets for record in tagged.records}.values())
-    if sets:
-        found += _table_names(root, reading)
     photographs = reader.photographs(root, found)
     for tagged in sets:
-        found += _odd_classes(tagged)
+        found += _odd_classes(tagged, reading)
         found += _missing_masks(tagged) if masks else ()
     found += _overlaps(sets)
     found += _alike_files(photographs)
@@ -152,7 +163,15 @@ def inspect_data(
         images=len(records),
         left_out=photographs.left_out(),
         findings=tuple(unique),
+        lessons=tuple(lessons(learnt, section)) if (learnt := _trained_on(sets)) is not None else (),
     )
+
+
+def _trained_on(sets: Sequence[TaggedSet]) -> TaggedSet | None:
+    """The split that a training takes by itself; without one the largest that is not for validation or tests."""
+    name = chosen_split([tagged.split for tagged in sets], TRAIN_SPLITS)
+    others = [one for one in sets if chosen_split([one.split], (*VAL_SPLITS, "test")) is None]
+    return next((one for one in sets if one.split == name), max(others, key=len, default=None))
 
 
 def _open_splits(root: Path, split: str | None, reading: Reading, note: _Collected) -> list[TaggedSet]:
@@ -175,13 +194,13 @@ def _unlisted(photographs: Photographs, listed: Sequence[Record]) -> list[Record
     """Images on disk that no split lists."""
     known = {record.name for record in listed}
     return [
-        Record(name=name, image=photographs.folder / file, tags=())
+        Record(name=name, image=photographs.folder / file, tags=(), part=photographs.parts.get(name))
         for name, file in photographs.files.items()
         if name not in known
     ]
 
 
-def _odd_classes(tagged: TaggedSet) -> Iterator[Finding]:
+def _odd_classes(tagged: TaggedSet, reading: Reading) -> Iterator[Finding]:
     """Findings for classes that no image of a split has, and for pairs that may be one class."""
     path = conventional(tagged.root, CLASS_FILE)
     place = Place(path if is_file(path) else tagged.root)
@@ -191,6 +210,8 @@ def _odd_classes(tagged: TaggedSet) -> Iterator[Finding]:
         which = "the class" if len(unused) == 1 else f"{len(unused)} of {len(tagged.classes)} classes:"
         yield Finding("class-unused", place, f"no image of split '{tagged.split}' has {which} {first_few(unused, 5)}")
     yield from alike_names(tagged.classes, place)
+    yield from odd_names(tagged.classes, place)
+    yield from _odd_labels(tagged, reading)
 
 
 def _alike_files(photographs: Photographs) -> Iterator[Finding]:
@@ -212,11 +233,21 @@ def _overlaps(sets: Sequence[TaggedSet]) -> Iterator[Finding]:
         yield Finding("split-overlap", Place(by_name[val].root), both)
 
 
-def _table_names(root: Path, reading: Reading) -> Iterator[Finding]:
-    """Findings for the class names where they come from the labels of a table alone."""
-    path = reading.tags or find_tag_file(root)
-    if path is not None and reading.tags_from in ("auto", "file") and not is_file(conventional(root, CLASS_FILE)):
-        yield from odd_labels(read_tag_file(path, note=_Collected()))
+def _odd_labels(tagged: TaggedSet, reading: Reading) -> Iterator[Finding]:
+    """Findings for the class names where they come from labels alone: those of a table, or those that images have."""
+    path = reading.tags or find_tag_file(tagged.root)
+    if reading.classes or is_file(conventional(tagged.root, CLASS_FILE)):
+        return
+    if tagged.format == "folder" and path is not None and reading.tags_from in ("auto", "file"):
+        yield from odd_labels(read_tag_file(path, encoding=reading.encoding, note=_Collected()))
+        return
+    labels = (tuple(tagged.classes[tag] for tag in record.tags) for record in tagged.records)
+    lines = {
+        record.name: TagLine(name=record.name, suffix="", labels=own, split=tagged.split, place=Place(record.image))
+        for record, own in zip(tagged.records, labels, strict=True)
+    }
+    table = TagFile(path=tagged.root / tagged.tags_source, lines=lines)
+    yield from (one for one in odd_labels(table) if one.kind != "class-joined" or tagged.format in SEPARATED)
 
 
 def _missing_masks(tagged: TaggedSet) -> Iterator[Finding]:
@@ -244,7 +275,7 @@ def _inspect_images(scan: Scan) -> Iterator[Finding]:
         except UnreadableImage as error:
             yield from error.findings
             continue
-        yield from _remarks(record.image, facts)
+        yield from (one for one in _remarks(record.image, facts) if record.part is None or one.kind != "image-suffix")
         original = first.setdefault(facts.digest, record.name)
         if original != record.name:
             yield Finding("image-copy", Place(record.image), f"the same bytes as {original}")

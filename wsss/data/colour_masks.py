@@ -68,16 +68,25 @@ def read_entries(path: Path, colours: tuple[Colour, ...] | None, table: Path) ->
         raise BadData.at("mask-format", path, what, "export the masks again as PNG")
     if plain:
         return _numbers(values, len(colours) if colours is not None else None, path, table)
-    code_HW = values.astype(np.int64) @ np.array([65536, 256, 1])
     assert colours is not None
-    entries = {red * 65536 + green * 256 + blue: k for k, (red, green, blue) in reversed([*enumerate(colours)])}
-    codes, inverse, counts = np.unique(code_HW, return_inverse=True, return_counts=True)
-    for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
-        if code not in entries:
-            colour = f"{code >> 16},{code >> 8 & 255},{code & 255}"
-            what = f"{count} pixels of colour {colour}, which {table.name} does not declare"
-            raise BadData.at("mask-class", path, what, f"add a line for this colour to {table}")
-    return np.array([entries[code] for code in codes.tolist()], np.intp)[inverse].reshape(code_HW.shape)
+    code_HW = _codes(values)
+    codes, entries = np.unique(_codes(np.array(colours, np.uint8)), return_index=True)
+    place_HW = np.searchsorted(codes, code_HW).clip(max=len(codes) - 1)
+    unknown = code_HW[codes[place_HW] != code_HW]
+    if unknown.size:
+        code = int(unknown.min())
+        colour = f"{code >> 16},{code >> 8 & 255},{code & 255}"
+        what = f"{int((unknown == code).sum())} pixels of colour {colour}, which {table.name} does not declare"
+        raise BadData.at("mask-class", path, what, f"add a line for this colour to {table}")
+    found_HW: NDArray[np.intp] = entries[place_HW]
+    return found_HW
+
+
+def _codes(colour_X3: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Colours as numbers 0xRRGGBB, of the shape of all axes but the last."""
+    red, green, blue = np.moveaxis(colour_X3.astype(np.int32), -1, 0)
+    number_X: NDArray[np.int32] = red << 16 | green << 8 | blue
+    return number_X
 
 
 def _numbers(values_HW: NDArray[np.uint8], number: int | None, path: Path, table: Path) -> NDArray[np.intp]:

@@ -58,7 +58,7 @@ def open_data(
     if reading.tags is not None and reading.tags_from in ("xml", "shapes", "masks"):
         raise UsageError(f"tags from {reading.tags} and from {reading.tags_from} at once", "leave out one of the two")
     reader = find_reader(root, reading)
-    own = reading.classes or _read_classes(conventional(root, CLASS_FILE), note)
+    own = reading.classes or read_classes(root, reading.encoding, note=note)
     given = tuple(classes or ()) or None
     names = own if reading.tags_from == "masks" else own or given  # the indices of masks follow the data set alone
     options = Options(reading=reading, classes=names, need_tags=need_tags, note=note)
@@ -76,6 +76,7 @@ def open_data(
         annotations=listing.annotations or _valued_masks(listing.mask_folder, reading),
         format=reader.name,
         tags_source=_below(listing.source, root),
+        of_objects=listing.of_objects,
     )
 
 
@@ -187,7 +188,10 @@ def open_unlabelled(path: Path, reading: Reading | None = None, *, note: Note = 
         found = _photographs(path, reading, note)
         if not found.files:
             raise DataError(f"{path}: no image in it (files ending in {endings})", f"ls -R {path}")
-        records = (Record(name=name, image=found.folder / file, tags=()) for name, file in found.files.items())
+        records = (
+            Record(name=name, image=found.folder / file, tags=(), part=found.parts.get(name))
+            for name, file in found.files.items()
+        )
         return Records.of(records, path)
     if not is_there(path):
         raise DataError(f"{path}: no such image or folder", f"ls {path.parent}")
@@ -231,11 +235,16 @@ def _choose_split(root: Path, split: str | None, splits: tuple[str, ...]) -> str
     )
 
 
-def _read_classes(path: Path, note: Note) -> tuple[str, ...] | None:
-    """Class names, one a line; None where there is no such file."""
+def read_classes(root: Path, encoding: str = "utf-8", *, note: Note = refuse) -> tuple[str, ...] | None:
+    """The class names in ``classes.txt`` of a data folder, one a line; None where there is no such file.
+
+    Raises:
+        DataError: see ``checked_classes``.
+    """
+    path = conventional(root, CLASS_FILE)
     if not is_file(path):
         return None
-    names = tuple(tidy(line) for line in read_text(path).split("\n") if line.strip())
+    names = tuple(tidy(line) for line in read_text(path, encoding).split("\n") if line.strip())
     return checked_classes(names, path, note)
 
 
@@ -278,7 +287,11 @@ def _index_tags(listing: Listing, classes: tuple[str, ...], root: Path, note: No
         tags = indices(image.labels)
         unknown = set(index.values()) - indices(image.absent) if unlisted else indices(image.unknown)
         return Record(
-            name=image.name, image=image.image, tags=tuple(sorted(tags)), unknown=tuple(sorted(unknown - tags))
+            name=image.name,
+            image=image.image,
+            tags=tuple(sorted(tags)),
+            unknown=tuple(sorted(unknown - tags)),
+            part=image.part,
         )
 
     records = map(record, listing.images)

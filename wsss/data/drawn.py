@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from wsss.data.areas import Area, BadShape, Drawn, paint
 from wsss.data.findings import BadData, Place
-from wsss.data.images import image_size
 
 if TYPE_CHECKING:
     from wsss.data.records import Record
@@ -72,7 +71,7 @@ class DrawnMasks:
             DataError: the stated size is not that of the image, or an object is none.
         """
         drawn = self.images.get(record.name)
-        return None if drawn is None else paint_image(drawn, record.size or image_size(record.image))
+        return None if drawn is None else paint_image(drawn, record.upright_size())
 
 
 def paint_image(drawn: DrawnImage, size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -7,10 +7,11 @@ The readers call a ``Note`` with every fault. Training passes ``refuse``, which 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from wsss.data.mends import MENDS
 from wsss.errors import DataError
 
 Severity = Literal["error", "warning"]
@@ -65,7 +66,17 @@ KINDS: dict[str, Severity] = {
     "class-ignored": "warning",
     "class-none": "warning",
     "class-left-out": "warning",
+    "class-order": "warning",
+    "class-spreadsheet": "warning",
+    "class-no-object": "warning",
     "crowd-read": "warning",
+    # what tags cannot teach
+    "class-everywhere": "warning",
+    "class-together": "warning",
+    "class-source": "warning",
+    "set-small": "warning",
+    "class-few": "warning",
+    "mask-order": "warning",
     # files and folders
     "folder-unreadable": "error",
     "folder-left-out": "warning",
@@ -73,6 +84,8 @@ KINDS: dict[str, Severity] = {
     "label-file-missing": "warning",
     "link-lost": "warning",
     "file-ignored": "warning",
+    "shard-broken": "error",
+    "shard-member": "error",
     # images
     "image-irregular": "error",
     "image-empty": "error",
@@ -133,11 +146,17 @@ class Finding:
         kind: a key of ``KINDS``.
         place: where it is.
         what: what is wrong there.
+        mend: what mends it: words, an option or a command; empty where ``what`` says it all.
     """
 
     kind: str
     place: Place
     what: str
+    mend: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.mend:
+            object.__setattr__(self, "mend", MENDS.get(self.kind, ""))
 
     @property
     def severity(self) -> Severity:
@@ -151,7 +170,8 @@ class Finding:
 
     def as_row(self) -> dict[str, str]:
         """Plain values for a table or for JSON."""
-        return {"severity": self.severity, "kind": self.kind, "where": self.where, "what": self.what}
+        row = {"severity": self.severity, "kind": self.kind, "where": self.where, "what": self.what}
+        return {**row, "mend": self.mend}
 
 
 class BadData(DataError):
@@ -165,7 +185,7 @@ class BadData(DataError):
 
     def __init__(self, problem: str, fix: str, findings: Iterable[Finding]) -> None:
         super().__init__(problem, fix)
-        self.findings = tuple(findings)
+        self.findings = tuple(one if one.mend else replace(one, mend=fix) for one in findings)
 
     @property
     def severity(self) -> Severity:

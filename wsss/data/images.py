@@ -20,7 +20,18 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from wsss.data.findings import BadData, Finding, Place
+from wsss.data.parts import Part
 
+BEGINNINGS = {
+    b"\xff\xd8\xff": ".jpg",
+    b"\x89PNG\r\n\x1a\n": ".png",
+    b"BM": ".bmp",
+    b"II*\0": ".tif",
+    b"MM\0*": ".tif",
+    b"II+\0": ".tif",
+    b"MM\0+": ".tif",
+}
+"""First bytes of image files, and the ending that these have."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 """Endings of the files that count as images, in upper or lower case."""
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
@@ -95,23 +106,37 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return decode_image(read_content(path), path)
 
 
-def read_content(path: Path) -> bytes:
-    """The bytes of an image file.
+def suffix_of(content: bytes) -> str:
+    """The usual ending of a file that begins with these bytes; empty where it is no image that is read."""
+    if content[:4] == b"RIFF":
+        return ".webp" if content[8:12] == b"WEBP" else ""
+    return next((suffix for start, suffix in BEGINNINGS.items() if content.startswith(start)), "")
+
+
+def read_content(path: Path, part: Part | None = None) -> bytes:
+    """The bytes of an image file, or of a member of a shard.
+
+    Args:
+        path: of the file; of a member the shard and its name there, for messages.
+        part: where a member lies; None for a file of its own.
 
     Raises:
-        UnreadableImage: it is missing, empty, no regular file, or has more than ``MAX_BYTES``.
+        UnreadableImage: it is missing, empty, no regular file, cut short, or has more than ``MAX_BYTES``.
     """
     try:
-        status = path.stat()
+        status = (path if part is None else part.file).stat()
         if not stat.S_ISREG(status.st_mode):  # reading a pipe would block
             raise UnreadableImage(path, "no regular file", "image-irregular")
-        if status.st_size > MAX_BYTES:
-            raise UnreadableImage(path, f"{status.st_size} bytes; at most {MAX_BYTES} are read", "image-huge")
-        content = path.read_bytes()
+        length = status.st_size if part is None else part.length
+        if length > MAX_BYTES:
+            raise UnreadableImage(path, f"{length} bytes; at most {MAX_BYTES} are read", "image-huge")
+        content = path.read_bytes() if part is None else part.read()
     except OSError as error:
         raise explained(path, error) from error
     if not content:
         raise _empty(path)
+    if part is not None and len(content) < part.length:
+        raise UnreadableImage(path, f"truncated: {part.file} ends before it", "image-truncated")
     return content
 
 
@@ -145,13 +170,13 @@ def decode_image(content: bytes, where: Path) -> NDArray[np.uint8]:
     return np.asarray(image_HW3, dtype=np.uint8)
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """(H, W) of the array that ``read_image`` gives; reads the header and decodes no pixel.
+def image_size(path: Path, part: Part | None = None) -> tuple[int, int]:
+    """(H, W) of the array that ``read_image`` gives; decodes no pixel. The arguments are those of ``read_content``.
 
     Raises:
         UnreadableImage: the file is missing or no image, or has more than ``MAX_PIXELS``.
     """
-    with opened(path, path) as image:
+    with opened(path, path if part is None else io.BytesIO(read_content(path, part))) as image:
         return upright_size(image)
 
 

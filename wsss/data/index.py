@@ -8,7 +8,6 @@ Shape suffixes: N records, M of them that are scanned.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -20,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss.data.entries import Entries, EntryList, Fault, Stamp, file_stamp, file_stamps
+from wsss.data.entries import Entries, EntryList, Fault, Stamp
 from wsss.data.facts import ImageFacts, examine_image, pixel_count
 from wsss.data.images import UnreadableImage
 from wsss.data.index_file import load_index, save_index
@@ -77,14 +76,14 @@ class Scan:
         """The EXIF orientation of each image, 1 (upright) to 8; 1 where it cannot be read."""
         return [turn or 1 for turn in self.entries.rows_N["turn"][self.at_N].tolist()]
 
+    def known(self) -> Records:
+        """All records, with size and digest where their images can be read."""
+        rows_N = self.entries.rows_N[self.at_N]
+        return replace(self.records, size_N2=rows_N["size"], digest_ND=rows_N["digest"])
+
     def readable(self) -> Records:
         """The records whose images can be read, with size and digest."""
-        found = replace(
-            self.records,
-            size_N2=self.entries.rows_N["size"][self.at_N],
-            digest_ND=self.entries.rows_N["digest"][self.at_N],
-        )
-        faulty = self._faulty()
+        found, faulty = self.known(), self._faulty()
         return found.take(np.flatnonzero(~faulty)) if faulty.any() else found
 
     def broken(self) -> tuple[str, ...]:
@@ -154,7 +153,7 @@ def scan_images(records: Sequence[Record], reporter: Reporter | None = None, wha
     columns = Records.of(records)
     path_N = columns.paths.hashes()
     index = load_index(columns.folder)
-    stamp_N3 = file_stamps(os.path.join(columns.folder, path) for path in columns.paths)  # noqa: PTH118 (speed)
+    stamp_N3 = columns.stamps()
     at_N = index.find(path_N, stamp_N3)
     new_M = np.flatnonzero(at_N < 0)
     if not len(new_M):
@@ -200,7 +199,7 @@ def _each(columns: Records, index_M: NDArray[np.int64]) -> Iterator[Record]:
 
 def _examine(record: Record, bytes_held: Budget, pixels_held: Budget) -> _Examined:
     """Read and decode one image, when memory for it is free."""
-    stamp = file_stamp(record.image)
+    stamp = record.stamp()
     outcome: ImageFacts | Fault
     with bytes_held.part(max(0, stamp.length)):
         try:
@@ -212,14 +211,14 @@ def _examine(record: Record, bytes_held: Budget, pixels_held: Budget) -> _Examin
                 outcome, lasting = examine_image(content, record.image), True
             except UnreadableImage as error:
                 outcome, lasting = Fault(error.kind, error.reason), not _is_out_of_memory(error.__cause__)
-    return _Examined(stamp, outcome, lasting and _is_settled(stamp) and stamp == file_stamp(record.image))
+    return _Examined(stamp, outcome, lasting and is_settled(stamp) and stamp == record.stamp())
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, cv2.error) and "nsufficient memory" in str(error))
 
 
-def _is_settled(stamp: Stamp) -> bool:
+def is_settled(stamp: Stamp) -> bool:
     """Whether a change after the scan is sure to give the file another time."""
     coarse = stamp.changed % 1_000_000_000 == 0
     return time.time_ns() - stamp.changed > (COARSE if coarse else FINE)

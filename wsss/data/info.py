@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wsss.config import Reading
 from wsss.data.dataset import list_splits, open_data
 from wsss.data.findings import Note, refuse
 from wsss.data.index import scan_images
+from wsss.data.lessons import pairs_together
 from wsss.data.readers.registry import find_reader, recognise
 from wsss.data.records import TaggedSet
 from wsss.reporting import Reporter
@@ -120,9 +120,7 @@ def _split_info(tagged: TaggedSet) -> SplitInfo:
 
 def _together(tags: list[tuple[int, ...]], classes: tuple[str, ...]) -> dict[tuple[str, str], int]:
     """How many images have two classes at once, the most frequent pair first; pairs that never occur are left out."""
-    both_KK: NDArray[np.int64] = np.zeros((len(classes), len(classes)), np.int64)
-    for one in tags:
-        both_KK[np.ix_(one, one)] += 1
+    both_KK = pairs_together(tags, len(classes))
     first, second = np.nonzero(np.triu(both_KK, 1))
     pairs = {(classes[a], classes[b]): int(both_KK[a, b]) for a, b in zip(first, second, strict=True)}
     return dict(sorted(pairs.items(), key=lambda pair: -pair[1]))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wsss.data.findings import BadData, Finding, Place
 from wsss.data.images import ON_ITS_SIDE, opened, orientation
+from wsss.data.mask_order import mask_order
 from wsss.data.masks import IGNORE_INDEX, count_indices, read_mask
 from wsss.data.records import Record, TaggedSet, counted
 from wsss.data.threads import in_threads
@@ -39,24 +40,31 @@ def inspect_layers(jobs: Sequence[LayerJob], reporter: Reporter) -> Iterator[Fin
     """All that is found in the masks and saliency maps."""
     if jobs:
         reporter.begin("checking masks", len(jobs))
-    for findings in in_threads(_inspect_job, jobs):
+    seen: dict[str, list[tuple[frozenset[int], frozenset[int]]]] = {}
+    for job, (findings, found) in zip(jobs, in_threads(_inspect_job, jobs), strict=True):
         reporter.advance()
         yield from findings
+        if found is not None and job.tagged is not None:
+            seen.setdefault(job.tagged.split, []).append((frozenset(tag + 1 for tag in job.record.tags), found))
+    sets = {job.tagged.split: job.tagged for job in jobs if job.tagged is not None}
+    for split, pairs in seen.items():
+        yield from mask_order(pairs, sets[split])
 
 
-def _inspect_job(job: LayerJob) -> list[Finding]:
-    """What is found in the mask and the saliency map of one image."""
+def _inspect_job(job: LayerJob) -> tuple[list[Finding], frozenset[int] | None]:
+    """What is found in the mask and the saliency map of one image, and the indices of the mask, if it can be read."""
     findings: list[Finding] = []
+    held: set[int] = set()
     try:
         mask = None if job.tagged is None else job.tagged.mask_path(job.record)
         if mask is not None and job.tagged is not None:
-            findings += _inspect_layer("mask", mask, job.size, job.turn, (job.tagged, job.record))
+            findings += _inspect_layer("mask", mask, job.size, job.turn, (job.tagged, job.record), held)
         if job.saliency is not None:
             saliency = spelled(job.saliency, f"{job.record.name}.png")
             findings += _inspect_layer("saliency", saliency, job.size, job.turn)
     except BadData as error:  # the folder may not be read
         findings += error.findings
-    return findings
+    return findings, frozenset(held) if held else None
 
 
 def _inspect_layer(
@@ -65,6 +73,7 @@ def _inspect_layer(
     size: tuple[int, int] | None,
     turn: int,
     tagged: tuple[TaggedSet, Record] | None = None,
+    held: set[int] | None = None,
 ) -> Iterator[Finding]:
     """What is wrong with a mask or saliency map.
 
@@ -74,6 +83,7 @@ def _inspect_layer(
         size: (H, W) of its image, None where that is unknown.
         turn: the EXIF orientation of its image, 1 to 8.
         tagged: of a mask, its set and record; None: pixel values are not checked.
+        held: gets the indices of the mask.
     """
     if not is_file(path):
         yield Finding(f"{what}-missing", Place(path), "no such file")
@@ -82,7 +92,7 @@ def _inspect_layer(
         layer_HW = read_mask(path) if tagged is None else _values(tagged[0]).read(path)
     except BadData as error:
         for finding in error.findings:
-            yield Finding(finding.kind.replace("mask", what), finding.place, finding.what)
+            yield Finding(finding.kind.replace("mask", what), finding.place, finding.what, finding.mend)
         return
     yield from _turns(what, path, layer_HW.shape, size, turn)
     height, width = layer_HW.shape
@@ -91,7 +101,10 @@ def _inspect_layer(
         turned = "; images are read upright, as their EXIF asks" if (width, height) == size else ""
         yield Finding(f"{what}-size", Place(path), shapes + turned)
     if tagged is not None:
-        yield from _inspect_indices(path, set(count_indices(layer_HW)), *tagged)
+        indices = set(count_indices(layer_HW))
+        if held is not None:
+            held |= indices
+        yield from _inspect_indices(path, indices, *tagged)
 
 
 def _values(tagged: TaggedSet) -> MaskValues:
@@ -111,7 +124,7 @@ def _inspect_indices(path: Path, found: set[int], tagged: TaggedSet, record: Rec
         what = (
             f"it holds only 0 and {IGNORE_INDEX}, and {IGNORE_INDEX} is ignored; objects need the index of their class"
         )
-        yield Finding("mask-binary", Place(path), what)
+        yield Finding("mask-binary", Place(path), what, "write the class index where the mask holds 255")
         return
     differ = [
         f"it holds no pixel of its image's tags {_names(tags - found, tagged)}" if tags - found else "",

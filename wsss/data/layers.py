@@ -30,7 +30,7 @@ def check_layers(folder: Path, tagged: TaggedSet, what: str, fix: str) -> None:
         path = spelled(folder, f"{record.name}.png")
         if not is_file(path):
             missing.append(record.name)
-        elif image_size(path) != (record.size or image_size(record.image)):
+        elif image_size(path) != record.upright_size():
             other_size.append(record.name)
     for names, problem in ((missing, f"no {what}"), (other_size, f"a {what} of another size")):
         if names:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsss.data.findings import BadData
-from wsss.data.images import UnreadableImage, opened, stored_mode
+from wsss.data.images import UnreadableImage, opened, read_content, stored_mode
+from wsss.data.parts import Part
 from wsss.files import write_whole
 
 IGNORE_INDEX = 255
@@ -35,14 +36,14 @@ def voc_palette() -> NDArray[np.uint8]:
 PALETTE = voc_palette()
 
 
-def read_mask(path: Path) -> NDArray[np.uint8]:
-    """Read a palette (or 8-bit grey) PNG as (H, W) class indices.
+def read_mask(path: Path, part: Part | None = None) -> NDArray[np.uint8]:
+    """Read a palette (or 8-bit grey) PNG as (H, W) class indices; the arguments are those of ``read_content``.
 
     Raises:
         DataError: the file is no such image.
     """
     try:
-        with opened(path, path) as image:
+        with opened(path, path if part is None else io.BytesIO(read_content(path, part))) as image:
             form = mask_form(image)
             label_HW = None if form is not None else np.array(image, dtype=np.uint8)
     except UnreadableImage as error:

@@ -21,6 +21,13 @@ JOINERS = "\u200c\u200d"
 QUOTES = "'\"`\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb"
 SHORTENED = re.compile(r"\d(\.\d+)?[eE]\+?\d+")
 """A number as spreadsheets write it that has more digits than they show."""
+_MONTH = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+DATE = re.compile(
+    rf"\d{{1,2}}[-/. ]{_MONTH}([-/. ]\d{{2,4}})?|{_MONTH}[-/. ]\d{{1,4}}|\d{{4}}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d)?)?"
+    r"|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}",
+    re.IGNORECASE,
+)
+"""A date as spreadsheets write it, perhaps made of a name such as MARCH1."""
 
 
 class Near(NamedTuple):
@@ -56,6 +63,14 @@ def _without_zeros(name: str) -> str:
     return re.sub(r"(?<!\d)0+(?=\d)", "", whole)
 
 
+def _value(name: str) -> str:
+    """A number written in any way ("1e5", "100000"), without an ending; other names as they are."""
+    try:
+        return repr(float(_without_ending(name))) if name[:1].isdigit() else name
+    except ValueError:
+        return name
+
+
 def _letters(name: str) -> str:
     """A name in lower case without spaces, hyphens and underscores."""
     return re.sub(r"[\s_-]+", "", unicodedata.normalize("NFKC", by_sight(name)).casefold())
@@ -70,6 +85,7 @@ WAYS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("they differ in their Unicode form, in spaces or in characters that cannot be seen", by_sight),
     ("", lambda name: by_sight(name).casefold()),
     ("they differ in zeros before or behind a number, as after a spreadsheet", _without_zeros),
+    ("they are one number in two spellings, as after a spreadsheet", _value),
     ("they differ in quotes", lambda name: by_sight(name).strip(QUOTES + " ")),
     ("they differ in spaces, hyphens or underscores", _letters),
     ("they differ in their ending", lambda name: _without_ending(by_sight(name))),
@@ -122,7 +138,9 @@ class NearNames:
             asked = question.format(near.name)
             why = f"{' ' if asked.endswith('?') else ': '}{near.why}" if near.why else ""
             return f" ({asked}{why})"
-        return " (a number that a spreadsheet has shortened?)" if SHORTENED.fullmatch(name) else ""
+        if SHORTENED.fullmatch(name):
+            return " (a number that a spreadsheet has shortened?)"
+        return " (a date that a spreadsheet made of a name?)" if DATE.fullmatch(_without_ending(name)) else ""
 
 
 def _digits(name: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from wsss.data.findings import BadData, Finding, Note, Place, refuse
 from wsss.data.images import MADE, MANIFEST, split_suffix
+from wsss.data.parts import Part
 from wsss.data.walking import Reason, Tree, is_file, machine_name, walk
 
 OTHER_IMAGES = frozenset(
@@ -41,12 +42,14 @@ class Photographs:
         files: their paths below it by name, sorted.
         tree: all that lies below the folder, with what was left out.
         others: paths of files that are no images, or whose name another image has.
+        parts: where those lie that are members of shards, by name.
     """
 
     folder: Path
     files: dict[str, str]
     tree: Tree = field(default_factory=Tree)
     others: frozenset[str] = frozenset()
+    parts: Mapping[str, Part] = field(default_factory=dict)
 
     def left_out(self) -> dict[str, int]:
         """How many files and folders are no images or are left out, by the reason."""

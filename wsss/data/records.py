@@ -12,6 +12,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import overload
 
@@ -19,8 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.data.columns import Lists, Texts
+from wsss.data.entries import Stamp, file_stamp, file_stamps
 from wsss.data.facts import DIGEST_BYTES, image_digest
-from wsss.data.images import read_content
+from wsss.data.images import image_size, read_content
+from wsss.data.parts import Part
 from wsss.data.truth import MaskFolder, Truth
 
 MAX_NAMED = 25
@@ -35,12 +38,13 @@ class Record:
 
     Attributes:
         name: unique in its set, "/"-separated and without a suffix; outputs are named after it.
-        image: path of the image file.
+        image: path of the image file; of a member of a shard ``SHARD.tar:KEY``.
         tags: sorted indices into the class names of the set, from 0; class ``k`` has class index ``k + 1``
             in label maps. Empty where the image is known to hold none of the classes.
         unknown: sorted indices of classes of which it is not known whether the image has them.
         size: (H, W) in pixels, upright; None where the image was not scanned.
         digest: ``wsss.data.facts.image_digest`` of the image's bytes; None where it was not scanned.
+        part: where a member of a shard lies; None where the image is a file of its own.
     """
 
     name: str
@@ -49,6 +53,7 @@ class Record:
     unknown: tuple[int, ...] = ()
     size: tuple[int, int] | None = None
     digest: str | None = None
+    part: Part | None = None
 
     def read(self) -> bytes:
         """The bytes of the image, as they are stored.
@@ -56,7 +61,21 @@ class Record:
         Raises:
             UnreadableImage: they cannot be read.
         """
-        return read_content(self.image)
+        return read_content(self.image, self.part)
+
+    def upright_size(self) -> tuple[int, int]:
+        """(H, W) in pixels, upright; read from the image where it was not scanned.
+
+        Raises:
+            UnreadableImage: it cannot be read.
+        """
+        return self.size or image_size(self.image, self.part)
+
+    def stamp(self) -> Stamp:
+        """What tells whether the image was changed: a member has its own length, and the times of its shard."""
+        if self.part is None:
+            return file_stamp(self.image)
+        return file_stamp(self.part.file)._replace(length=self.part.length)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -71,6 +90,8 @@ class Records(Sequence[Record]):
         unknown: those of the classes of which it is unknown whether the image has them.
         size_N2: int32 (H, W); 0 where it is unknown.
         digest_ND: uint8, D = DIGEST_BYTES; 0 where it is unknown.
+        part_N3: int64, where members of shards lie: first byte, length, and how many characters of the path name the
+            shard, 0 for a file of its own; None where all images are such files.
     """
 
     folder: Path
@@ -80,6 +101,7 @@ class Records(Sequence[Record]):
     unknown: Lists
     size_N2: NDArray[np.int32]
     digest_ND: NDArray[np.uint8]
+    part_N3: NDArray[np.int64] | None = None
 
     @classmethod
     def of(cls, records: Iterable[Record], folder: Path | None = None) -> Records:
@@ -95,7 +117,9 @@ class Records(Sequence[Record]):
         paths = [str(record.image) for record in listed]
         start = f"{folder}{os.sep}"
         if folder is None or not all(path.startswith(start) for path in paths):
-            start = _common_start(paths)
+            start = _common_start(
+                [path if one.part is None else str(one.part.file) for one, path in zip(listed, paths, strict=True)]
+            )
             folder = Path(start)
         below = Texts.of(path[len(start) :] for path in paths)
         return cls(
@@ -106,6 +130,7 @@ class Records(Sequence[Record]):
             unknown=Lists.of(record.unknown for record in listed),
             size_N2=np.array([record.size or (0, 0) for record in listed], np.int32).reshape(-1, 2),
             digest_ND=_digest_column(record.digest for record in listed),
+            part_N3=_part_column([record.part for record in listed], len(start)),
         )
 
     def __len__(self) -> int:
@@ -123,14 +148,20 @@ class Records(Sequence[Record]):
         index = range(len(self))[index]
         height, width = self.size_N2[index].tolist()
         digest = self.digest_ND[index].tobytes()
+        path = self.paths[index]
         return Record(
             name=self.names[index],
-            image=self.folder / self.paths[index],
+            image=self.folder / path,
             tags=self.tags[index],
             unknown=self.unknown[index],
             size=(height, width) if height else None,
             digest=digest.hex() if digest != UNKNOWN_DIGEST else None,
+            part=self._part(index, path),
         )
+
+    def _part(self, index: int, path: str) -> Part | None:
+        start, length, named = (0, 0, 0) if self.part_N3 is None else self.part_N3[index].tolist()
+        return Part(self.folder / path[:named], start, length) if named else None
 
     def __iter__(self) -> Iterator[Record]:
         return (self[index] for index in range(len(self)))
@@ -153,7 +184,19 @@ class Records(Sequence[Record]):
             unknown=self.unknown.take(index_M),
             size_N2=self.size_N2[index_M],
             digest_ND=self.digest_ND[index_M],
+            part_N3=None if self.part_N3 is None else self.part_N3[index_M],
         )
+
+    def stamps(self) -> NDArray[np.int64]:
+        """(N, 3) the stamp of each image; see ``Record.stamp``."""
+        if self.part_N3 is None:
+            return file_stamps(os.path.join(self.folder, path) for path in self.paths)  # noqa: PTH118 (speed)
+        files = (path[:named] or path for path, named in zip(self.paths, self.part_N3[:, 2].tolist(), strict=True))
+        stamp_of = cache(file_stamp)
+        stamp_N3 = np.array([stamp_of(os.path.join(self.folder, file)) for file in files], np.int64).reshape(-1, 3)  # noqa: PTH118
+        member_N = self.part_N3[:, 2] > 0
+        stamp_N3[member_N, 0] = self.part_N3[member_N, 1]
+        return stamp_N3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,6 +213,7 @@ class TaggedSet:
         format: the name of the reader that read it; empty where none did.
         tags_source: the file or folder that the tags come from, as a path below ``root`` where it lies there; empty
             where there are no tags.
+        of_objects: whether the tags are, at least in part, those of objects that annotators drew.
     """
 
     root: Path
@@ -180,6 +224,7 @@ class TaggedSet:
     annotations: Truth | None = None
     format: str = ""
     tags_source: str = ""
+    of_objects: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "records", Records.of(self.records, self.root))
@@ -209,20 +254,6 @@ class TaggedSet:
         """Whether a class of a record is unknown."""
         return len(self.columns.unknown.values) > 0
 
-    def lost(self) -> str | None:
-        """What a classifier cannot learn from these tags, for people; None where each class has both answers."""
-        unknown_K = np.bincount(self.columns.unknown.values, minlength=len(self.classes))
-        present_K = np.bincount(self.columns.tags.values, minlength=len(self.classes))
-        absent_K = len(self) - present_K - unknown_K
-        never = [name for name, count in zip(self.classes, absent_K.tolist(), strict=True) if count == 0]
-        if not never or not self.has_unknown():
-            return None
-        few = ", ".join(never[:5]) + (f" and {len(never) - 5} more" if len(never) > 5 else "")
-        return (
-            f"{self.split}: no image is known to be without {few}: the classifier learns to answer yes to every image,"
-            " and no validation can tell; add images without them"
-        )
-
     def images_by_class(self) -> dict[str, int]:
         """How many records have each class, in the order of the classes."""
         count_K = np.bincount(self.columns.tags.values, minlength=len(self.classes)).tolist()
@@ -241,7 +272,10 @@ class TaggedSet:
     def origin(self) -> str:
         """Where the set comes from: "photos (format folder, tags of tags.csv)"."""
         facts = [f"format {self.format}"] if self.format else []
-        facts += [f"tags of {self.tags_source}"] if self.tags_source else []
+        if self.of_objects:
+            facts.append("tags of instance annotations" + (f" in {self.tags_source}" if self.tags_source else ""))
+        elif self.tags_source:
+            facts.append(f"tags of {self.tags_source}")
         return f"{self.root} ({', '.join(facts)})" if facts else str(self.root)
 
     def truth(self, record: Record) -> NDArray[np.uint8] | None:
@@ -312,6 +346,14 @@ def _names(names: Sequence[str], paths: Texts) -> Texts:
         return own
     parts = paths.inside(begin, lengths_N)
     return parts if parts == own else own
+
+
+def _part_column(parts: Sequence[Part | None], start: int) -> NDArray[np.int64] | None:
+    """``Records.part_N3`` of paths that lose their first ``start`` characters."""
+    if not any(parts):
+        return None
+    rows = [(0, 0, 0) if part is None else (part.start, part.length, len(str(part.file)) - start) for part in parts]
+    return np.array(rows, np.int64)
 
 
 def _digest_column(digests: Iterable[str | None]) -> NDArray[np.uint8]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
 
-from wsss.data.images import decode_image, image_size
+from wsss.data.images import decode_image
 from wsss.data.loading import read_ahead, reading
 from wsss.data.records import Record
 
@@ -85,7 +85,7 @@ class ScaledImages(Dataset[ScaledBatch]):
         self.scales = tuple(scales)
         self.stride = stride
         self.images = images
-        sizes = [record.size or image_size(record.image) for record in records]
+        sizes = [record.upright_size() for record in records]
         self.largest = max((height * width for height, width in sizes), default=0)
         self.batches = _batches(records, sizes, self.scales, stride, pixels)
 

@@ -9,6 +9,7 @@ from wsss.config import Config, DataSection
 from wsss.data.dataset import list_splits, open_data
 from wsss.data.findings import Note, telling
 from wsss.data.index import keep_readable
+from wsss.data.lessons import worst_lesson
 from wsss.data.records import TaggedSet, counted
 from wsss.errors import UsageError
 from wsss.reporting import Reporter, first_few
@@ -67,9 +68,9 @@ def open_training(
     train_split = data.train_split or chosen_split(splits, TRAIN_SPLITS)
     train = open_split(data, train_split, reporter, classes, note=note)
     reporter.say(train.summary())
-    lost = train.lost()
-    if lost is not None:
-        reporter.say(lost)
+    worst = worst_lesson(train)
+    if worst is not None:
+        reporter.say(f"{worst.what}; {worst.mend} (wsss data check {data.root} says all)")
     val_split = data.val_split or _val_split(splits, train.split, reporter)
     val = open_split(data, val_split, reporter, train.classes, note=note) if val_split is not None else None
     if val is not None and (both := overlap(train, val)):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.data.masks import IGNORE_INDEX, read_mask, unknown_indices
+from wsss.data.parts import Part
 from wsss.data.walking import is_file, spelled
 from wsss.errors import DataError
 
@@ -43,13 +44,13 @@ class MaskValues:
     offset: int = 0
     ignore: int | None = None
 
-    def read(self, path: Path) -> NDArray[np.uint8]:
-        """The class indices of a mask file; those above 254, which no class has, become 254.
+    def read(self, path: Path, part: Part | None = None) -> NDArray[np.uint8]:
+        """The class indices of a mask file or member; those above 254, which no class has, become 254.
 
         Raises:
             DataError: it cannot be read.
         """
-        value_HW = read_mask(path)
+        value_HW = read_mask(path, part)
         if self == CLASS_INDICES:
             return value_HW
         index_V = np.minimum(np.arange(IGNORE_INDEX + 1) + self.offset, IGNORE_INDEX - 1).astype(np.uint8)
@@ -63,15 +64,16 @@ CLASS_INDICES = MaskValues()
 
 @dataclass(frozen=True, slots=True)
 class MaskFolder:
-    """A folder of palette PNGs ``NAME.png``."""
+    """A folder of palette PNGs ``NAME.png``; of an image in ``images/`` it may be named without this folder."""
 
     folder: Path
     values: MaskValues = CLASS_INDICES
 
     def path(self, record: Record) -> Path | None:
         """The mask file of an image, or None where there is none."""
-        path = spelled(self.folder, f"{record.name}.png")
-        return path if is_file(path) else None
+        names = dict.fromkeys((record.name, record.name.removeprefix("images/")))
+        paths = (spelled(self.folder, f"{name}.png") for name in names)
+        return next(filter(is_file, paths), None)
 
     def has(self, record: Record) -> bool:
         """Whether there is a mask file."""

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from wsss.config import RunSection
-from wsss.data.images import image_size
 from wsss.data.records import Record
 from wsss.data.scaled import ScaledBatch, ScaledImages, load_batches
 from wsss.data.windows import is_large
@@ -71,7 +70,7 @@ def large_records(records: Sequence[Record], tile: int) -> tuple[list[Record], l
     whole: list[Record] = []
     large: list[Record] = []
     for record in records:
-        (large if is_large(record.size or image_size(record.image), tile) else whole).append(record)
+        (large if is_large(record.upright_size(), tile) else whole).append(record)
     return whole, large
 
 

@@ -147,7 +147,8 @@ def _settings(labeller: Labeller, tagged: TaggedSet, checkpoint_sha256: str) -> 
     """All that decides the content of the folder except its images."""
     network, config = labeller.network, labeller.config
     supervision = all_of(
-        network.supervision or UNKNOWN, data_supervision(config.data, saliency=True, unknown=tagged.has_unknown())
+        network.supervision or UNKNOWN,
+        data_supervision(config.data, saliency=True, unknown=tagged.has_unknown(), of_objects=tagged.of_objects),
     )
     return {
         "kind": "pseudo",

@@ -30,8 +30,8 @@ OF_THE_RUN = ("maps", "labels", "predict", "crf")
 EARLY_SCALES = (224,)
 """Value of ``maps.scales`` and ``predict.scales`` in a run of version 0.1.0 for which no scales were given."""
 
-ZOOM = 1.4
-"""Side at which class maps of whole images are read, as a factor of the side of the training crops.
+ZOOM = 10 / 7
+"""Side at which whole images are read, as a factor of the side of the training crops: 320 pixels for 224.
 
 Crops are enlarged parts of an image, so they show objects larger than the whole image at the same side does (Touvron
 et al., "Fixing the train-test resolution discrepancy", 2019)."""
@@ -123,7 +123,7 @@ def map_words(config: Config, labels: LabelsSection, trained: Config) -> str:
     maps = config.maps
     rule = f"power {labels.exponent:g}" if labels.background == "power" else f"band {labels.low:g} to {labels.high:g}"
     parts = [
-        f"class maps by {maps.method} from block {maps.start_layer} at {_reading(map_scales(config), maps.flip)}",
+        f"class maps by {maps.method} from {_blocks(maps.start_layer)} at {_reading(map_scales(config), maps.flip)}",
         f"background {rule}",
         *(["what the decoder agrees with"] if labels.decoder else []),
         "CRF" if labels.crf else "no CRF",
@@ -137,6 +137,10 @@ def predict_words(config: Config, trained: Config) -> str:
     crf = "CRF" if predict.crf else "no CRF"
     reading = _reading(predict_scales(config), predict.flip)
     return f"images at {reading}, {crf}: {_whose(config, trained, ('predict', 'crf'))}"
+
+
+def _blocks(start_layer: int | None) -> str:
+    return "the upper half of the blocks" if start_layer is None else f"block {start_layer}"
 
 
 def _reading(scales: Iterable[int], flip: bool) -> str:
@@ -161,8 +165,8 @@ def map_scales(config: Config) -> tuple[int, ...]:
 
 
 def predict_scales(config: Config) -> tuple[int, ...]:
-    """Sides at which masks are predicted, pixels: ``predict.scales``, or the side of the crops."""
-    return config.predict.scales or (config.augment.size,)
+    """Sides at which masks are predicted, pixels: ``predict.scales``, or that of the crops and ``ZOOM`` times it."""
+    return config.predict.scales or (config.augment.size, round(ZOOM * config.augment.size))
 
 
 def validation_side(config: Config, section: Optimisation) -> int:

@@ -54,8 +54,9 @@ def class_maps(
 ) -> tuple[Tensor, Tensor]:
     """Class maps of a batch (GETAM, arXiv 2112.02841, section 3, or another method), as published by default.
 
-    The defaults of the config differ in ``gamma`` (0.5) and ``spread`` (1), which suit its background band: commands
-    and ``wsss.Labeller`` use those. ``read_maps(network, images_B3HW, present_BK, MapSettings())`` gives such maps.
+    The config has other defaults, the best that were measured (benchmarks/RESULTS.md): the bare gradient of the
+    attention in the upper half of the blocks, root, spread once. Commands and ``wsss.Labeller`` use those;
+    ``read_maps(network, images_B3HW, present_BK, MapSettings())`` gives such maps.
 
     Args:
         network: in the mode it should run in (``eval`` for labels).

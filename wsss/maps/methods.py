@@ -19,13 +19,18 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from wsss.maps.bipartition import object_side
 from wsss.maps.tape import Attention
 
 ROW_CHUNK = 256
 """Rows of an attention matrix that are made at a time where the rows of all patches are read."""
 
 CLASS_ROW = slice(0, 1)
+
+OBJECT_BLOCK = -3
+"""Block whose keys tell objects from the background, from the last: later ones of DeiT-Tiny do so less."""
 
 Elements = tuple[Tensor, ...]
 """Values of the elements of an attention matrix, each (B, A, R, N): per head, of one block."""
@@ -129,6 +134,18 @@ def attention_map(reading: Reading) -> Tensor:
     return _explaining_row(reading, lambda layer, rows: reading.rows(layer, rows).mean(dim=1))
 
 
+def objects(reading: Reading) -> Tensor:
+    """1 on the patches of the object, found without any label, else 0; the same for every class.
+
+    By the keys of block ``OBJECT_BLOCK``, and by its explaining row of attention; see ``bipartition.object_side``.
+    """
+    layer = max(-len(reading.attentions), OBJECT_BLOCK) % len(reading.attentions)
+    key_BNC = reading.attentions[layer].key_BAND.detach().transpose(1, 2).flatten(2)
+    row_BN = _read_rows(reading, lambda rows: reading.rows(layer, rows).mean(dim=1))
+    first = reading.num_prefix_tokens
+    return F.pad(object_side(key_BNC[:, first:], row_BN[:, first:]), (first, 0))
+
+
 def rollout(reading: Reading) -> Tensor:
     """Attention rollout (Abnar and Zuidema 2020): product of (A + I) / 2 over layers; the same for every class."""
     return _roll(reading, lambda attention: 0.5 * attention.rows(slice(None)).mean(dim=1), keep=0.5)
@@ -151,7 +168,11 @@ def gradcam(features_BNC: Tensor, gradient_BNC: Tensor) -> Tensor:
     return torch.einsum("bnc,bc->bn", features_BNC.detach().float(), weights_BC).relu()
 
 
-CLASS_AGNOSTIC: dict[str, Callable[[Reading], Tensor]] = {"attention": attention_map, "rollout": rollout}
+CLASS_AGNOSTIC: dict[str, Callable[[Reading], Tensor]] = {
+    "attention": attention_map,
+    "rollout": rollout,
+    "objects": objects,
+}
 BY_GRADIENT: dict[str, Callable[[Reading, list[Tensor]], Tensor]] = {
     "getam": getam,
     "attention-gradient": attention_gradient_map,

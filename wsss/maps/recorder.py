@@ -50,12 +50,12 @@ class MapSettings:
 
     ``rows`` "auto" takes those of the tokens that feed the head. Maps are raised to the power ``gamma`` and then
     spread ``spread`` times by the affinity of the patches (``wsss.maps.affinity``). The defaults are those of the
-    config, whose ``gamma`` and ``spread`` are not the published 1 and 0 (``wsss.maps.generate.class_maps``).
+    config, not the published ones (``wsss.maps.generate.class_maps``).
     """
 
     method: Method = DEFAULTS.method
     coupling: Coupling = DEFAULTS.coupling
-    start_layer: int = DEFAULTS.start_layer
+    start_layer: int | None = DEFAULTS.start_layer
     rows: Rows = DEFAULTS.rows
     gamma: float = DEFAULTS.gamma
     spread: int = DEFAULTS.spread
@@ -64,6 +64,10 @@ class MapSettings:
     def of(cls, section: MapsSection) -> MapSettings:
         """The settings of a config section."""
         return cls(**section.model_dump(include={field.name for field in fields(cls)}))
+
+    def first_block(self, depth: int) -> int:
+        """Index of the first block of ``depth`` whose attention is read: the upper half, where none is named."""
+        return depth // 2 if self.start_layer is None else self.start_layer
 
 
 def check_map_settings(network: Network, settings: MapSettings) -> None:
@@ -74,7 +78,7 @@ def check_map_settings(network: Network, settings: MapSettings) -> None:
             compute attention twice.
     """
     backbone = network.backbone
-    if settings.start_layer >= backbone.depth:
+    if settings.first_block(backbone.depth) >= backbone.depth:
         raise UsageError(
             f"maps.start_layer {settings.start_layer}: {backbone.name} has {backbone.depth} blocks, from 0 to"
             f" {backbone.depth - 1}",
@@ -105,9 +109,10 @@ class Recorder:
         check_map_settings(network, settings)
         self.network = network
         self.settings = settings
+        self.start_layer = settings.first_block(network.backbone.depth)
         self.tape = AttentionTape(
             network.backbone.vit.blocks,
-            settings.start_layer,
+            self.start_layer,
             below=settings.spread > 0,
             name=network.backbone.name,
         )
@@ -119,7 +124,7 @@ class Recorder:
             handle = self.network.backbone.gradcam_layer.register_forward_hook(self._keep_tokens)
             self._stack.callback(handle.remove)
         if self.settings.method in BY_ROWS and self._fed == "token":
-            block = self.network.backbone.vit.blocks[self.settings.start_layer]
+            block = self.network.backbone.vit.blocks[self.start_layer]
             self._stack.callback(block.register_forward_hook(self.tape.narrow_start).remove)
         self._stack.enter_context(self.tape)
         return self

@@ -226,6 +226,12 @@ def _normalises(content: Mapping[str, Any]) -> bool:
     )
 
 
+def _with_older_keys(config: Any) -> Any:
+    """A config as it was meant: versions without ``classify.finetune`` trained all weights."""
+    section = config.get("classify", {}) if isinstance(config, Mapping) else None
+    return {**config, "classify": {"finetune": "all", **section}} if isinstance(section, Mapping) else config
+
+
 def _sketch(content: Mapping[str, Any], where: Path) -> tuple[Network, Config]:
     """The network of a checkpoint on the meta device, where tensors take no memory, and its config.
 
@@ -233,7 +239,7 @@ def _sketch(content: Mapping[str, Any], where: Path) -> tuple[Network, Config]:
         DataError: see ``network_from``.
     """
     try:
-        config = config_from_plain(content["config"])
+        config = config_from_plain(_with_older_keys(content["config"]))
     except ValidationError as error:
         keys = ", ".join(".".join(map(str, item["loc"])) for item in error.errors()[:3])
         raise DataError(f"{where}: another version wrote its config ({keys[:300]})", "train it again") from error

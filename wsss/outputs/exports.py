@@ -77,7 +77,16 @@ def export_data(
 def _of_record(tagged: TaggedSet, record: Record, masks: bool) -> Picture:
     tags = tuple(tagged.classes[tag] for tag in record.tags)
     label = partial(read_truth, tagged, record) if masks and tagged.has_truth(record) else None
-    return Picture(name=record.name, image=record.image, split=tagged.split, tags=tags, label=label)
+    unknown = tuple(tagged.classes[tag] for tag in record.unknown)
+    return Picture(
+        name=record.name,
+        image=record.image,
+        split=tagged.split,
+        tags=tags,
+        label=label,
+        unknown=unknown,
+        part=record.part,
+    )
 
 
 def export_labels(folder: Path) -> Export:
@@ -136,6 +145,10 @@ def write_export(out: Path, export: Export, writer: Writer) -> Mapping[str, int 
     refuse_existing(out)
     if writer.needs_masks and all(picture.label is None for picture in export.pictures):
         raise UsageError(f"{writer.name} holds label maps, and there is none", "--to folder  # holds tags alone")
+    unknown = sum(bool(picture.unknown) for picture in export.pictures)
+    if unknown and not writer.unknown:
+        what = f"{counted(unknown, 'image')} with unknown tags: the format cannot hold them, the class is absent there"
+        export.remarks.append(what)
     with whole_folder(out) as folder:
         writer.write(folder, export)
     return {

@@ -21,12 +21,15 @@ LABEL_MAPS: Supervision = ("label maps",)
 UNKNOWN: Supervision = ("a run that does not say its supervision",)
 
 
-def data_supervision(data: DataSection, *, saliency: bool, unknown: bool = False) -> Supervision:
+def data_supervision(
+    data: DataSection, *, saliency: bool, unknown: bool = False, of_objects: bool = False
+) -> Supervision:
     """The tags of a data folder and, where ``saliency`` says that they are used, its saliency maps.
 
-    ``unknown`` says that some of the tags are unknown (``TaggedSet.has_unknown``).
+    ``unknown`` says that some of the tags are unknown (``TaggedSet.has_unknown``), ``of_objects`` that they are those
+    of drawn objects (``TaggedSet.of_objects``).
     """
-    tags = "tags from masks" if data.tags_from == "masks" else "tags"
+    tags = "tags from masks" if data.tags_from == "masks" else "tags of instance annotations" if of_objects else "tags"
     if unknown:
         tags = f"{tags}, some of them unknown"
     return (tags, "saliency maps") if saliency and data.saliency is not None else (tags,)

@@ -89,7 +89,7 @@ def _facts_by_sizes(tagged: TaggedSet) -> str:
     """``BY_SIZES`` of a data set."""
     sizes = _hash_of(tagged.classes)
     for record in tagged.records:
-        sizes.update(f"\n{record.name} {record.tags} {record.unknown or ''}{record.image.stat().st_size}".encode())
+        sizes.update(f"\n{record.name} {record.tags} {record.unknown or ''}{record.stamp().length}".encode())
     return str(sizes.hexdigest())
 
 

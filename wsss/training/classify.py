@@ -15,24 +15,32 @@ from wsss.data.records import TaggedSet
 from wsss.evaluation.tagging import tag_f1, tag_map
 from wsss.inference.score import tag_scores
 from wsss.models.network import Network
+from wsss.training.head import LAYER_DECAY, Mode, freeze_below, steps_after_head
 from wsss.training.losses import classification_loss
 from wsss.training.step import Batch, TrainingStep
 from wsss.training.validation import BetweenBatches, Validation
 
 
 class ClassifyStep(TrainingStep):
-    """A step of classification: the soft margin loss of the class logits against the tags."""
+    """A step of classification: the soft margin loss of the class logits against the tags.
 
-    def __init__(self, network: Network, config: Config, total: int) -> None:
-        super().__init__(network, config.classify, total)
+    Args:
+        network: is trained; what ``mode`` does not train is frozen.
+        config: the settings.
+        whole: steps of all epochs, of which ``mode`` may take fewer.
+        each: steps of an epoch.
+        mode: "head", "top" or "all", see ``wsss.training.head``.
+    """
+
+    def __init__(self, network: Network, config: Config, whole: int, each: int = 1, mode: Mode = "all") -> None:
+        freeze_below(network, mode)
+        super().__init__(network, config.classify, steps_after_head(whole, each, mode))
+        self.layer_decay = LAYER_DECAY if mode == "top" else 1.0
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The classification loss."""
-        return {
-            "classification": classification_loss(
-                self.network.classify(batch["image"]), batch["present"], batch.get("known")
-            )
-        }
+        logits_BK = self.network.classify(batch["image"])
+        return {"classification": classification_loss(logits_BK, batch["present"], batch.get("known"))}
 
 
 def tag_validation(split: TaggedSet | None, config: Config, device: torch.device) -> Validation | None:

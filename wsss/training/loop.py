@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from wsss.config import Config, Optimisation
 from wsss.data.augment import StepBatches, TrainingImages, mix
+from wsss.data.lessons import FEW_STEPS, epochs_of, steps_in_all
 from wsss.data.loading import read_ahead
 from wsss.errors import Interrupted, MachineError
 from wsss.files import DiskError
@@ -37,8 +38,8 @@ from wsss.training.validation import Validation, is_due
 LOG_EVERY = 10
 """Steps between two lines of metrics.jsonl. Logging, validating and saving synchronise the device; a step does so only
 where bad steps are skipped or fp16 scales the loss."""
-FEW_STEPS = 200
-"""Fewer teach a network little; 390 is what a round of the smallest measured recipe takes (benchmarks/RESULTS.md)."""
+MANY_EPOCHS = 100
+"""More teach a network its images by heart, if they are also more than ten times FEW_STEPS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,9 @@ class Loop:
         section = step.section
         self.section = section
         self.state = State()
-        self.optimizer = make_optimizer(section, step.network, decoder_lr_factor=step.decoder_lr_factor)
+        self.optimizer = make_optimizer(
+            section, step.network, decoder_lr_factor=step.decoder_lr_factor, layer_decay=step.layer_decay
+        )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.config.run.amp == "fp16")
         self.batches = StepBatches(len(images), section.batch_size, 0, 0, self.config.run.seed)
         self.total = step.total
@@ -103,7 +106,7 @@ class Loop:
             BadLoss: the loss is not finite; the batch is saved.
             MachineError: the disk cannot be written; the last checkpoint is complete.
         """
-        self._remark_on_few_steps()
+        self._remark_on_steps()
         if not self._is_finished():
             try:
                 with stop_requests() as stop:
@@ -263,16 +266,20 @@ class Loop:
     def _is_finished(self) -> bool:
         return self.state.step >= self.total and not self._validation_is_due()
 
-    def _remark_on_few_steps(self) -> None:
-        if self.state.step == 0 and self.total < FEW_STEPS:
+    def _remark_on_steps(self) -> None:
+        if self.state.step == 0 < self.total < FEW_STEPS:
             each = self.batches.steps_per_epoch
             epochs = math.ceil(FEW_STEPS / each)
             self.reporter.say(f"{self.total} steps are few to learn from; --epochs {epochs} makes them {epochs * each}")
+        epochs = epochs_of(len(self.images), self.section)
+        if self.state.step == 0 and epochs > MANY_EPOCHS and self.total > 10 * FEW_STEPS:
+            say = f"{epochs} epochs are many for {len(self.images)} images: it learns them by heart"
+            self.reporter.say(f"{say}; --epochs {MANY_EPOCHS}, or add images")
 
 
 def steps_of(images: TrainingImages, section: Optimisation) -> int:
     """Steps of a whole training."""
-    return StepBatches(len(images), section.batch_size, 0, 0, 0).steps_per_epoch * section.epochs
+    return steps_in_all(len(images), section)
 
 
 def to_device(batch: Mapping[str, Tensor], device: torch.device) -> Batch:

@@ -17,7 +17,12 @@ RULE = "decay_rule"
 
 
 def make_optimizer(
-    section: Optimisation, network: Network, *, decoder_lr_factor: float = 1.0, by_dimension: bool = False
+    section: Optimisation,
+    network: Network,
+    *,
+    decoder_lr_factor: float = 1.0,
+    layer_decay: float = 1.0,
+    by_dimension: bool = False,
 ) -> torch.optim.Optimizer:
     """The optimiser of a network.
 
@@ -25,10 +30,14 @@ def make_optimizer(
         section: the optimiser and its rates.
         network: whose parameters are trained.
         decoder_lr_factor: learning rate of the decoder relative to that of the other parts.
+        layer_decay: learning rate of a block relative to that of the block above it; below 1 the blocks and norms alone
+            of the backbone are trained.
         by_dimension: groups as earlier versions made them, for resuming their checkpoints: every tensor of two
             dimensions or more decays, the position embeddings and tokens of timm too.
     """
-    groups = parameter_groups(section, network, decoder_lr_factor=decoder_lr_factor, by_dimension=by_dimension)
+    groups = parameter_groups(
+        section, network, decoder_lr_factor=decoder_lr_factor, layer_decay=layer_decay, by_dimension=by_dimension
+    )
     if section.optimizer == "sgd-poly":
         return torch.optim.SGD(groups, lr=section.lr, momentum=section.momentum)
     on_gpu = all(parameter.is_cuda for parameter in network.parameters())
@@ -36,7 +45,12 @@ def make_optimizer(
 
 
 def parameter_groups(
-    section: Optimisation, network: Network, *, decoder_lr_factor: float = 1.0, by_dimension: bool = False
+    section: Optimisation,
+    network: Network,
+    *,
+    decoder_lr_factor: float = 1.0,
+    layer_decay: float = 1.0,
+    by_dimension: bool = False,
 ) -> list[dict[str, Any]]:
     """Groups of parameters with ``weight_decay``, ``lr`` and ``base_lr`` (before the schedule); see ``make_optimizer``.
 
@@ -45,6 +59,12 @@ def parameter_groups(
     parts: list[tuple[dict[str, nn.Module], float]] = [
         ({"backbone": network.backbone, "readout": network.readout}, section.lr)
     ]
+    if layer_decay < 1:
+        vit = network.backbone.vit
+        above = {"norm": vit.norm, "final_norm": network.backbone.final_norm, "readout": network.readout}
+        rates = [section.lr * layer_decay**i for i in range(network.backbone.depth)]
+        blocks = [({"block": block}, rate) for block, rate in zip(reversed(vit.blocks), rates, strict=True)]
+        parts = [(above, section.lr), *blocks]
     if network.decoder is not None:
         parts.append(({"decoder": network.decoder}, section.lr * decoder_lr_factor))
     exempt = {f"backbone.{name}" for name in network.backbone.no_weight_decay()}

@@ -30,7 +30,7 @@ class State:
 
     Attributes:
         step: steps taken.
-        validated: steps that were taken when it was last validated.
+        validated: steps that were taken when it was last validated; -1 before.
         best: main figure of the best validation.
         sums: of each loss term since the last line of metrics, scalars on the device.
         since: steps in the sums.
@@ -39,7 +39,7 @@ class State:
     """
 
     step: int = 0
-    validated: int = 0
+    validated: int = -1
     best: float = -math.inf
     sums: dict[str, Tensor] = field(default_factory=dict)
     since: int = 0
@@ -138,6 +138,7 @@ def restore(
         step.section,
         step.network,
         decoder_lr_factor=step.decoder_lr_factor,
+        layer_decay=step.layer_decay,
         by_dimension=RULE not in saved["param_groups"][0],
     )
     optimizer.load_state_dict(saved)

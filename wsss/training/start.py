@@ -15,9 +15,10 @@ from wsss.config import Config
 from wsss.data.augment import TrainingImages
 from wsss.data.dataset import list_splits
 from wsss.data.layers import NO_SALIENCY, check_layers
-from wsss.data.records import TaggedSet
+from wsss.data.lessons import epochs_of, teaches_nothing
+from wsss.data.records import TaggedSet, counted
 from wsss.data.splits import open_training
-from wsss.errors import DataError, UsageError
+from wsss.errors import DataError, Interrupted, UsageError
 from wsss.files import sweep
 from wsss.inference.settings import remark_on_model
 from wsss.machine import prepare_device
@@ -43,8 +44,10 @@ from wsss.outputs.run import (
     remark_on_settings,
 )
 from wsss.reporting import Reporter, Silent
+from wsss.stopping import stop_requests
 from wsss.training.classify import ClassifyStep, tag_validation
 from wsss.training.given_labels import edited_labels, find_labels, remark_on_changes
+from wsss.training.head import fit_head, mode_of
 from wsss.training.loop import Loop, RunContext, steps_of
 from wsss.training.rounds import LABELS, learn_from_teacher, teacher_config
 from wsss.training.segment import SegmentStep, mask_validation
@@ -72,11 +75,14 @@ def train_classifier(config: Config, run: str | Path, reporter: Reporter = SILEN
     context = RunContext(run, config, prepare_device(config.run), reporter)
     train, val = open_training(config, reporter)
     network = build_from(config, train.classes, decoder=False)
-    network.supervision = data_supervision(config.data, saliency=False, unknown=train.has_unknown())
+    network.supervision = data_supervision(
+        config.data, saliency=False, unknown=train.has_unknown(), of_objects=train.of_objects
+    )
     loop = classify_loop(context, network, train, val)
     choices = _say_choices(loop, train, val)
     with locked(run, reporter.say):
         create_run(run, config, train, val, choices)
+        _fit_head(loop, train)
         loop.train()
     return loop.shown
 
@@ -117,7 +123,8 @@ def resume_classifier(run: Path, reporter: Reporter, moved: Moved = STAYED) -> N
         UsageError, MachineError, Interrupted: see ``train_classifier``.
     """
     with _locked_run(run, reporter):
-        loop, _ = _resumed(run, reporter, moved, decoder=False)
+        loop, train = _resumed(run, reporter, moved, decoder=False)
+        _fit_head(loop, train)
         loop.train()
     return loop.shown
 
@@ -166,7 +173,9 @@ def train_segmenter(
     network = build_from(config, train.classes, decoder=True)
     network.supervision = all_of(
         () if start is None else start.supervision or UNKNOWN,
-        data_supervision(config.data, saliency=labels is None, unknown=train.has_unknown()),
+        data_supervision(
+            config.data, saliency=labels is None, unknown=train.has_unknown(), of_objects=train.of_objects
+        ),
         () if labels is None else labels_supervision(labels),
         LABEL_MAPS if edited else (),
     )
@@ -201,12 +210,20 @@ def resume_segmenter(run: Path, reporter: Reporter, moved: Moved = STAYED) -> Ne
     return loop.shown
 
 
-def classify_loop(context: RunContext, network: Network, train: TaggedSet, val: TaggedSet | None) -> Loop:
-    """The training of a classifier."""
+def classify_loop(
+    context: RunContext,
+    network: Network,
+    train: TaggedSet,
+    val: TaggedSet | None,
+    task: Mapping[str, Any] | None = None,
+) -> Loop:
+    """The training of a classifier; in ``task`` "head" says how the head was fitted, once it is."""
     config = context.config
     images = TrainingImages(train, config.augment, seed=config.run.seed)
-    step = ClassifyStep(network, config, steps_of(images, config.classify))
-    return Loop(context, step, images, tag_validation(val, config, context.device))
+    mode, whole = mode_of(config, train), steps_of(images, config.classify)
+    each = whole // epochs_of(len(images), config.classify)
+    step = ClassifyStep(network, config, whole, each, mode)
+    return Loop(context, step, images, tag_validation(val, config, context.device), task)
 
 
 def segment_loop(
@@ -232,6 +249,29 @@ def segment_loop(
     total = steps_of(images, config.segment)
     step = SegmentStep(network, config, total, labels_given=labels is not None, started=task["started"])
     return Loop(context, step, images, mask_validation(val, config, context.device), task)
+
+
+def _fit_head(loop: Loop, train: TaggedSet) -> None:
+    """Fit the head first where ``classify.finetune`` asks for it; a run stopped in it begins it again."""
+    context = loop.context
+    if mode_of(context.config, train) == "all" or "head" in loop.task:
+        return
+    loop.save()
+    try:
+        with stop_requests() as stop:
+            found = fit_head(
+                loop.step.network, train, context.config, context.device, lambda: stop.leave_if_asked("", "")
+            )
+    except Interrupted as error:
+        raise Interrupted("stopped while the head was fitted; the state is saved", f"--resume {context.run}") from error
+    loop.task["head"] = found
+    if loop.step.average is not None:
+        loop.step.average.network.load_state_dict(loop.step.network.state_dict())
+    loop.save()
+    context.reporter.say(
+        f"fitted the head in {found['steps']} steps, chosen by {found['held_out']} held-out images"
+        f" (loss {found['held_out_loss']:.4f})"
+    )
 
 
 def _be_taught(loop: Loop, train: TaggedSet, moved: Moved = STAYED) -> None:
@@ -261,7 +301,7 @@ def _resumed(run: Path, reporter: Reporter, moved: Moved, *, decoder: bool) -> t
     _check_there(run, config.data.root, "data", "data folder")
     context = RunContext(run, config, prepare_device(config.run), reporter)
     train, val = open_training(config, reporter, network.classes)
-    task = part_of(content, "task", run) if decoder else {}
+    task = part_of(content, "task", run) if decoder else content.get("task") or {}
     labels = task.get("labels") and Path(task["labels"])
     if moved.labels is not None:
         if labels is None:
@@ -270,7 +310,11 @@ def _resumed(run: Path, reporter: Reporter, moved: Moved, *, decoder: bool) -> t
         task = {**task, "labels": str(labels)}
     _check_there(run, labels, "labels", "folder of label maps")
     check_same_data(run, train, val, _layers(config, labels), moved=bool(moved))
-    loop = segment_loop(context, network, train, val, task) if decoder else classify_loop(context, network, train, val)
+    loop = (
+        segment_loop(context, network, train, val, task)
+        if decoder
+        else classify_loop(context, network, train, val, task)
+    )
     note_resumed(run, config, _say_choices(loop, train, val), moved=bool(moved))
     loop.resume(content)
     if moved:
@@ -304,8 +348,23 @@ def _say_choices(loop: Loop, train: TaggedSet, val: TaggedSet | None) -> Choices
     splits = list_splits(train.root, data) if val is None else ()
     others = [split for split in splits if split != train.split]
     choices = training_choices(context.config.run, context.device, train, val, scored=scored, others=others)
+    choices["steps"] = loop.total
     context.reporter.say(training_words(choices, train))
+    context.reporter.say(_steps_words(loop, train, choices))
     return choices
+
+
+def _steps_words(loop: Loop, train: TaggedSet, choices: Choices) -> str:
+    """What is trained in how many steps; a classifier's is kept in ``choices`` as ``finetune``."""
+    if loop.step.network.decoder is not None:
+        return f"trains {counted(loop.total, 'step')}"
+    mode = choices["finetune"] = mode_of(loop.context.config, train)
+    if mode == "all":
+        return f"trains all weights, {counted(loop.total, 'step')}"
+    if mode == "top":
+        return f"fits the head first, then {counted(loop.total, 'step')} of the upper half of the blocks"
+    why = ", which tags that say yes to every image would only spoil" if teaches_nothing(train) else ""
+    return f"fits the head alone; the backbone keeps its weights{why}"
 
 
 @contextmanager

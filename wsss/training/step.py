@@ -33,11 +33,13 @@ class TrainingStep(nn.Module):
     Attributes:
         average: the moving average of the network; None where the section keeps none.
         decoder_lr_factor: learning rate of the decoder relative to that of the other parts.
+        layer_decay: learning rate of a block relative to that of the block above it.
     """
 
     network: Network
     average: MovingAverage | None
     decoder_lr_factor = 1.0
+    layer_decay = 1.0
 
     def __init__(self, network: Network, section: Optimisation, total: int) -> None:
         super().__init__()

@@ -36,4 +36,4 @@ def is_due(step: int, *, total: int, steps_per_epoch: int, every: int) -> bool:
         every: epochs between two validations.
     """
     epoch, rest = divmod(step, steps_per_epoch)
-    return step > 0 and rest == 0 and (epoch % every == 0 or step == total)
+    return rest == 0 and (step == total or (step > 0 and epoch % every == 0))

@@ -19,8 +19,8 @@ from wsss.errors import DataError
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # what readers guess or leave out
 
 FORMATS = Path(__file__).parents[2] / "formats"
-NOT_READ = ("outputs", "webdataset")
-"""What writers must give; and tar shards, which have no reader."""
+NOT_READ = ("outputs",)
+"""What writers must give."""
 TREES = sorted(path.parent for path in FORMATS.rglob("EXPECTED.json") if path.parent.name not in NOT_READ)
 TOLD = {"table_excel": ["--columns", "image=Datei,labels=Klassen,split=Aufteilung"]}
 """Options of trees whose EXPECTED.json tells them in words only."""

@@ -72,6 +72,7 @@ class AnnotatedSource:
         truth: masks that are no drawn objects of ``images``.
         truth_of: given the classes and the images of a split by name, their masks, where objects stay on the disk.
         mask_folder: where masks lie as PNG files, or None.
+        drawn: whether labels are those of drawn objects, where ``truth_of`` reads them.
     """
 
     options: Options
@@ -83,6 +84,7 @@ class AnnotatedSource:
     truth: Truth | None = None
     truth_of: Callable[[ClassRules, Mapping[str, AnnotatedImage]], Truth | None] | None = None
     mask_folder: Path | None = None
+    drawn: bool = False
 
     def splits(self) -> tuple[str, ...]:
         """Names of the splits, in order of appearance."""
@@ -109,6 +111,7 @@ class AnnotatedSource:
                 ListedImage(
                     name=name,
                     image=self.photographs.folder / self.photographs.files[name],
+                    part=self.photographs.parts.get(name),
                     labels=labels,
                     unknown=tuple(label for label in unknown if label not in labels),
                     absent=rules.labels(image.absent),
@@ -126,6 +129,7 @@ class AnnotatedSource:
             source=self.source,
             mask_folder=self.mask_folder,
             annotations=self._truth(rules, found, drawn),
+            of_objects=any(image.labels and (image.shapes or self.drawn) for image in found.values()),
         )
 
     def _truth(

@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 from wsss.config import Reading
 from wsss.data.drawn import DrawnImage, Shape, paint_image
 from wsss.data.findings import BadData, Finding, Note, Place
-from wsss.data.images import image_size
 from wsss.data.masks import IGNORE_INDEX
 from wsss.data.photographs import all_images
 from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSource, below
 from wsss.data.readers.class_rules import ClassRules
 from wsss.data.readers.coco_cache import open_coco
-from wsss.data.readers.coco_file import AREA, CROWD, CocoFile, area_at, place
+from wsss.data.readers.coco_file import AREA, BOX, CROWD, CocoFile, area_at, place
 from wsss.data.readers.image_finder import ImageFinder
 from wsss.data.readers.reader import Options, Reader
 from wsss.errors import DataError, UsageError
@@ -60,7 +59,7 @@ class CocoTruth:
             return None
         size, where, objects = self.images[record.name]
         shapes = tuple(Shape(index, area_at(where.path, start, length)) for index, start, length in objects)
-        return paint_image(DrawnImage(shapes, where, size), record.size or image_size(record.image))
+        return paint_image(DrawnImage(shapes, where, size), record.upright_size())
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +164,7 @@ def _open(root: Path, options: Options) -> AnnotatedSource:
         source=paths[0] if len(paths) == 1 else root,
         finder=ImageFinder(photographs, uploads=uploads),
         truth_of=_Truths(files, objects, ignored),
+        drawn=any(flag & (AREA | BOX) for file in files for flag in file.flags),
     )
 
 

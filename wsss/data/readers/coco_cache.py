@@ -19,7 +19,7 @@ from wsss.data.readers.coco_file import CocoFile, read_coco
 from wsss.errors import MachineError
 from wsss.files import whole
 
-VERSION = 1
+VERSION = 2
 LEAST = 2**23
 """Smaller files are read again in less than a second."""
 COLUMNS = {"rows": "i", "kinds": "i", "flags": "b", "starts": "q", "lengths": "i"}

@@ -18,7 +18,7 @@ from wsss.data.readers.json_stream import elements
 LISTS = frozenset({"images", "annotations", "categories"})
 OFFICIAL = {1: "person", 3: "car", 18: "dog", 90: "toothbrush"}
 """Some of the 80 categories of the official files."""
-CROWD, AREA = 1, 2
+CROWD, AREA, BOX = 1, 2, 4
 """Bits of ``CocoFile.flags``."""
 
 
@@ -32,7 +32,7 @@ class CocoFile:
         categories: name and supercategory by id.
         rows: of each annotation, the index of its image id in ``ids``.
         kinds: of each annotation, the index of its category id in ``ids``.
-        flags: of each annotation, CROWD and AREA.
+        flags: of each annotation, CROWD, AREA and BOX.
         starts, lengths: of each annotation, its bytes in the file.
         ids: all ids that annotations use.
         attributes: whether annotations have ``attributes``, as CVAT writes them.
@@ -135,7 +135,7 @@ def _annotation(found: CocoFile, value: dict[str, Any], known: dict[Hashable, in
     area = bool(drawn.get("counts")) if isinstance(drawn, dict) else isinstance(drawn, list) and any(drawn)
     found.rows.append(known.setdefault(image, len(known)))
     found.kinds.append(known.setdefault(category, len(known)))
-    found.flags.append(CROWD * crowd + AREA * area)
+    found.flags.append(CROWD * crowd + AREA * area + BOX * bool(value.get("bbox")))
     found.starts.append(start)
     found.lengths.append(length)
     found.attributes = found.attributes or "attributes" in value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -58,12 +59,20 @@ class MaskSource:
 
 
 def mask_labels(path: Path, names: tuple[str, ...], colours: tuple[Colour, ...] | None, table: Path) -> tuple[str, ...]:
-    """Names of the entries that a mask file holds.
+    """Names of the entries that a mask file holds; a file that has not changed is opened once for all splits.
 
     Raises:
         DataError: a pixel names no entry.
     """
-    found = np.unique(read_entries(path, colours, table)).tolist()
+    facts = path.stat()
+    return _mask_labels(path, (facts.st_mtime_ns, facts.st_size), names, colours, table)
+
+
+@lru_cache(maxsize=2**18)
+def _mask_labels(
+    path: Path, state: tuple[int, int], names: tuple[str, ...], colours: tuple[Colour, ...] | None, table: Path
+) -> tuple[str, ...]:
+    found = np.flatnonzero(np.bincount(read_entries(path, colours, table).reshape(-1))).tolist()
     if found and found[-1] >= len(names):
         what = f"value {found[-1]}, but {table.name} declares {len(names)} values from 0"
         raise BadData.at("mask-class", path, what, f"add the missing lines to {table}")
@@ -90,7 +99,7 @@ def _photographs(root: Path, note: Note = refuse) -> Photographs:
     return find_images(root, [conventional(root, name).name for name in NO_PHOTOS], note=note)
 
 
-def read_label_map(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
+def read_label_map(path: Path, encoding: str = "utf-8") -> tuple[tuple[str, ...], tuple[Colour, ...]]:
     """Names and colours of ``name:r,g,b:parts:actions`` lines; lines of ``#`` are comments.
 
     Raises:
@@ -98,7 +107,7 @@ def read_label_map(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
     """
     names: list[str] = []
     colours: list[Colour] = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path, encoding).split("\n"), start=1):
         text = line.split("#", 1)[0].strip()
         if not text:
             continue
@@ -121,7 +130,7 @@ def read_label_map(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
 
 def _open(root: Path, options: Options) -> MaskSource:
     table = conventional(root, LABEL_MAP)
-    names, colours = read_label_map(table)
+    names, colours = read_label_map(table, options.reading.encoding)
     photographs = _photographs(root, options.note)
     if not photographs.files:
         what, fix = "no photographs beside the masks", "export again with 'Save images', or put them into JPEGImages"
@@ -135,7 +144,7 @@ def _open(root: Path, options: Options) -> MaskSource:
     if not texts:
         raise BadData.at("split-missing", lists, "no split list", f"write one image name a line to {lists}/default.txt")
     for text in texts:
-        for number, line in enumerate(read_text(text).split("\n"), start=1):
+        for number, line in enumerate(read_text(text, options.reading.encoding).split("\n"), start=1):
             if written := line.strip():
                 mask, place, labels = spelled(folder, f"{written}.png"), Place(text, number), None
                 if ".." not in written and is_file(mask):

@@ -16,7 +16,7 @@ from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSou
 from wsss.data.readers.annotations import xml_tree
 from wsss.data.readers.class_rules import ClassRules
 from wsss.data.readers.image_finder import ImageFinder
-from wsss.data.readers.json_fields import files_of, only, prefix_of
+from wsss.data.readers.json_fields import candidates, only, prefix_of
 from wsss.data.readers.reader import Options, Reader
 
 MAX_XML = 2**30
@@ -24,17 +24,17 @@ MAX_XML = 2**30
 SHAPES = ("polygon", "mask", "box", "ellipse", "polyline", "points", "skeleton", "cuboid")
 
 
-def _files(root: Path) -> list[Path]:
-    return [path for path in files_of(root, ".xml") if "<annotations" in prefix_of(path)]
+def _files(root: Path, reading: Reading) -> list[Path]:
+    return [path for path in candidates(root, reading, ".xml") if "<annotations" in prefix_of(path)]
 
 
 def _sniff(root: Path, reading: Reading) -> str | None:
-    found = _files(root)
+    found = _files(root, reading)
     return f"{found[0].name} is an XML file of CVAT" if found else None
 
 
 def _open(root: Path, options: Options) -> AnnotatedSource:
-    path = only(_files(root), root)
+    path = only(_files(root, options.reading), root)
     tree = xml_tree(path, MAX_XML)
     if tree is None or tree.tag != "annotations" or tree.find("track") is not None:
         what = "tracks of a video" if tree is not None and tree.find("track") is not None else "no annotations of CVAT"

@@ -10,6 +10,7 @@ from wsss.config import Reading
 from wsss.data.findings import Note, refuse
 from wsss.data.near_names import same_by_sight
 from wsss.data.photographs import Photographs, find_images
+from wsss.data.readers.json_fields import is_foreign
 from wsss.data.readers.listing import ListedImage, Listing, alike_splits, missing_images, renamed, untagged_images
 from wsss.data.readers.reader import Options, Reader
 from wsss.data.readers.table import is_general_table
@@ -41,11 +42,12 @@ class FolderSource:
         return read_folder(self.root, self.table, split, self.options.classes, note=self.options.note)
 
 
-def open_tag_file(root: Path, path: Path, known: Collection[str] = (), *, note: Note = refuse) -> TagFile:
+def open_tag_file(
+    root: Path, path: Path, known: Collection[str] = (), *, encoding: str = "utf-8", note: Note = refuse
+) -> TagFile:
     """Read the table of a folder data set; image paths may start with ``images/`` or below it."""
-    return read_tag_file(
-        path, prefix=base.name if (base := _image_folder(root)) != root else "", known=known, note=note
-    )
+    base = _image_folder(root)
+    return read_tag_file(path, prefix=base.name if base != root else "", known=known, encoding=encoding, note=note)
 
 
 def read_folder(
@@ -94,8 +96,8 @@ def read_folder(
 
 def _sniff(root: Path, reading: Reading) -> str | None:
     table = reading.tags or find_tag_file(root)
-    if table is not None and is_general_table(table, reading):
-        return None  # the reader "table" reads it
+    if table is not None and (is_general_table(table, reading) or (reading.tags is not None and is_foreign(table))):
+        return None  # the reader "table" reads it, or that of an annotation program
     return None if table is None else f"a table of tags, {table.name}"
 
 
@@ -113,7 +115,8 @@ def _open(root: Path, options: Options) -> FolderSource:
             "take the tags from the file",
         )
     path = reading.tags or find_tag_file(root, note=options.note) or root / TAG_FILES[0]
-    return FolderSource(root, open_tag_file(root, path, options.classes or (), note=options.note), options)
+    known, encoding = options.classes or (), reading.encoding
+    return FolderSource(root, open_tag_file(root, path, known, encoding=encoding, note=options.note), options)
 
 
 def _photographs(root: Path, note: Note = refuse) -> Photographs:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+from wsss.config import Reading
 from wsss.data.findings import BadData, Place
 from wsss.data.readers.text import read_text
 from wsss.data.walking import is_file, names_in
@@ -13,6 +15,10 @@ from wsss.data.walking import is_file, names_in
 PREFIX = 2**16
 """Bytes at the beginning of a file by which its format is told."""
 
+FOREIGN = re.compile(
+    r'<annotations|"(categories|annotations|completions|predictions|regions|_via_img_metadata)"\s*:|region_attributes'
+)
+"""Found at the beginning of files of annotation programs, and of no table of tags."""
 NOUNS = {"list": "a list", "dict": "an object", "str": "a text"}
 """Kinds of JSON values by the names of their types."""
 
@@ -70,14 +76,29 @@ def files_of(folder: Path, *endings: str) -> list[Path]:
     return [folder / name for name in names_in(folder) if name.lower().endswith(endings) and is_file(folder / name)]
 
 
+def candidates(root: Path, reading: Reading, *endings: str) -> list[Path]:
+    """The file that --tags names, or all files at the root of a data folder, with one of these endings (lower case)."""
+    if reading.tags is None:
+        return files_of(root, *endings)
+    return [reading.tags] if reading.tags.name.lower().endswith(endings) and is_file(reading.tags) else []
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether a file that --tags names is one of an annotation program, which another reader reads."""
+    ending = path.suffix.lower()
+    if ending in (".yaml", ".yml"):
+        return True
+    return ending in (".json", ".xml", ".csv") and bool(FOREIGN.search(prefix_of(path)))
+
+
 def only(paths: list[Path], root: Path) -> Path:
     """The one file that was found.
 
     Raises:
-        DataError: there are several, which are named.
+        DataError: there are several, which are named with the option that chooses.
     """
     if len(paths) != 1:
         names = ", ".join(path.name for path in paths) or "none"
-        fix = "keep one of them in the folder, and move the others away"
+        fix = "   or   ".join(f"--tags {path}" for path in paths[:3]) or f"ls {root}"
         raise BadData.at("annotation-several", root, f"one annotation file is expected, found {names}", fix)
     return paths[0]

@@ -11,7 +11,7 @@ from typing import Any
 from wsss.config import Reading
 from wsss.data.areas import Area, BadShape, outlined
 from wsss.data.drawn import Shape
-from wsss.data.findings import BadData, Place
+from wsss.data.findings import BadData, Finding, Place
 from wsss.data.images import split_suffix
 from wsss.data.masks import IGNORE_INDEX
 from wsss.data.near_names import NearNames
@@ -20,7 +20,7 @@ from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSou
 from wsss.data.readers.brush import brushed
 from wsss.data.readers.class_rules import ClassRules
 from wsss.data.readers.image_finder import ImageFinder
-from wsss.data.readers.json_fields import as_list, as_object, as_text, files_of, only, prefix_of, read_json
+from wsss.data.readers.json_fields import as_list, as_object, as_text, candidates, only, prefix_of, read_json
 from wsss.data.readers.reader import Options, Reader
 
 CHOICES = ("choices", "taxonomy")
@@ -46,23 +46,30 @@ class Task:
     said: tuple[tuple[Result, ...], ...]
 
 
-def _files(root: Path) -> list[Path]:
-    return [path for path in files_of(root, ".json") if _is_export(prefix_of(path))]
+def _files(root: Path, reading: Reading) -> list[Path]:
+    return [path for path in candidates(root, reading, ".json") if _is_export(prefix_of(path))]
 
 
 def _is_export(text: str) -> bool:
-    return text.lstrip().startswith("[") and '"data"' in text and ('"annotations"' in text or '"completions"' in text)
+    """Whether a file begins like a list of tasks; ``data`` may come behind long brush strokes."""
+    said = any(f'"{key}"' in text for key in ("annotations", "completions", "predictions"))
+    return text.lstrip().startswith("[") and said and ('"data"' in text or '"result"' in text)
 
 
 def _sniff(root: Path, reading: Reading) -> str | None:
-    found = _files(root)
+    found = _files(root, reading)
     return f"{found[0].name} is a list of Label Studio's tasks" if found else None
 
 
 def _open(root: Path, options: Options) -> AnnotatedSource:
-    path = only(_files(root), root)
+    path = only(_files(root, options.reading), root)
     tasks = [_task(value, number, path) for number, value in enumerate(as_list(read_json(path), "it", Place(path)))]
+    if (options.need_tags or options.classes is None) and not any(task.said for task in tasks):
+        what = "no task has an annotation; predictions and drafts are not read"
+        fix = "submit annotations in Label Studio (predictions can be copied to them), and export again"
+        raise BadData.at("tags-none", path, what, fix)
     wanted = _wanted(tasks, options.reading, path)
+    _say_differing(tasks, wanted, options, path)
     photographs = all_images(root, options.note)
     return AnnotatedSource(
         options=options,
@@ -161,22 +168,31 @@ def _wanted(tasks: Sequence[Task], reading: Reading, path: Path) -> Callable[[Re
 
 def _image(task: Task, wanted: Callable[[Result], bool], options: Options) -> AnnotatedImage:
     each = [[result for result in said if wanted(result)] for said in task.said]
-    labels = [_labels(said) for said in each]
-    if any(set(one) != set(labels[0]) for one in labels):
-        union = options.reading.annotators == "union"
-        taken = "the labels of all are taken" if union else "the newest annotation counts"
-        what = f"annotators differ on {task.image}; {taken}"
-        options.note(BadData.at("annotators-differ", task.place, what, "--annotators newest|union"))
     if options.reading.annotators == "newest":
         each = each[:1]
     results = [result for said in each for result in said]
+    regions = [result for result in results if result.region is not None]
     return AnnotatedImage(
         written=task.image,
         split=ONLY_SPLIT,
         labels=_labels(results) if each else None,
         place=task.place,
-        shapes=_shapes([result for result in results if result.region is not None]),
+        shapes=_shapes(regions) if regions else None,
     )
+
+
+def _say_differing(tasks: Sequence[Task], wanted: Callable[[Result], bool], options: Options, path: Path) -> None:
+    """Note the images whose annotations have different labels."""
+    found = []
+    for task in tasks:
+        labels = [set(_labels(filter(wanted, said))) for said in task.said]
+        if any(one != labels[0] for one in labels):
+            found.append(Finding("annotators-differ", task.place, f"annotators differ on {task.image}"))
+    if found:
+        union = options.reading.annotators == "union"
+        taken = "the labels of all are taken" if union else "the ground truth counts, else the newest annotation"
+        what = f"{path}: annotators differ on {len(found)} images (first: {found[0].place.entry}); {taken}"
+        options.note(BadData(what, "--annotators newest|union", found))
 
 
 def _labels(results: Iterable[Result]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from PIL import Image
 from wsss.config import Reading
 from wsss.data.areas import Area, BadShape, bitmap, boxed, filled, outlined
 from wsss.data.drawn import Shape
-from wsss.data.findings import BadData, Note, Place
+from wsss.data.findings import BadData, Finding, Place
 from wsss.data.photographs import all_images
 from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSource, Shapes, below
 from wsss.data.readers.class_rules import ClassRules
@@ -35,29 +35,39 @@ Points = list[tuple[float, float]]
 
 
 def _is_labelme(path: Path) -> bool:
+    """Whether a file begins like one of LabelMe; old versions wrote their keys in any order, the long data first."""
     text = prefix_of(path)
-    return text.lstrip().startswith("{") and '"shapes"' in text and ('"imagePath"' in text or '"shape_type"' in text)
+    shaped = '"shapes"' in text and ('"imagePath"' in text or '"shape_type"' in text)
+    return text.lstrip().startswith("{") and (shaped or '"imageData"' in text)
 
 
 def _sniff(root: Path, reading: Reading) -> str | None:
-    folders = [root, *(root / name for name in names_in(root) if is_folder(root / name))]
-    for folder in folders:
+    outer = _folders(root)
+    for folder in (root, *outer, *(inner for one in outer for inner in _folders(one))):
         found = next((path for path in files_of(folder, ".json")[:5] if _is_labelme(path)), None)
         if found is not None:
             return f"{found.relative_to(root)} is a JSON file of LabelMe"
     return None
 
 
+def _folders(folder: Path) -> list[Path]:
+    return [folder / name for name in names_in(folder) if is_folder(folder / name)]
+
+
 def _open(root: Path, options: Options) -> AnnotatedSource:
     photographs = all_images(root, options.note)
-    finder, images = ImageFinder(photographs), []
+    finder, images, joined = ImageFinder(photographs), [], list[Finding]()
     for file in walk(root, note=options.note).files:
         if file.lower().endswith(".json") and _is_labelme(root / file):
             try:
-                images.append(_image(root / file, root, finder, options))
+                images.append(_image(root / file, root, finder, options.reading, joined))
             except BadData as error:
                 options.note(error)
-    names = read_text(root / LABELS).split("\n") if is_file(root / LABELS) else []
+    if joined:
+        what = f"{len(joined)} labels like {joined[0].what} are objects of one class, as LabelMe wrote before version 4"
+        fix = "rename the labels if the number belongs to the class"
+        options.note(BadData(f"{root}: {what}", fix, joined))
+    names = read_text(root / LABELS, options.reading.encoding).split("\n") if is_file(root / LABELS) else []
     return AnnotatedSource(
         options=options,
         photographs=photographs,
@@ -68,8 +78,9 @@ def _open(root: Path, options: Options) -> AnnotatedSource:
     )
 
 
-def _image(path: Path, root: Path, finder: ImageFinder, options: Options) -> AnnotatedImage:
-    place, base, wanted = Place(path), below(path, root), options.reading.tags_from
+def _image(path: Path, root: Path, finder: ImageFinder, reading: Reading, joined: list[Finding]) -> AnnotatedImage:
+    """One file; labels of numbered objects are appended to ``joined``."""
+    place, base, wanted = Place(path), below(path, root), reading.tags_from
     whole = as_object(read_json(path), "it", place)
     head = base.split("/", 1)[0]
     split = head if head.casefold() in SPLITS else ONLY_SPLIT
@@ -79,7 +90,7 @@ def _image(path: Path, root: Path, finder: ImageFinder, options: Options) -> Ann
     shapes = [as_object(one, "a shape", place) for one in as_list(whole.get("shapes"), "shapes", place)]
     flags = as_object(whole.get("flags"), "flags", place)
     numbered = str(whole.get("version") or "9").split(".")[0] in "0123"
-    labels = [_label(one, numbered, place, options.note) for one in shapes]
+    labels = [_label(one, numbered, place, joined) for one in shapes]
     tags = [name for name, is_set in flags.items() if is_set is True and wanted != "shapes"]
     return AnnotatedImage(
         written=written,
@@ -92,14 +103,13 @@ def _image(path: Path, root: Path, finder: ImageFinder, options: Options) -> Ann
     )
 
 
-def _label(shape: dict[str, Any], numbered: bool, place: Place, note: Note) -> str:
+def _label(shape: dict[str, Any], numbered: bool, place: Place, joined: list[Finding]) -> str:
     """The class of a shape; ``car-1`` of an old version is a car."""
     label = as_text(shape.get("label"), "a label", place)
     found = INSTANCE.match(label) if numbered and shape.get("group_id") is None else None
     if found is None:
         return label
-    what = f"'{label}' is taken for an object of the class '{found[1]}', as LabelMe wrote before version 4"
-    note(BadData.at("class-joined", place, what, "rename the labels if the number belongs to the class"))
+    joined.append(Finding("class-joined", place, f"'{label}' (class '{found[1]}')"))
     return found[1]
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from wsss.data.findings import BadData, Finding, Place
 from wsss.data.images import split_suffix
 from wsss.data.near_names import NearNames, by_sight
+from wsss.data.parts import Part
 from wsss.data.photographs import CONVERT, Photographs
 from wsss.data.truth import Truth
 from wsss.reporting import first_few
@@ -23,7 +24,7 @@ class ListedImage:
     """One image of a split, its labels still words; ``place`` is the line or file that they come from.
 
     ``absent`` are labels of classes that the file says the image does not have, ``unknown`` those of classes that it
-    leaves open.
+    leaves open. ``part`` is where a member of a shard lies.
     """
 
     name: str
@@ -32,6 +33,7 @@ class ListedImage:
     place: Place
     unknown: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
+    part: Part | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +47,7 @@ class Listing:
         source: the file or folder that the labels come from, for messages.
         mask_folder: where masks lie as PNG files, or None.
         annotations: what gives the masks where they are no PNG files (polygons, for example), or None.
+        of_objects: whether the labels are, at least in part, those of objects that annotators drew.
     """
 
     split: str
@@ -53,6 +56,7 @@ class Listing:
     source: Path
     mask_folder: Path | None
     annotations: Truth | None = None
+    of_objects: bool = False
 
 
 def untagged_images(names: Sequence[str], source: Path, tagged: Iterable[str] = ()) -> BadData:

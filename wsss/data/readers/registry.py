@@ -25,6 +25,7 @@ from wsss.data.readers.table import TABLE
 from wsss.data.readers.via import VIA
 from wsss.data.readers.voc import VOC
 from wsss.data.readers.voc_flat import VOC_FLAT
+from wsss.data.readers.webdataset import WEBDATASET
 from wsss.data.readers.yolo import YOLO
 from wsss.data.walking import is_folder
 from wsss.errors import DataError, UsageError
@@ -34,7 +35,7 @@ READERS: dict[str, Reader] = {
     for reader in (
         *(VOC, FOLDER, TABLE, COCO, YOLO, CLASS_FOLDERS, HISTOLOGY, VOC_FLAT),
         *(LABEL_STUDIO, CVAT_MASKS, CVAT_XML, ROBOFLOW_CLASSES, ROBOFLOW_MASKS, LABELME, IMAGEFOLDER),
-        *(FIFTYONE, VIA, DATUMARO, SUPERVISELY),
+        *(FIFTYONE, VIA, DATUMARO, SUPERVISELY, WEBDATASET),
     )
 }
 

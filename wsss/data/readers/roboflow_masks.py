@@ -43,14 +43,14 @@ def _photographs(root: Path, note: Note = refuse) -> Photographs:
     return replace(found, files={name: file for name, file in found.files.items() if not name.endswith(MASK)})
 
 
-def read_values(path: Path) -> dict[int, str]:
+def read_values(path: Path, encoding: str = "utf-8") -> dict[int, str]:
     """The class of each pixel value.
 
     Raises:
         DataError: a line is no number 0..255 and a name, or repeats a number.
     """
     values: dict[int, str] = {}
-    lines = [line for line in enumerate(csv.reader(io.StringIO(read_text(path))), start=1) if line[1]]
+    lines = [line for line in enumerate(csv.reader(io.StringIO(read_text(path, encoding))), start=1) if line[1]]
     for number, fields in lines[1:]:
         text = fields[0].strip()
         if len(fields) < 2 or not (text.isascii() and text.isdecimal()) or int(text[:9]) > 255 or int(text) in values:
@@ -63,9 +63,9 @@ def read_values(path: Path) -> dict[int, str]:
 def _open(root: Path, options: Options) -> MaskSource:
     tables = _tables(root)
     table = next(iter(tables.values()))
-    values = read_values(table)
+    values = read_values(table, options.reading.encoding)
     for path in tables.values():
-        if read_values(path) != values:
+        if read_values(path, options.reading.encoding) != values:
             what, fix = f"the classes are not those of {table}", "export the splits together"
             raise BadData.at("table-format", path, what, fix)
     if options.need_tags and options.reading.tags_from != "masks":

@@ -22,7 +22,7 @@ from wsss.data.readers.reader import Options, Reader
 from wsss.data.readers.table_columns import PRESENT, UNCERTAIN, Columns, find_columns, mark
 from wsss.data.readers.table_rows import TABLE_ENDINGS, Rows, first_rows, read_rows
 from wsss.data.readers.tag_table import COLUMNS, TAG_FILES
-from wsss.data.walking import is_file, is_folder, names_in
+from wsss.data.walking import conventional, is_file, is_folder, names_in
 from wsss.reporting import first_few
 
 NOT_IMAGES = ("masks", "Saliency", "labels")
@@ -190,9 +190,15 @@ def table_source(
         findings = [Finding("image-unlabelled", Place(source), f"no line for {name}") for name in bare]
         fix = "give each of them a line (an empty label field means none of the classes)"
         options.note(BadData(f"{source}: {what}", fix, findings))
-    finder = ImageFinder(photographs, uploads=True)
+    masks = conventional(root, "masks")
     return AnnotatedSource(
-        options=options, photographs=photographs, images=images, declared=declared, source=source, finder=finder
+        options=options,
+        photographs=photographs,
+        images=images,
+        declared=declared,
+        source=source,
+        finder=ImageFinder(photographs, uploads=True),
+        mask_folder=masks if is_folder(masks) else None,
     )
 
 

@@ -58,7 +58,7 @@ def find_columns(rows: Rows, path: Path, reading: Reading) -> Columns:
         key: told.get(key) or next((plain[n] for n in names.split() if n in plain), None)
         for key, names in NAMES.items()
     }
-    studio = {"annotationid", "annotator"} <= plain.keys()
+    studio = ("annotator" in plain and bool({"annotationid", "id"} & plain.keys())) or _has_choices(rows)
     image, labels = use["image"], use["labels"]
     if image is None:
         what = f"no column names the image; the columns are {first_few(list(rows.header), 20)}"
@@ -89,6 +89,12 @@ def _told(rows: Rows, path: Path, reading: Reading) -> dict[str, str]:
     if reading.tag_field is not None and reading.tag_field in rows.header:
         told.setdefault("labels", reading.tag_field)
     return told
+
+
+def _has_choices(rows: Rows) -> bool:
+    """Whether the first row holds choices as Label Studio writes several of them: ``{"choices": [...]}``."""
+    cells = rows.rows[0][0].values() if rows.rows else ()
+    return any("choices" in cell if isinstance(cell, dict) else str(cell).startswith('{"choices"') for cell in cells)
 
 
 def _studio_labels(rows: Rows, path: Path, image: str, split: str | None) -> str:

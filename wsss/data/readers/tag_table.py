@@ -27,6 +27,7 @@ from wsss.data.readers.label_fields import (
 from wsss.data.readers.text import read_text
 from wsss.data.records import counted
 from wsss.data.walking import conventional, is_file
+from wsss.reporting import first_few
 
 TAG_FILES = ("tags.csv", "tags.json")
 COLUMNS = ("image", "labels", "split")
@@ -109,16 +110,31 @@ class TagFile:
         return f" (the '{character}' in line {line} makes '{character}' the separator of every line)"
 
 
-def find_tag_file(root: Path, *, note: Note = refuse) -> Path | None:
+def find_tag_file(root: Path, *, note: Note | None = None) -> Path | None:
     """The table at the root of a data folder; ``note`` is called where there are two, of which the first is taken."""
     tables = [path for name in TAG_FILES if is_file(path := conventional(root, name))]
-    if len(tables) > 1:
-        what = f"it is not read, since there is {tables[0].name}"
+    if len(tables) > 1 and note is not None:
+        what = f"it is not read, since there is {tables[0].name}{_compared(*tables)}"
         note(BadData.at("table-second", tables[1], what, f"--tags {tables[1]}  # takes it instead"))
     return tables[0] if tables else None
 
 
-def read_tag_file(path: Path, *, prefix: str = "", known: Collection[str] = (), note: Note = refuse) -> TagFile:
+def _compared(first: Path, second: Path) -> str:
+    """What two tables say differently, in words; empty where one of them is at fault."""
+    try:
+        own, other = (read_tag_file(path, prefix="images", note=lambda error: None).lines for path in (first, second))
+    except BadData:
+        return ""
+    differ = [name for name in own if name in other and {*own[name].labels} != {*other[name].labels}]
+    lone = [name for name in (*own, *other) if (name in own) != (name in other)]
+    said = [f"{counted(len(differ), 'image')} with other labels ({first_few(differ)})"] if differ else []
+    said += [f"{counted(len(lone), 'image')} in only one of the two ({first_few(lone)})"] if lone else []
+    return f"; {' and '.join(said) or 'both say the same'}"
+
+
+def read_tag_file(
+    path: Path, *, prefix: str = "", known: Collection[str] = (), encoding: str = "utf-8", note: Note = refuse
+) -> TagFile:
     """Read a table of tags.
 
     Args:
@@ -126,12 +142,13 @@ def read_tag_file(path: Path, *, prefix: str = "", known: Collection[str] = (), 
         prefix: folder that image paths may start with; taken off.
         known: class names; a field that is exactly one of them is never split, and a label that is one of them is
             never taken for a word that says that there is no label.
+        encoding: of its characters.
         note: called with each faulty line; if it returns, the line is left out.
 
     Raises:
         DataError: it is missing, not UTF-8, not such a table, or lists an image twice or outside the folder.
     """
-    rows = _read_json(path, note) if path.suffix.lower() == ".json" else _read_csv(path, note)
+    rows = _read_json(path, encoding, note) if path.suffix.lower() == ".json" else _read_csv(path, encoding, note)
     rows = _without_nothing(_with_lists(rows, known, note), path, known, note)
     separator = _find_separator(rows)
     separate = label_separator((row.labels for row in rows if isinstance(row.labels, str)), known)
@@ -235,9 +252,9 @@ def image_name(image: str, place: Place, prefix: str = "") -> tuple[str, str]:
     return split_suffix("/".join(parts))
 
 
-def _read_csv(path: Path, note: Note = refuse) -> list[Row]:
+def _read_csv(path: Path, encoding: str, note: Note) -> list[Row]:
     """Rows of a table with the columns image, labels and perhaps split."""
-    text = read_text(path)
+    text = read_text(path, encoding)
     header, delimiter = _read_header(path, text.split("\n", 1)[0])
     table = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
     rows = []
@@ -288,10 +305,10 @@ def _read_header(path: Path, line: str) -> tuple[list[str], str]:
     raise BadData.at("table-header", Place(path, 1), what, f"begin {path} with the line image,labels")
 
 
-def _read_json(path: Path, note: Note = refuse) -> list[Row]:
+def _read_json(path: Path, encoding: str, note: Note) -> list[Row]:
     """Rows of a JSON object: image to list of labels."""
     try:
-        pairs = json.loads(read_text(path), object_pairs_hook=tuple)
+        pairs = json.loads(read_text(path, encoding), object_pairs_hook=tuple)
     except (ValueError, RecursionError) as error:
         raise BadData.at("table-format", path, f"not JSON ({error})", f"python -m json.tool {path}") from error
     shape = f'write {path} like {{"street/0001": ["cat", "dog"], "street/0002": []}}'

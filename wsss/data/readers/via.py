@@ -22,7 +22,7 @@ from wsss.data.photographs import all_images
 from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSource, Shapes
 from wsss.data.readers.class_rules import ClassRules
 from wsss.data.readers.image_finder import ImageFinder
-from wsss.data.readers.json_fields import as_list, as_object, as_text, files_of, only, prefix_of, read_json
+from wsss.data.readers.json_fields import as_list, as_object, as_text, candidates, only, prefix_of, read_json
 from wsss.data.readers.reader import Options, Reader
 from wsss.data.readers.text import read_text
 
@@ -42,25 +42,26 @@ Entry = tuple[str, Place, list[Region]]
 """The name of an image, where it stands, and its regions."""
 
 
-def _files(root: Path) -> list[Path]:
-    return [path for path in files_of(root, ".json", ".csv") if _is_via(path)]
+def _files(root: Path, reading: Reading) -> list[Path]:
+    return [path for path in candidates(root, reading, ".json", ".csv") if _is_via(path)]
 
 
 def _is_via(path: Path) -> bool:
     text = prefix_of(path)
     if path.suffix.lower() == ".csv":
         return SHAPE in text.split("\n", 1)[0]
-    return f'"{PROJECT}"' in text or all(f'"{key}"' in text for key in ("filename", "regions", "file_attributes"))
+    last = '"file_attributes"' in text or '"shape_attributes"' in text
+    return f'"{PROJECT}"' in text or (last and '"filename"' in text and '"regions"' in text)
 
 
 def _sniff(root: Path, reading: Reading) -> str | None:
-    found = _files(root)
+    found = _files(root, reading)
     return f"{found[0].name} is a file of the VGG Image Annotator" if found else None
 
 
 def _open(root: Path, options: Options) -> AnnotatedSource:
-    path = only(_files(root), root)
-    entries = _csv_entries(path) if path.suffix.lower() == ".csv" else _json_entries(path)
+    path = only(_files(root, options.reading), root)
+    entries = _csv_entries(path, options.reading.encoding) if path.suffix.lower() == ".csv" else _json_entries(path)
     field = _class_attribute([region for _, _, regions in entries for region in regions], options.reading, path)
     photographs = all_images(root, options.note)
     return AnnotatedSource(
@@ -87,10 +88,10 @@ def _json_entries(path: Path) -> list[Entry]:
     return entries
 
 
-def _csv_entries(path: Path) -> list[Entry]:
+def _csv_entries(path: Path, encoding: str) -> list[Entry]:
     """Images of a CSV file: a line for each region, or one with region_count 0."""
     entries: dict[str, Entry] = {}
-    table = csv.DictReader(io.StringIO(read_text(path)))
+    table = csv.DictReader(io.StringIO(read_text(path, encoding)))
     try:
         rows = [(table.line_num, row) for row in table]
     except csv.Error as error:

@@ -215,7 +215,9 @@ def _tags_from_file(root: Path, listed: list[str], table: Path | None, options: 
     if table is None:
         what = f"no tags: looked for {', '.join(TAG_FILES)} and Annotations"
         raise BadData.at("image-untagged", root, what, _write_a_table(root))
-    tag_file = read_tag_file(table, prefix=IMAGES, known=options.classes or (), note=options.note)
+    tag_file = read_tag_file(
+        table, prefix=IMAGES, known=options.classes or (), encoding=options.reading.encoding, note=options.note
+    )
     same = same_by_sight(tag_file.lines, listed)
     if same:
         options.note(renamed(same, table))

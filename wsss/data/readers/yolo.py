@@ -6,7 +6,7 @@ A line is a class id and an outline x y x y ..., or a box (centre x, centre y, w
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,12 +17,13 @@ from wsss.data.areas import Area, outlined
 from wsss.data.drawn import Shape
 from wsss.data.findings import BadData, Finding, Note, Place
 from wsss.data.images import split_suffix
-from wsss.data.photographs import Photographs, all_images
-from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSource
+from wsss.data.photographs import all_images
+from wsss.data.readers.annotated import AnnotatedImage, AnnotatedSource
 from wsss.data.readers.class_rules import ClassRules
 from wsss.data.readers.image_finder import ImageFinder
 from wsss.data.readers.reader import Options, Reader
 from wsss.data.readers.text import read_text
+from wsss.data.readers.yolo_splits import SplitImage, split_images
 from wsss.data.walking import is_file, is_folder
 from wsss.errors import DataError, UsageError
 from wsss.plain_yaml import read_yaml
@@ -59,8 +60,10 @@ def _area(values: Sequence[float], size: tuple[int, int]) -> Area:
     return outlined([[value * (height if n % 2 else width) for n, value in enumerate(cut)]], size)
 
 
-def _yaml_of(root: Path) -> Path | None:
-    """data.yaml, or the only other YAML file with names beside the folders."""
+def _yaml_of(root: Path, reading: Reading) -> Path | None:
+    """The file that --tags names, or data.yaml, or the only other YAML file beside the folders."""
+    if reading.tags is not None:
+        return reading.tags if reading.tags.suffix.lower() in (".yaml", ".yml") and is_file(reading.tags) else None
     usual = next((root / name for name in YAMLS if is_file(root / name)), None)
     if usual is not None:
         return usual
@@ -78,7 +81,7 @@ def _label_folders(root: Path) -> list[str]:
 
 
 def _sniff(root: Path, reading: Reading) -> str | None:
-    path, folders = _yaml_of(root), _label_folders(root)
+    path, folders = _yaml_of(root, reading), _label_folders(root)
     if path is None or not folders:
         return None
     try:
@@ -120,7 +123,7 @@ def _open(root: Path, options: Options) -> AnnotatedSource:
     """
     if options.reading.tags_from in ("xml", "masks"):
         raise UsageError(f"{root}: YOLO labels have no tags from {options.reading.tags_from}", "--tags-from shapes")
-    path = _yaml_of(root)
+    path = _yaml_of(root, options.reading)
     if path is None:
         raise DataError(f"{root}: no data.yaml there", "write it: names: [A, B, C] in the order of the ids")
     try:
@@ -129,8 +132,8 @@ def _open(root: Path, options: Options) -> AnnotatedSource:
         raise BadData.at("table-format", path, error.problem, "correct it: names: [A, B, C]") from error
     names = _names(content, path)
     photographs = all_images(root, options.note)
-    images = list(_images(root, photographs, names, options.note))
-    _say_absent(root, path, content, options.note)
+    given = split_images(root, path, content, photographs, options.note)
+    images = list(_images(root, given, names, options.note))
     return AnnotatedSource(
         options=options,
         photographs=photographs,
@@ -141,32 +144,36 @@ def _open(root: Path, options: Options) -> AnnotatedSource:
     )
 
 
-def _images(root: Path, photographs: Photographs, names: dict[int, str], note: Note) -> Iterator[AnnotatedImage]:
-    """Every image in a folder ``images``, with what its label file says."""
-    bare: list[Path] = []
-    for file in photographs.files.values():
-        parts = file.split("/")
-        if "images" not in parts[:-1]:
-            continue
-        at = parts.index("images")
-        split = parts[at - 1] if at else parts[1] if len(parts) > 2 else ONLY_SPLIT
-        stem = split_suffix(parts[-1])[0]
-        label = root.joinpath(*parts[:at], "labels", *parts[at + 1 : -1], f"{stem}.txt")
-        there = is_file(label)
-        if not there:
-            bare.append(label)
-        lines = tuple(_lines(label, names, note)) if there else ()
+def _images(root: Path, given: Iterable[SplitImage], names: dict[int, str], note: Note) -> Iterator[AnnotatedImage]:
+    """Every image with what its label file says."""
+    bare = dict[Path, None]()
+    for split, written, file, place in given:
+        label = None if file is None else _label_file(root, file)
+        there = label is not None and is_file(label)
+        if label is not None and not there:
+            bare[label] = None
+        lines = tuple(_lines(label, names, note)) if label is not None and there else ()
         yield AnnotatedImage(
-            written=file,
+            written=written,
             split=split,
             labels=tuple(dict.fromkeys(names[line.number] for line in lines)),
-            place=Place(label),
+            place=place if label is None else Place(label),
             shapes=_Shapes(lines, names),
+            found=None if file is None else split_suffix(file)[0],
         )
     if bare:
-        what = f"{len(bare)} images have no label file and are taken to hold none of the classes (first: {bare[0]})"
+        first = next(iter(bare))
+        what = f"{len(bare)} images have no label file and are taken to hold none of the classes (first: {first})"
         findings = [Finding("label-file-missing", Place(label), "no label file") for label in bare]
         note(BadData(f"{root}: {what}", "write an empty file for an image without objects", findings))
+
+
+def _label_file(root: Path, file: str) -> Path:
+    """The label file of an image: in the folder ``labels`` that lies where its folder ``images`` does."""
+    *parts, last = file.split("/")
+    at = len(parts) - 1 - parts[::-1].index("images") if "images" in parts else None
+    folders = parts if at is None else [*parts[:at], "labels", *parts[at + 1 :]]
+    return root.joinpath(*folders, f"{split_suffix(last)[0]}.txt")
 
 
 def _lines(path: Path, names: dict[int, str], note: Note) -> Iterator[_Line]:
@@ -193,20 +200,6 @@ def _lines(path: Path, names: dict[int, str], note: Note) -> Iterator[_Line]:
 
 def _is_outline(values: Sequence[float]) -> bool:
     return len(values) >= 6 and len(values) % 2 == 0
-
-
-def _say_absent(root: Path, path: Path, content: Any, note: Note) -> None:
-    """Note the splits that data.yaml names and that are not there."""
-    for key in ("train", "val", "test"):
-        named = content.get(key) if isinstance(content, dict) else None
-        for one in named if isinstance(named, list) else [named]:
-            if not isinstance(one, str) or not one.strip() or one.endswith(".txt"):
-                continue
-            parts = [part for part in one.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-            tails = ("/".join(parts[first:]) for first in range(len(parts)))
-            if parts and not any(is_folder(root / tail) for tail in tails):
-                what = f"names {'/'.join(parts)}, which is not there"
-                note(BadData(f"{path}: {what}", f"ls {root}", [Finding("folder-absent", Place(path), what)]))
 
 
 YOLO = Reader(

@@ -65,7 +65,7 @@ def write_cvat_masks(out: Path, export: Export) -> None:
         listed[picture.split].append(picture.name)
         if label_HW is None:
             continue
-        object_HW = np.zeros(label_HW.shape, np.int64)
+        object_HW = np.zeros(label_HW.shape, np.uint8)
         for number, part in enumerate(parts(label_HW, len(export.classes))):
             left, top, width, height = part.box
             object_HW[top : top + height, left : left + width][part.mask_hw] = number % 254 + 1
@@ -77,7 +77,7 @@ def write_cvat_masks(out: Path, export: Export) -> None:
 
 def _write_rgb(path: Path, image_HW3: NDArray[np.uint8]) -> None:
     encoded = io.BytesIO()
-    Image.fromarray(image_HW3).save(encoded, format="PNG")
+    Image.fromarray(image_HW3).save(encoded, format="PNG", compress_level=1)
     write_whole(path, encoded.getvalue())
 
 

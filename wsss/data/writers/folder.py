@@ -24,14 +24,17 @@ def write_folder(out: Path, export: Export) -> None:
     """
     if all(picture.image is None for picture in export.pictures):
         raise UsageError("the images of these label maps are no longer where they were", "--to coco  # needs none")
-    images = out / "images"
-    images.mkdir()
+    marks = any(picture.unknown for picture in _there(export))
+    images = out if marks else out / "images"
+    images.mkdir(exist_ok=True)
     for picture in _there(export):
         export.place(picture, images / picture.file)
         if export.masks and picture.label is not None:
             write_mask(out / "masks" / f"{picture.name}.png", picture.label())
     write_whole(out / "classes.txt", "".join(f"{name}\n" for name in export.classes))
-    if not any(_holds(out, export, notation) for notation in (";".join, _as_list)):
+    if marks:
+        _write_marks(out, export)
+    elif not any(_holds(out, export, notation) for notation in (";".join, as_list)):
         problem = "a table of tags cannot hold the names of these images or classes"
         raise UsageError(problem, "rename those with separators, quotes or spaces at their ends")
 
@@ -41,7 +44,8 @@ def _there(export: Export) -> list[Picture]:
     return [picture for picture in export.pictures if picture.image is not None]
 
 
-def _as_list(labels: Sequence[str]) -> str:
+def as_list(labels: Sequence[str]) -> str:
+    """Labels as a cell of a table that holds any name: a JSON list."""
     return json.dumps([*labels], ensure_ascii=False)
 
 
@@ -64,9 +68,21 @@ def _holds(out: Path, export: Export, notation: Callable[[Sequence[str]], str]) 
     return read == [(picture.name, set(picture.tags), picture.split) for picture in _there(export)]
 
 
+def _write_marks(out: Path, export: Export) -> None:
+    """Write the table with a column of 1, 0 or ? for each class, which holds unknown tags."""
+    text = io.StringIO(newline="")
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("image", "split", *export.classes))
+    for picture in _there(export):
+        marks = ("?" if name in picture.unknown else int(name in picture.tags) for name in export.classes)
+        rows.writerow((picture.file, picture.split, *marks))
+    write_whole(out / "tags.csv", text.getvalue())
+
+
 FOLDER = Writer(
     name="folder",
     writes="tags.csv, classes.txt, images/ and, with --masks, palette PNGs in masks/",
     write=write_folder,
     needs_masks=False,
+    unknown=True,
 )

@@ -10,13 +10,16 @@ from wsss.data.writers.geojson import GEOJSON
 from wsss.data.writers.label_studio import LABEL_STUDIO
 from wsss.data.writers.qgis import QGIS
 from wsss.data.writers.voc_test import VOC_TEST
+from wsss.data.writers.webdataset import WEBDATASET
 from wsss.data.writers.writer import Writer
 from wsss.data.writers.yolo import YOLO
 from wsss.errors import UsageError
 
 WRITERS: dict[str, Writer] = {
     writer.name: writer
-    for writer in (FOLDER, COCO, COCO_RESULTS, YOLO, LABEL_STUDIO, CVAT, CVAT_MASKS, VOC_TEST, GEOJSON, QGIS)
+    for writer in (
+        *(FOLDER, WEBDATASET, COCO, COCO_RESULTS, YOLO, LABEL_STUDIO, CVAT, CVAT_MASKS, VOC_TEST, GEOJSON, QGIS),
+    )
 }
 
 

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss.data.images import image_size
+from wsss.data.images import image_size, read_content, suffix_of
 from wsss.data.masks import IGNORE_INDEX, PALETTE, count_indices
+from wsss.data.parts import Part
 from wsss.errors import UsageError
-from wsss.files import disk_errors
+from wsss.files import disk_errors, write_whole
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,8 +29,10 @@ class Picture:
     Attributes:
         name: unique, "/"-separated and without an ending.
         image: its file; None where only its label map is there.
+        part: where it lies in a shard; None for a file of its own.
         split: its split.
         tags: class names, in the order of the classes.
+        unknown: names of classes of which it is not known whether the image has them.
         label: reads its label map, (H, W) uint8 class indices; None where it has none.
     """
 
@@ -38,18 +41,35 @@ class Picture:
     split: str
     tags: tuple[str, ...]
     label: Callable[[], NDArray[np.uint8]] | None = None
+    unknown: tuple[str, ...] = ()
+    part: Part | None = None
 
     @property
     def file(self) -> str:
         """Its name with the ending of its file."""
-        return self.name + (self.image.suffix if self.image is not None else ".jpg")
+        return self.name + self.suffix()
+
+    def suffix(self) -> str:
+        """The ending of its file, or one that fits its content."""
+        if self.image is None:
+            return ".jpg"
+        return self.image.suffix if self.part is None else suffix_of(self.part.read(12))
+
+    def read(self) -> bytes:
+        """The bytes of the image.
+
+        Raises:
+            UnreadableImage: they cannot be read.
+        """
+        assert self.image is not None
+        return read_content(self.image, self.part)
 
     def size(self, label_HW: NDArray[np.uint8] | None) -> tuple[int, int]:
         """(H, W) in pixels, of its label map or of the upright image."""
         if label_HW is not None:
             return label_HW.shape[0], label_HW.shape[1]
         assert self.image is not None
-        return image_size(self.image)
+        return image_size(self.image, self.part)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -64,6 +84,7 @@ class Export:
         url_prefix: what stands before the names of images, for Label Studio.
         annotations: whether Label Studio gets annotations, which can be edited, and no predictions.
         like: a COCO file with the ids of images and categories, for results.
+        shard_bytes: largest size of a shard, unless one sample is larger.
         polygons: whether areas are outlines where a format has both.
         ignored: pixels of IGNORE_INDEX that were left out; counted by ``labels``.
         without_label: images with tags but without a label map, which were left out; counted by ``labels``.
@@ -79,6 +100,7 @@ class Export:
     annotations: bool = False
     like: Path | None = None
     polygons: bool = False
+    shard_bytes: int = 2**28
     ignored: int = 0
     without_label: int = 0
     tags_differ: int = 0
@@ -110,6 +132,9 @@ class Export:
         """Put the image at a path, as a link or as a copy; nothing where there is no image."""
         if picture.image is None:
             return
+        if picture.part is not None:
+            write_whole(path, picture.read())
+            return
         source = picture.image.resolve()
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,12 +154,14 @@ class Writer:
         writes: what is written, for messages.
         write: fills a folder.
         needs_masks: whether it holds label maps alone.
+        unknown: whether it holds tags that are unknown.
     """
 
     name: str
     writes: str
     write: Callable[[Path, Export], None]
     needs_masks: bool = True
+    unknown: bool = False
 
 
 def colour(class_index: int) -> tuple[int, int, int]:
