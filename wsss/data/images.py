@@ -42,8 +42,9 @@ that is made to fill the memory is small, and no photograph is as small as that.
 PIXELS_A_BYTE = 200
 MAX_PIXELS = 2**30
 """Larger images are refused; OpenCV decodes no larger ones. Such an image takes 3 GiB."""
-MAX_BYTES = 2**32
-"""Larger files are refused unread; this many bytes hold any image of ``MAX_PIXELS``."""
+MAX_BYTES = 2**31
+"""Larger files are refused unread. A compressed picture of ``MAX_PIXELS`` is smaller; one that is not, and has more
+than 700 megapixels, is larger."""
 
 SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 """First bytes of ``FORMATS``; those of WebP are RIFF and, from the ninth on, WEBP."""
