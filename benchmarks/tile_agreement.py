@@ -3,9 +3,8 @@
     python benchmarks/tile_agreement.py RUN --data DIR --split val --images 60
 
 Each photo is read whole at ``--side``, and in overlapping windows of two thirds of its longer side, each read at
-as much less: a pixel of the network's input is then the same size in both. Windows see less of the surroundings. Printed
-are the share of pixels that get another class, the same within the outermost 8 pixels of the windows' overlaps, where a
-seam would be, and mIoU of both.
+as much less: a pixel of the network's input is then the same size in both. Windows see less of what is around. Printed
+are the share of pixels that get another class, the same near the borders of windows, where a seam would be, and mIoU.
 
 Shape suffixes: H x W pixels.
 """

@@ -34,7 +34,10 @@ PATCH = 16
 """Side, in pixels, of the patches of most backbones."""
 NARROW = 8
 """Images whose one side is more than this many times the other are reported: crops show little of them."""
-LONG_SUFFIX = {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
+LONG_SUFFIX = {
+    **{".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"},
+    **dict.fromkeys((".heic", ".heif", ".hif"), "HEIF"),
+}
 """Formats whose name is not their suffix."""
 SEPARATED = ("table",)
 """Formats beside the folder whose labels are separated by a character, which may be missing."""
@@ -285,7 +288,7 @@ def _remarks(path: Path, facts: ImageFacts) -> Iterator[Finding]:
     """Warnings about an image that can be read."""
     place, (height, width) = Place(path), facts.size
     suffix, shape = path.suffix.lower(), f"{width}x{height} (width x height)"
-    if facts.format != LONG_SUFFIX.get(suffix, suffix[1:].upper()):
+    if suffix and facts.format != LONG_SUFFIX.get(suffix, suffix[1:].upper()):
         yield Finding("image-suffix", place, f"a {facts.format} file; it is read as such")
     if facts.bits > 8:
         yield Finding("image-16-bit", place, f"{facts.bits} bits a sample; the upper 8 are read")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from wsss.config import Reading, resolve
 from wsss.data.findings import BadData, Finding, Note, refuse, telling
-from wsss.data.images import IMAGE_SUFFIXES, split_suffix
+from wsss.data.images import IMAGE_SUFFIXES, sniffed_suffix, split_suffix
 from wsss.data.masks import IGNORE_INDEX
 from wsss.data.near_names import NearNames, tidy
 from wsss.data.photographs import Photographs, find_images
@@ -196,7 +196,7 @@ def open_unlabelled(path: Path, reading: Reading | None = None, *, note: Note = 
     if not is_there(path):
         raise DataError(f"{path}: no such image or folder", f"ls {path.parent}")
     name, suffix = split_suffix(path.name)
-    if not suffix:
+    if not suffix and not sniffed_suffix(path):
         raise DataError(f"{path}: not an image (files ending in {endings})", "convert it to PNG or JPEG")
     return Records.of([Record(name=name, image=path, tags=())], path.parent)
 

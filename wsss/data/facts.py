@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from wsss.data.images import UnreadableImage, opened, orientation, stored_mode, upright_size
+from wsss.data.images import EXTRA, UnreadableImage, decode_image, opened, orientation, stored_mode, upright_size
 from wsss.data.transparency import is_transparent
 
 DRAFT = 8
@@ -106,6 +106,10 @@ def _examine_with_pillow(content: bytes, where: Path) -> ImageFacts:
 
 def _compare_with_opencv(path: Path, content: bytes, facts: ImageFacts) -> None:
     """Refuse what OpenCV does not decode, or decodes to another size than the header says: batches rely on the size."""
+    if facts.format in EXTRA:
+        if decode_image(content, path).shape[:2] != facts.size:
+            raise UnreadableImage(path, "its header and its pixels disagree about its size", "image-turned")
+        return
     step = DRAFT if facts.format == "JPEG" and _shows_its_side(facts.size) else 1
     flags = cv2.IMREAD_COLOR if step == 1 else cv2.IMREAD_REDUCED_COLOR_8
     try:

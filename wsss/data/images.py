@@ -11,13 +11,15 @@ import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from wsss.data.findings import BadData, Finding, Place
 from wsss.data.parts import Part
@@ -32,10 +34,34 @@ BEGINNINGS = {
     b"MM\0+": ".tif",
 }
 """First bytes of image files, and the ending that these have."""
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+EXTRA = {
+    **({"HEIF": (".heic", ".heif", ".hif")} if find_spec("pillow_heif") else {}),
+    **({"AVIF": (".avif",)} if features.check("avif") else {}),
+}
+"""Formats that Pillow reads here and not everywhere, and their endings; OpenCV is not asked for them."""
+IMAGE_SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".webp",
+    *(end for ends in EXTRA.values() for end in ends),
+)
 """Endings of the files that count as images, in upper or lower case."""
-FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", *EXTRA)
 """Formats that are read, whatever the ending; Pillow's names. OpenCV reads other formats in some builds only."""
+HEIF_KINDS = {
+    b"heic": "HEIF",
+    b"heix": "HEIF",
+    b"heim": "HEIF",
+    b"mif1": "HEIF",
+    b"msf1": "HEIF",
+    b"avif": "AVIF",
+    b"avis": "AVIF",
+}
+"""What stands from the ninth byte on, after "ftyp", in files of these two formats."""
 SURE_PIXELS = 178_956_970
 """Images of more pixels, Pillow's own limit, are read only where the file has a byte for each ``PIXELS_A_BYTE``: a file
 that is made to fill the memory is small, and no photograph is as small as that."""
@@ -79,6 +105,8 @@ MADE = ("labels", "scores", "overlays")
 """Folders beside a manifest; their files are made from photographs and are not photographs."""
 
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow would refuse twice ``SURE_PIXELS``; `opened` checks every image
+if "HEIF" in EXTRA:
+    import_module("pillow_heif").register_heif_opener()
 for category in (UserWarning, Image.DecompressionBombWarning):  # damaged metadata; MAX_PIXELS limits sizes
     warnings.filterwarnings("ignore", category=category, module="PIL")
 
@@ -109,9 +137,26 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 def suffix_of(content: bytes) -> str:
     """The usual ending of a file that begins with these bytes; empty where it is no image that is read."""
+    if (kind := _heif_kind(content)) is not None:
+        return EXTRA[kind][0] if kind in EXTRA else ""
     if content[:4] == b"RIFF":
         return ".webp" if content[8:12] == b"WEBP" else ""
     return next((suffix for start, suffix in BEGINNINGS.items() if content.startswith(start)), "")
+
+
+def _heif_kind(content: bytes) -> str | None:
+    return HEIF_KINDS.get(content[8:12]) if content[4:8] == b"ftyp" else None
+
+
+def sniffed_suffix(path: Path) -> str:
+    """The ending that fits the first bytes of a file; empty where it is no image, or cannot be read."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would block
+            return ""
+        with path.open("rb") as file:
+            return suffix_of(file.read(SNIFFED))
+    except OSError:
+        return ""
 
 
 def read_content(path: Path, part: Part | None = None) -> bytes:
@@ -155,6 +200,9 @@ def decode_image(content: bytes, where: Path) -> NDArray[np.uint8]:
         UnreadableImage: it is no image. A JPEG that is cut short may pass, its end grey, and so may huge
             images: ``wsss.data.facts.examine_image`` finds those.
     """
+    if _heif_kind(content) in EXTRA:
+        with opened(where, io.BytesIO(content)) as image:
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     encoded = np.frombuffer(content, dtype=np.uint8)
     try:
         if COLOUR_RGB is not None:
@@ -309,7 +357,7 @@ def _unidentified(path: Path, start: bytes) -> UnreadableImage:
         return UnreadableImage(path, f"the header of this {own or 'WebP'} is damaged or cut short")
     guess = next((name for signature, name in OTHER_SIGNATURES.items() if start.startswith(signature)), None)
     if start[4:8] == b"ftyp":
-        guess = f"{start[8:12].decode('ascii', 'replace').strip()}, a kind of HEIF"
+        guess = f"{start[8:12].decode('ascii', 'replace').strip()}, a kind of HEIF (pip install 'wsss[heif]' reads it)"
     return UnreadableImage(path, f"neither {', '.join(FORMATS)}{f', but {guess}' if guess else ''}", "image-unknown")
 
 

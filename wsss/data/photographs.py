@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsss.data.findings import BadData, Finding, Note, Place, refuse
-from wsss.data.images import MADE, MANIFEST, split_suffix
+from wsss.data.images import IMAGE_SUFFIXES, MADE, MANIFEST, sniffed_suffix, split_suffix
 from wsss.data.parts import Part
 from wsss.data.walking import Reason, Tree, is_file, machine_name, walk
 
@@ -24,6 +24,8 @@ OTHER_IMAGES = frozenset(
 """Endings of pictures that no reader reads; in lower case."""
 CONVERT = "convert to PNG or JPEG what is to be read"
 """What to do with pictures of ``OTHER_IMAGES``."""
+INSTALL = dict.fromkeys((".heic", ".heif", ".hif"), "pip install 'wsss[heif]', or ")
+"""What reads some of them."""
 SAID: dict[Reason, str] = {
     "by machines": "made by a disk station or a program beside the photos; {} left out",
     "circle": "a link back to a folder that it lies in; {} left out",
@@ -92,6 +94,8 @@ def find_images(folder: Path, skip: Collection[str] = (), *, note: Note = refuse
     others = []
     for file in tree.files:
         name, suffix = split_suffix(file)
+        if not suffix and "." not in file.rpartition("/")[2]:
+            suffix = sniffed_suffix(folder / file)
         if suffix and name not in found:
             found[name] = file
             continue
@@ -121,10 +125,11 @@ def _left_out(folder: Path, tree: Tree, others: list[str]) -> Iterator[BadData]:
     pictures: dict[str, list[str]] = defaultdict(list)
     for file in others:
         ending = os.path.splitext(file)[1].lower()  # noqa: PTH122 (speed)
-        if ending in OTHER_IMAGES:
+        if ending in OTHER_IMAGES and ending not in IMAGE_SUFFIXES:
             pictures[ending].append(file)
     for ending, files in sorted(pictures.items()):
-        what = f"{'1 file' if len(files) == 1 else f'{len(files)} files'} ending in {ending}: not read; {CONVERT}"
+        mend = f"{INSTALL.get(ending, '')}{CONVERT}"
+        what = f"{'1 file' if len(files) == 1 else f'{len(files)} files'} ending in {ending}: not read; {mend}"
         yield _remark(folder, "file-ignored", files[0], what)
 
 
