@@ -36,7 +36,7 @@ ResumeOption = Annotated[
 
 NAMES = {"data.root": "data", "data.keep": "keep_class"}
 """Python names of options that differ from the name of their key."""
-FLAGS = {"data.keep": "--class"}
+FLAGS = {"data.keep": "--class", "data.levels": "--range"}
 """Options that are not spelled as their Python name."""
 
 READING = tuple(f"data.{name}" for name in Reading.model_fields)
@@ -55,6 +55,7 @@ METAVARS = {
     "data.keep": "NAME",
     "data.columns": "USE=NAME",
     "data.encoding": "NAME",
+    "data.levels": "LOW,HIGH",
     "maps.method": "METHOD",
     "maps.tile": "PIXELS",
     "predict.tile": "PIXELS",

@@ -15,7 +15,6 @@ import numpy as np
 
 from wsss.config import Config
 from wsss.data.dataset import open_data
-from wsss.data.images import read_image
 from wsss.data.masks import read_mask
 from wsss.data.records import TaggedSet
 from wsss.data.scenes import SceneSettings, write_scenes
@@ -120,7 +119,7 @@ def overview(unseen: TaggedSet, out: Path, count: int = 4) -> np.ndarray:
     tiles, labels = [], []
     several = [record for record in unseen.records if len(record.tags) > 1] or list(unseen.records)
     for record in several[:count]:
-        image_HW3 = read_image(record.image)
+        image_HW3 = record.decode()
         truth = unseen.mask_path(record)
         tiles.append((", ".join(unseen.classes[tag] for tag in record.tags), image_HW3))
         for caption, path in (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from wsss.section import Section
 
@@ -42,6 +42,10 @@ class Reading(Section):
     """What -1 means in 0/1 tables: absent (0), present (1) or unknown (drop). None: such tables are refused."""
     columns: Names = ()
     """Columns of a table by their use: image=NAME,labels=NAME,split=NAME."""
+    levels: Annotated[str, Field(pattern=r"^(auto|[0-9]{1,5},[0-9]{1,5})$")] = "auto"
+    """Values of 16-bit images that are black and white: LOW,HIGH, e.g. 0,4095 for 12 bits; auto takes the bits in use.
+
+    auto looks at all images of the split that is trained on, and a run keeps what was found."""
     encoding: str = "utf-8"
     """Character encoding of tables and lists of names."""
     annotators: Literal["newest", "union"] = "newest"
@@ -50,3 +54,11 @@ class Reading(Section):
     """Added to the values of mask files: 1 where the first class is 0."""
     mask_ignore: Annotated[int, Field(ge=0, le=255)] | None = None
     """Value of mask files, before the offset, whose pixels are ignored. 255 always is."""
+
+    @field_validator("levels")
+    @classmethod
+    def _levels_are_ordered(cls, text: str) -> str:
+        low, _, high = text.partition(",")
+        if high and not int(low) < int(high) < 2**16:
+            raise ValueError(f"black must be below white, and white at most {2**16 - 1}, got {text}")
+        return text

@@ -19,7 +19,6 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from wsss.config import AugmentSection
-from wsss.data.images import decode_image
 from wsss.data.layers import read_layer
 from wsss.data.loading import reading
 from wsss.data.masks import IGNORE_INDEX
@@ -71,7 +70,7 @@ class TrainingImages(Dataset[dict[str, Tensor]]):
         epoch, index = key
         record = self.tagged.records[index]
         reading(record.name)
-        image = tv_tensors.Image(torch.from_numpy(decode_image(record.read(), record.image)).permute(2, 0, 1))
+        image = tv_tensors.Image(torch.from_numpy(record.decode()).permute(2, 0, 1))
         layers = {"image": image}
         for name, folder in (("label", self.labels), ("saliency", self.saliency)):
             if folder is not None:

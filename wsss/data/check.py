@@ -291,7 +291,9 @@ def _remarks(path: Path, facts: ImageFacts) -> Iterator[Finding]:
     if suffix and facts.format != LONG_SUFFIX.get(suffix, suffix[1:].upper()):
         yield Finding("image-suffix", place, f"a {facts.format} file; it is read as such")
     if facts.bits > 8:
-        yield Finding("image-16-bit", place, f"{facts.bits} bits a sample; the upper 8 are read")
+        yield Finding(
+            "image-16-bit", place, f"16 bits a sample, of which {facts.bits} are used; --range says which are read"
+        )
     if facts.mode == "CMYK":
         yield Finding("image-cmyk", place, "CMYK; turned into RGB without its colour profile")
     if facts.transparent:

@@ -6,7 +6,7 @@ A JPEG that is cut short decodes without an error, its end grey; ``examine_image
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,16 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from wsss.data.images import EXTRA, UnreadableImage, decode_image, opened, orientation, stored_mode, upright_size
+from wsss.data.images import (
+    EXTRA,
+    UnreadableImage,
+    decode_deep,
+    decode_image,
+    opened,
+    orientation,
+    stored_mode,
+    upright_size,
+)
 from wsss.data.transparency import is_transparent
 
 DRAFT = 8
@@ -40,7 +49,7 @@ class ImageFacts:
         turn: EXIF orientation, 1 (upright) to 8.
         format: one of ``wsss.data.images.FORMATS``, whatever the suffix says.
         mode: Pillow's, "RGB" or "CMYK" for example.
-        bits: of a sample, 8 or 16.
+        bits: of a sample, 8; of 16-bit images those that are used, 9 to 16.
         frames: more than one in an animation or a TIFF of several pages.
         transparent: whether some pixel is not opaque.
         digest: see ``image_digest``.
@@ -82,7 +91,10 @@ def examine_image(content: bytes, where: Path) -> ImageFacts:
     """
     facts = _examine_with_pillow(content, where)
     _compare_with_opencv(where, content, facts)
-    return facts
+    deep_HW3 = decode_deep(content) if facts.bits > 8 else None
+    if deep_HW3 is None:
+        return facts
+    return replace(facts, bits=max(9, int(deep_HW3.max(initial=0)).bit_length()))
 
 
 def _examine_with_pillow(content: bytes, where: Path) -> ImageFacts:

@@ -93,6 +93,9 @@ ON_ITS_SIDE = (5, 6, 7, 8)
 """EXIF orientations that exchange rows and columns."""
 ONLY_PILLOW = ("xmp", "XML:com.adobe.xmp", "Raw profile type exif")
 """Metadata in which Pillow looks for an orientation and OpenCV does not."""
+Levels = tuple[int, int]
+"""Values of samples that are read as black and white."""
+FULL_LEVELS: Levels = (0, 2**16 - 1)
 PNG_SIGNATURE = 8
 """Bytes before the first chunk of a PNG."""
 
@@ -186,15 +189,16 @@ def read_content(path: Path, part: Part | None = None) -> bytes:
     return content
 
 
-def decode_image(content: bytes, where: Path) -> NDArray[np.uint8]:
+def decode_image(content: bytes, where: Path, levels: Levels | None = None) -> NDArray[np.uint8]:
     """Decode the bytes of an image as (H, W, 3) uint8 RGB, turned upright as its EXIF orientation asks.
 
-    Grey becomes three equal channels, 16 bit keeps its upper 8, CMYK becomes RGB, and alpha is dropped:
-    a transparent pixel shows the colour stored under it.
+    Grey becomes three equal channels, CMYK becomes RGB, and alpha is dropped: a transparent pixel shows the colour
+    stored under it. Of 16 bits the upper 8 are kept, or those of the range ``levels``.
 
     Args:
         content: of the file, in one of ``FORMATS``.
         where: its path, for the message of an error.
+        levels: values of 16-bit samples that become 0 and 255; None: 0 and 65535.
 
     Raises:
         UnreadableImage: it is no image. A JPEG that is cut short may pass, its end grey, and so may huge
@@ -203,6 +207,10 @@ def decode_image(content: bytes, where: Path) -> NDArray[np.uint8]:
     if _heif_kind(content) in EXTRA:
         with opened(where, io.BytesIO(content)) as image:
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    if levels is not None and levels != FULL_LEVELS:
+        deep_HW3 = decode_deep(content)
+        if deep_HW3 is not None:
+            return levelled(deep_HW3, levels)
     encoded = np.frombuffer(content, dtype=np.uint8)
     try:
         if COLOUR_RGB is not None:
@@ -217,6 +225,28 @@ def decode_image(content: bytes, where: Path) -> NDArray[np.uint8]:
     if image_HW3 is None:
         raise UnreadableImage(where, "OpenCV cannot decode it", "image-undecodable")
     return np.asarray(image_HW3, dtype=np.uint8)
+
+
+def decode_deep(content: bytes) -> NDArray[np.uint16] | None:
+    """An image of 16 bits a sample as (H, W, 3) uint16 RGB, upright; None for others and what cannot be decoded."""
+    try:
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+        bgr_HW3 = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), flags) if content else None
+    except cv2.error:
+        return None
+    if bgr_HW3 is None or bgr_HW3.dtype != np.uint16:
+        return None
+    return np.asarray(cv2.cvtColor(bgr_HW3, cv2.COLOR_BGR2RGB), dtype=np.uint16)
+
+
+def levelled(deep: NDArray[np.uint16], levels: Levels) -> NDArray[np.uint8]:
+    """Samples of 16 bits as 8: ``levels`` are divided into 256 equal parts, what lies outside is 0 or 255.
+
+    Of all 16 bits, or of a lower number of them, these are the upper 8.
+    """
+    low, high = levels
+    table_V = (np.arange(2**16, dtype=np.int64) - low) * 256 // (high - low + 1)
+    return table_V.clip(0, 255).astype(np.uint8)[deep]
 
 
 def image_size(path: Path, part: Part | None = None) -> tuple[int, int]:

@@ -79,7 +79,8 @@ class Scan:
     def known(self) -> Records:
         """All records, with size and digest where their images can be read."""
         rows_N = self.entries.rows_N[self.at_N]
-        return replace(self.records, size_N2=rows_N["size"], digest_ND=rows_N["digest"])
+        bits = int(rows_N["bits"].max(initial=8))
+        return replace(self.records, size_N2=rows_N["size"], digest_ND=rows_N["digest"], bits=bits)
 
     def readable(self) -> Records:
         """The records whose images can be read, with size and digest."""

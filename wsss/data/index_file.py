@@ -22,7 +22,7 @@ from wsss.data.findings import KINDS
 from wsss.errors import MachineError
 from wsss.files import whole
 
-VERSION = 2
+VERSION = 3
 """Of the file format and of the rules of ``wsss.data.facts``."""
 MOST_FILES = 1000
 """Folders that are remembered, at most; the file that was written first goes first."""

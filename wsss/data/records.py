@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from wsss.data.columns import Lists, Texts
 from wsss.data.entries import Stamp, file_stamp, file_stamps
 from wsss.data.facts import DIGEST_BYTES, image_digest
-from wsss.data.images import image_size, read_content
+from wsss.data.images import Levels, decode_image, image_size, read_content
 from wsss.data.parts import Part
 from wsss.data.truth import MaskFolder, Truth
 
@@ -45,6 +45,7 @@ class Record:
         size: (H, W) in pixels, upright; None where the image was not scanned.
         digest: ``wsss.data.facts.image_digest`` of the image's bytes; None where it was not scanned.
         part: where a member of a shard lies; None where the image is a file of its own.
+        levels: values of black and white of 16-bit samples; None: of all 16 bits.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Record:
     size: tuple[int, int] | None = None
     digest: str | None = None
     part: Part | None = None
+    levels: Levels | None = None
 
     def read(self) -> bytes:
         """The bytes of the image, as they are stored.
@@ -62,6 +64,14 @@ class Record:
             UnreadableImage: they cannot be read.
         """
         return read_content(self.image, self.part)
+
+    def decode(self) -> NDArray[np.uint8]:
+        """The image as (H, W, 3) uint8 RGB, upright; see ``wsss.data.images.decode_image``.
+
+        Raises:
+            UnreadableImage: it cannot be read.
+        """
+        return decode_image(self.read(), self.image, self.levels)
 
     def upright_size(self) -> tuple[int, int]:
         """(H, W) in pixels, upright; read from the image where it was not scanned.
@@ -92,6 +102,8 @@ class Records(Sequence[Record]):
         digest_ND: uint8, D = DIGEST_BYTES; 0 where it is unknown.
         part_N3: int64, where members of shards lie: first byte, length, and how many characters of the path name the
             shard, 0 for a file of its own; None where all images are such files.
+        bits: most bits of a sample that some image uses, 8 to 16; 8 where they were not scanned.
+        levels: of all records.
     """
 
     folder: Path
@@ -102,6 +114,8 @@ class Records(Sequence[Record]):
     size_N2: NDArray[np.int32]
     digest_ND: NDArray[np.uint8]
     part_N3: NDArray[np.int64] | None = None
+    bits: int = 8
+    levels: Levels | None = None
 
     @classmethod
     def of(cls, records: Iterable[Record], folder: Path | None = None) -> Records:
@@ -131,6 +145,7 @@ class Records(Sequence[Record]):
             size_N2=np.array([record.size or (0, 0) for record in listed], np.int32).reshape(-1, 2),
             digest_ND=_digest_column(record.digest for record in listed),
             part_N3=_part_column([record.part for record in listed], len(start)),
+            levels=listed[0].levels if listed else None,
         )
 
     def __len__(self) -> int:
@@ -157,6 +172,7 @@ class Records(Sequence[Record]):
             size=(height, width) if height else None,
             digest=digest.hex() if digest != UNKNOWN_DIGEST else None,
             part=self._part(index, path),
+            levels=self.levels,
         )
 
     def _part(self, index: int, path: str) -> Part | None:
@@ -185,6 +201,8 @@ class Records(Sequence[Record]):
             size_N2=self.size_N2[index_M],
             digest_ND=self.digest_ND[index_M],
             part_N3=None if self.part_N3 is None else self.part_N3[index_M],
+            bits=self.bits,
+            levels=self.levels,
         )
 
     def stamps(self) -> NDArray[np.int64]:

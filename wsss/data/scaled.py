@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
 
-from wsss.data.images import decode_image
 from wsss.data.loading import read_ahead, reading
 from wsss.data.records import Record
 
@@ -122,7 +121,7 @@ def scaled_batch(
 
 def _read(record: Record) -> Tensor:
     reading(record.name)
-    return torch.from_numpy(decode_image(record.read(), record.image))
+    return torch.from_numpy(record.decode())
 
 
 def load_batches(dataset: ScaledImages, workers: int, device: torch.device | None = None) -> Iterator[ScaledBatch]:

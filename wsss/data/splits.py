@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from wsss.config import Config, DataSection
 from wsss.data.dataset import list_splits, open_data
 from wsss.data.findings import Note, telling
 from wsss.data.index import keep_readable
 from wsss.data.lessons import worst_lesson
+from wsss.data.levels import as_text, with_levels
 from wsss.data.records import TaggedSet, counted
 from wsss.errors import UsageError
 from wsss.reporting import Reporter, first_few
@@ -54,7 +56,7 @@ def open_split(
         reporter.say(f"skipped {message}")
     if bad:
         reporter.say(f"split {tagged.split}: {len(bad)} of {len(bad) + len(tagged)} images skipped")
-    return tagged
+    return replace(tagged, records=with_levels(tagged.columns, data.levels, reporter.say))
 
 
 def open_training(
@@ -71,11 +73,21 @@ def open_training(
     worst = worst_lesson(train)
     if worst is not None:
         reporter.say(f"{worst.what}; {worst.mend} (wsss data check {data.root} says all)")
+    if train.columns.levels is not None:
+        data = data.model_copy(update={"levels": as_text(train.columns.levels)})
     val_split = data.val_split or _val_split(splits, train.split, reporter)
     val = open_split(data, val_split, reporter, train.classes, note=note) if val_split is not None else None
     if val is not None and (both := overlap(train, val)):
         reporter.say(both)
     return train, val
+
+
+def with_range_of(config: Config, train: TaggedSet) -> Config:
+    """The config with the range that was found in the training split, which a run keeps for all later images."""
+    levels = train.columns.levels
+    if levels is None:
+        return config
+    return config.model_copy(update={"data": config.data.model_copy(update={"levels": as_text(levels)})})
 
 
 def overlap(train: TaggedSet, val: TaggedSet) -> str:

@@ -79,6 +79,12 @@ def tile_facts(large: Sequence[Record], tile: int) -> dict[str, int]:
     return {"tile": tile} if large else {}
 
 
+def range_facts(records: Sequence[Record]) -> dict[str, list[int]]:
+    """What a manifest records of the range of 16-bit images, where there are any."""
+    levels = records[0].levels if records else None
+    return {} if levels is None else {"range": list(levels)}
+
+
 def process_large(
     what: str, records: Sequence[Record], each: Callable[[Record], None], reporter: Reporter, stop: StopRequest
 ) -> None:

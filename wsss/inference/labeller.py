@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsss.config import Config, LabelsSection, RunSection
+from wsss.data.levels import parse_levels
 from wsss.data.scaled import LARGEST_SIDE, reduced, resize, scaled_size
 from wsss.data.windows import side_in_window, windows_of
 from wsss.errors import UsageError
@@ -133,7 +134,7 @@ class Labeller:
             TypeError: the tags are one string, or the saliency map is not uint8.
             ValueError: the saliency map has another size than the image.
         """
-        image_HW3 = image_array(image)
+        image_HW3 = image_array(image, parse_levels(self.config.data.levels))
         size = (image_HW3.shape[0], image_HW3.shape[1])
         if saliency is not None and saliency.dtype != np.uint8:
             raise TypeError(f"a saliency map is an array (H, W) of uint8, got {saliency.dtype}")
@@ -151,7 +152,7 @@ class Labeller:
             UsageError: a tag is no class of the network.
             TypeError: the tags are one string.
         """
-        scores = self._read_one(image_array(image), tags).scores
+        scores = self._read_one(image_array(image, parse_levels(self.config.data.levels)), tags).scores
         names = [self.classes[k] for k in scores.class_R.tolist()]
         return dict(zip(names, scores.values_Rhw.cpu().numpy(), strict=True))
 

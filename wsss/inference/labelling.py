@@ -21,12 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsss.config import Config
-from wsss.data.images import decode_image
 from wsss.data.layers import NO_SALIENCY, check_layers, read_layer
 from wsss.data.records import Record, TaggedSet
 from wsss.data.scaled import LARGEST_SIDE, ScaledBatch, ScaledImages, equal_sizes, reduced
 from wsss.errors import UsageError
-from wsss.inference.batches import large_records, process_large, process_remaining, tile_facts
+from wsss.inference.batches import large_records, process_large, process_remaining, range_facts, tile_facts
 from wsss.inference.labeller import Labeller
 from wsss.inference.settings import batch_pixels, crf_facts
 from wsss.labels.crf import Crf
@@ -97,7 +96,11 @@ def make_pseudo_labels(
     labeller = Labeller(network, config, device)
     whole, large = large_records(tagged.records, config.maps.tile)
     _refuse_in_windows(large, config, wanted)
-    settings = _settings(labeller, tagged, checkpoint_sha256) | tile_facts(large, config.maps.tile)
+    settings = (
+        _settings(labeller, tagged, checkpoint_sha256)
+        | tile_facts(large, config.maps.tile)
+        | range_facts(tagged.records)
+    )
     sources = [Source.of(record, saliency) for record in tagged.records]
     choices = machine_choices(config.run, device) | data_choices(tagged)
     with held_folder(out, settings, config, reporter, overwrite=wanted.overwrite, choices=choices) as folder:
@@ -204,7 +207,7 @@ class _Writer:
 
     def large(self, record: Record) -> None:
         """Label a large picture in windows and write its label."""
-        image_HW3 = decode_image(record.read(), record.image)
+        image_HW3 = record.decode()
         label_HW = self.labeller.label_large(image_HW3, torch.from_numpy(self.tagged.present(record))[None])
         drawn = None
         if record.name in self.parts["overlays"]:

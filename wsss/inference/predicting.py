@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsss.config import Config
-from wsss.data.images import decode_image
 from wsss.data.records import Record
 from wsss.data.scaled import LARGEST_SIDE, ScaledBatch, ScaledImages, reduced
-from wsss.inference.batches import large_records, process_large, process_remaining, tile_facts
+from wsss.inference.batches import large_records, process_large, process_remaining, range_facts, tile_facts
 from wsss.inference.segmenter import Segmenter
 from wsss.inference.settings import batch_pixels, crf_facts
 from wsss.labels.crf import Crf, crf_probabilities
@@ -75,7 +74,8 @@ def predict_masks(
     segmenter = Segmenter(network, config, device)
     untagged = [replace(record, tags=()) for record in records]
     whole, large = large_records(untagged, config.predict.tile)
-    settings = _settings(segmenter, checkpoint_sha256, split) | tile_facts(large, config.predict.tile)
+    facts = tile_facts(large, config.predict.tile) | range_facts(records)
+    settings = _settings(segmenter, checkpoint_sha256, split) | facts
     sources = [Source.of(record) for record in untagged]
     choices = {**machine_choices(config.run, device), **(origin or {}), "split": split, "images": len(records)}
     with held_folder(out, settings, config, reporter, overwrite=overwrite, choices=choices) as folder:
@@ -142,7 +142,7 @@ class _Writer:
 
     def large(self, record: Record) -> None:
         """Segment a large picture in windows, draw it and write it."""
-        image_HW3 = decode_image(record.read(), record.image)
+        image_HW3 = record.decode()
         label_HW = self.segmenter.label_large(image_HW3)
         small_HW3 = reduced(torch.from_numpy(image_HW3), LARGEST_SIDE).numpy() if self.overlays else None
         del image_HW3

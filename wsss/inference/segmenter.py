@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsss.config import Config, RunSection
+from wsss.data.levels import parse_levels
 from wsss.data.masks import count_indices, write_mask
 from wsss.data.scaled import COPIED_PIXELS, LARGEST_SIDE, reduced, resize, scaled_size
 from wsss.data.windows import side_in_window, windows_of
@@ -166,7 +167,7 @@ class Segmenter:
         stride, most = self.network.backbone.stride, batch_pixels(self.config.run, self.device)
         window: list[_Image] = []
         for image in images:
-            window.append(_Image.of(image_array(image), self.scales, stride))
+            window.append(_Image.of(image_array(image, parse_levels(self.config.data.levels)), self.scales, stride))
             full = sum(one.network_pixels for one in window) >= most
             if full or sum(one.size[0] * one.size[1] for one in window) >= COPIED_PIXELS:
                 yield from self._predict(window)

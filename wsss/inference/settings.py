@@ -57,7 +57,7 @@ def for_run(config: Config, trained: Config) -> Config:
 
 
 def own_settings(trained: Config) -> dict[str, dict[str, Any]]:
-    """What a run says of its use: the keys of ``OF_THE_RUN``, plain.
+    """What a run says of its use: the keys of ``OF_THE_RUN`` and the range of 16-bit images, plain.
 
     Version 0.1.0 wrote its default scales into checkpoints and yet took those that suit the crops, so they are None
     here. Its configs have no crf section.
@@ -65,7 +65,9 @@ def own_settings(trained: Config) -> dict[str, dict[str, Any]]:
     Args:
         trained: the config in the checkpoint.
     """
-    plain = {name: getattr(trained, name).model_dump() for name in OF_THE_RUN}
+    plain: dict[str, dict[str, Any]] = {name: getattr(trained, name).model_dump() for name in OF_THE_RUN}
+    if trained.data.levels != "auto":
+        plain["data"] = {"levels": trained.data.levels}
     if {*Config.model_fields} - trained.model_fields_set == {"crf"}:
         for name in ("maps", "predict"):
             if plain[name]["scales"] == EARLY_SCALES:

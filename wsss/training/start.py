@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from wsss.data.dataset import list_splits
 from wsss.data.layers import NO_SALIENCY, check_layers
 from wsss.data.lessons import epochs_of, teaches_nothing
 from wsss.data.records import TaggedSet, counted
-from wsss.data.splits import open_training
+from wsss.data.splits import open_training, with_range_of
 from wsss.errors import DataError, Interrupted, UsageError
 from wsss.files import sweep
 from wsss.inference.settings import remark_on_model
@@ -74,6 +74,8 @@ def train_classifier(config: Config, run: str | Path, reporter: Reporter = SILEN
     config = config.anchored()
     context = RunContext(run, config, prepare_device(config.run), reporter)
     train, val = open_training(config, reporter)
+    config = with_range_of(config, train)
+    context = replace(context, config=config)
     network = build_from(config, train.classes, decoder=False)
     network.supervision = data_supervision(
         config.data, saliency=False, unknown=train.has_unknown(), of_objects=train.of_objects
@@ -162,6 +164,8 @@ def train_segmenter(
         config = config.model_copy(update={"model": trained.model.model_copy(update=own)})
     context = RunContext(run, config, prepare_device(config.run), reporter)
     train, val = open_training(config, reporter, None if start is None else start.classes)
+    config = with_range_of(config, train)
+    context = replace(context, config=config)
     if labels is not None:
         labels = find_labels(labels, train)
         remark_on_changes(labels, train, reporter)
