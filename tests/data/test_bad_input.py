@@ -319,7 +319,7 @@ IMAGES = [
     other("pipe", pipe, "image-irregular", "no regular file", "skipped"),
     other("link-to-nothing", far_link, "image-missing", "a link to .*, which is not there", "skipped"),
     other("link-to-itself", circular_link, "image-broken", "symbolic links", "skipped"),
-    image("png-16-bit", lambda: deep("png", RGB_16), "image-16-bit", "16 bits a sample, of which 16 are used"),
+    image("png-16-bit", lambda: deep("png", RGB_16), "image-16-bit", "16 bits"),
     image("png-16-bit-grey", lambda: deep("png", GREY_16), "image-16-bit", "16 bits"),
     image("tiff-16-bit", lambda: deep("tif", RGB_16), "image-16-bit", "16 bits", "a.tif"),
     image("jpeg-cmyk", lambda: encoded("JPEG", photo().convert("CMYK")), "image-cmyk", "into RGB", "a.jpg"),
