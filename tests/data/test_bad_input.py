@@ -183,6 +183,17 @@ def voc_row(name: str, build: Build, kind: str, what: str) -> Row:
     return Row(name=name, build=build, kind=kind, what=what, outcome="refused", layout="voc")
 
 
+def unused_layer() -> Row:
+    """One more mask than there are images."""
+
+    def build(root: Path) -> None:
+        for one in (*NAMES, "no image"):
+            write_mask(root / "masks" / f"{one}.png", np.full((HEIGHT, WIDTH), 1, dtype=np.uint8))
+
+    row = layer("mask-unused", None, "mask-unused", r"1 of 5 files is the mask of no image \(no image\)")
+    return replace(row, build=build)
+
+
 def layer(name: str, content: Callable[[], bytes] | None, kind: str, what: str) -> Row:
     """The mask or saliency map of the image a is this file, or missing; all others are good."""
     saliency = kind.startswith("saliency")
@@ -497,6 +508,7 @@ LAYERS = [
     layer("mask-cut", lambda: encoded("PNG", label_map(HEIGHT, WIDTH), 0.7), "mask-unreadable", "unreadable mask"),
     layer("mask-empty", lambda: b"", "mask-unreadable", "it is empty"),
     layer("mask-huge", lambda: png(20000, 20000, colour=0), "mask-unreadable", "at most 178956970"),
+    unused_layer(),
     layer("mask-missing", None, "mask-missing", r"1 of 4 images of split 'all' have no mask \(a\)"),
     layer("saliency-missing", None, "saliency-missing", "no such file"),
     layer("saliency-size", lambda: encoded("PNG", label_map(7, 9)), "saliency-size", "9x7, its image 24x20"),
@@ -777,3 +789,13 @@ def test_a_list_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_list(tmp_path / "list.csv", broken())
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_a_saliency_map_of_no_image(tmp_path: Path) -> None:
+    root, maps = tmp_path / "photos", tmp_path / "maps"
+    folder(root)
+    for one in (*NAMES, "other"):
+        write_mask(maps / f"{one}.png", np.full((HEIGHT, WIDTH), 1, dtype=np.uint8))
+    found = inspect_data(root, Silent(), saliency=maps, masks=False).findings
+    unused = [one for one in found if one.kind == "mask-unused"]
+    assert [one.what for one in unused] == ["1 of 5 files is the saliency map of no image (other)"]

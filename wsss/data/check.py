@@ -6,6 +6,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,14 @@ from wsss.data.images import UnreadableImage
 from wsss.data.index import Scan, scan_images
 from wsss.data.layer_check import LayerJob, inspect_layers
 from wsss.data.lessons import lessons
-from wsss.data.near_names import by_sight
+from wsss.data.near_names import NearNames, by_sight
 from wsss.data.odd_names import odd_names
 from wsss.data.photographs import Photographs
 from wsss.data.readers.registry import find_reader
 from wsss.data.readers.tag_table import TagFile, TagLine, find_tag_file, read_tag_file
-from wsss.data.records import Record, Records, TaggedSet
+from wsss.data.records import Record, Records, TaggedSet, counted
 from wsss.data.splits import TRAIN_SPLITS, VAL_SPLITS, chosen_split, overlap
-from wsss.data.walking import conventional, is_file, near_file
+from wsss.data.walking import conventional, is_file, near_file, walk
 from wsss.files import write_whole
 from wsss.reporting import Reporter, first_few
 
@@ -137,6 +138,10 @@ def inspect_data(
     for tagged in sets:
         found += _odd_classes(tagged, reading)
         found += _missing_masks(tagged) if masks else ()
+    if split is None:
+        folders = {tagged.mask_folder: "mask" for tagged in sets if masks and tagged.mask_folder is not None}
+        for folder, what in (folders | ({saliency: "saliency map"} if saliency is not None else {})).items():
+            found += _unused(folder, what, photographs)
     found += _overlaps(sets)
     found += _alike_files(photographs)
     others = _unlisted(photographs, listed) if split is None and (reader.lists_all or not listed) else []
@@ -267,6 +272,21 @@ def _missing_masks(tagged: TaggedSet) -> Iterator[Finding]:
         hint = f"; {names[0]}.png{near}" if near else ""
         what = f"{len(names)} of {len(tagged)} images of split '{tagged.split}' have no mask ({first_few(names)}){hint}"
         yield Finding("mask-missing", Place(tagged.mask_folder), what)
+
+
+def _unused(folder: Path, what: str, photographs: Photographs) -> Iterator[Finding]:
+    """PNG files of a folder of masks or saliency maps that belong to no image."""
+    names = {*photographs.files, *(name.removeprefix("images/") for name in photographs.files)}
+    with suppress(BadData):  # a folder that may not be read is found elsewhere
+        files = [file[:-4] for file in walk(folder).files if file.lower().endswith(".png")]
+        lost = [name for name in files if name not in names]
+        if lost:
+            near = NearNames(names).ask(lost[0])
+            many = (
+                f"{len(lost)} of {len(files)} files are" if len(lost) > 1 else f"1 of {counted(len(files), 'file')} is"
+            )
+            what = f"{many} the {what} of no image ({first_few(lost)}){near}"
+            yield Finding("mask-unused", Place(folder), what, "name it as its image, or remove it")
 
 
 def _inspect_images(scan: Scan) -> Iterator[Finding]:

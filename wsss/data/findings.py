@@ -109,6 +109,7 @@ KINDS: dict[str, Severity] = {
     "mask-size": "error",
     "mask-class": "error",
     "mask-missing": "warning",
+    "mask-unused": "warning",
     "shape-unreadable": "error",
     "shape-size": "error",
     "mask-turned": "warning",
