@@ -53,6 +53,7 @@ def rows_of(config: Config) -> dict[str, Sequence[str]]:
 
     "one round" is the first of the default's rounds; rows "N epochs" take as many steps as all of them.
     """
+    assert config.segment.epochs is not None  # a preset says how many
     epochs = config.segment.epochs * config.segment.rounds
     longer = (f"segment.epochs={epochs}",)
     return {

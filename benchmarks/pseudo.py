@@ -60,7 +60,10 @@ from wsss.models.checkpoint import load_network
 from wsss.models.network import Network, build_network
 from wsss.reporting import Silent
 
-PUBLISHED = {"maps.gamma": 1.0, "maps.spread": 0, "labels.background": "power"}
+PUBLISHED = {
+    **{"maps.method": "getam", "maps.start_layer": 0, "maps.gamma": 1.0, "maps.spread": 0, "maps.flip": False},
+    "labels.background": "power",
+}
 WHOLE, ALONE, LOOP = "make-pseudo", "network alone", "the usual loop"
 OVER_NETWORK, OVER_LOOP = 1.3, 5.0
 """Targets: time of make-pseudo over its network on a GPU, at most; of the usual loop over make-pseudo, at least."""
@@ -143,13 +146,14 @@ def usual_label(work: Work, image_HW3: NDArray[np.uint8], present_K: Tensor) -> 
 def usual_scores(work: Work, image_HW3: Tensor, present_1K: Tensor) -> Tensor:
     """Class scores of all scales and flips, (1, K, h, w) on the grid of the largest."""
     maps, stride = work.config.maps, work.network.backbone.stride
+    start = MapSettings.of(maps).first_block(work.network.backbone.depth)
     found: list[Tensor] = []
     for side in sorted(maps.scales or (), reverse=True):
         scaled_3HW = resize(image_HW3, scaled_size(image_HW3.shape[0], image_HW3.shape[1], side, stride))
         scaled_13HW = scaled_3HW[None].to(work.device).float() / 255
         for mirrored in (False, True) if maps.flip else (False,):
             batch = Batch(scaled_13HW.flip(3) if mirrored else scaled_13HW, present_1K)
-            (maps_1Khw,) = materialised_maps(work.network, [batch], start_layer=maps.start_layer)
+            (maps_1Khw,) = materialised_maps(work.network, [batch], start_layer=start)
             turned_1Khw = maps_1Khw.flip(3) if mirrored else maps_1Khw
             scores = normalise_scores(PresentMaps.from_dense(turned_1Khw, present_1K)).dense()
             if found and scores.shape != found[0].shape:

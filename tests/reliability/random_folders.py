@@ -68,7 +68,7 @@ def load_oddities() -> ModuleType:
 
 
 def random_folder(root: Path, number: int, oddities: ModuleType) -> None:
-    """A data folder of random parts, in one of the two layouts or in none; the same for the same number."""
+    """A data folder of random parts, of the formats folder or VOC, or of none; the same for the same number."""
     chance = random.Random(number)
     voc, tame = chance.random() < 0.3, chance.random() < 0.4
     images = root / chance.choice(["JPEGImages"] if voc else ["images", "images", "Images", "photos", "."])
@@ -213,10 +213,11 @@ def check_choices(run: Path, error: str) -> None:
     choices = json.loads((run / "run.json").read_text(encoding="utf-8"))["choices"]
     said = [
         choices["device"],
-        f"layout {choices['layout']}",
+        f"format {choices['format']}",
         f"trains on {choices['split']} ({choices['images']} image",
     ]
-    said.append(f"tags of {choices['tags']}" if choices["tags"] else "layout")
+    said.append(f"tags of {choices['tags']}" if choices["tags"] else "format")
+    said.append(f"{choices['steps']} step" if choices["finetune"] != "head" else "fits the head alone")
     said.append(
         f"no validation: {choices['no_validation']}"
         if choices["no_validation"]

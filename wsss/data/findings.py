@@ -175,6 +175,11 @@ class Finding:
         return {**row, "mend": self.mend}
 
 
+def in_one_line(text: str) -> str:
+    """A text without line breaks, which names of files and classes may have; the program prints a line an error."""
+    return text.replace("\r", "\\r").replace("\n", "\\n")
+
+
 class BadData(DataError):
     """An error with the list of faults that it sums up.
 
@@ -185,7 +190,7 @@ class BadData(DataError):
     """
 
     def __init__(self, problem: str, fix: str, findings: Iterable[Finding]) -> None:
-        super().__init__(problem, fix)
+        super().__init__(in_one_line(problem), in_one_line(fix))
         self.findings = tuple(one if one.mend else replace(one, mend=fix) for one in findings)
 
     @property
