@@ -11,7 +11,14 @@ from wsss.cli.options import READING, Given, ResumeOption, RunOption, configured
 @configured(
     *("data.root", "output", "config", "assignments", "model.backbone", "model.weights"),
     *("data.train_split", "data.val_split", *READING),
-    *("classify.epochs", "classify.batch_size", "classify.lr", "classify.optimizer", "augment.size"),
+    *(
+        "classify.finetune",
+        "classify.epochs",
+        "classify.batch_size",
+        "classify.lr",
+        "classify.optimizer",
+        "augment.size",
+    ),
     *("run.device", "run.amp", "run.seed", "run.workers", "run.deterministic", "resume"),
 )
 def train_cls(given: Given, output: RunOption = None, resume: ResumeOption = None) -> None:
