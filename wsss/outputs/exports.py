@@ -68,6 +68,8 @@ def export_data(
         if home[record.name] == tagged.split
     ]
     export = Export(classes=classes, pictures=pictures, masks=masks)
+    if any(one.of_objects for one in sets):
+        export.remarks.append("the tags are those of drawn objects, which a run on the copy cannot know")
     repeated = sum(map(len, sets)) - len(pictures)
     if repeated:
         export.remarks.append(f"{counted(repeated, 'image')} listed in several splits: kept in the smallest of them")
