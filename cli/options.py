@@ -56,6 +56,7 @@ METAVARS = {
     "data.columns": "USE=NAME",
     "data.encoding": "NAME",
     "data.levels": "LOW,HIGH",
+    "data.bands": "R,G,B",
     "maps.method": "METHOD",
     "maps.tile": "PIXELS",
     "predict.tile": "PIXELS",

@@ -41,6 +41,7 @@ def predict(
     with heavy_imports():
         from wsss.data.dataset import format_of, open_data, open_unlabelled
         from wsss.data.findings import telling
+        from wsss.data.geo import remark
         from wsss.data.index import keep_readable_records
         from wsss.data.levels import with_levels
         from wsss.data.records import Record
@@ -74,6 +75,8 @@ def predict(
             terminal.say(f"skipped {message}")
         if not records:
             raise DataError(f"{images}: no image can be read ({bad[0]})", "convert it to PNG or JPEG")
+        if words := remark(records.paths):
+            terminal.say(words)
         records = with_levels(records, settings.data.levels, terminal.say)
         terminal.say(use_words(settings.run, chosen, origin, split, len(records)))
         counts = predict_masks(

@@ -34,6 +34,7 @@ OWN = {
     "typer": ("cli",),
     "yaml": ("config", "plain_yaml"),
     "pydensecrf": ("labels",),
+    "rasterio": ("data.geo",),
 }
 """Libraries that only these rooms import."""
 

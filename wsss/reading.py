@@ -46,6 +46,10 @@ class Reading(Section):
     """Values of 16-bit images that are black and white: LOW,HIGH, e.g. 0,4095 for 12 bits; auto takes the bits in use.
 
     auto looks at all images of the split that is trained on, and a run keeps what was found."""
+    bands: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=3)] = ()
+    """Bands of GeoTIFF files that are red, green and blue, e.g. 4,3,2, or a single one, from 1 (wsss[geo]).
+
+    None given: the colours that the file has."""
     encoding: str = "utf-8"
     """Character encoding of tables and lists of names."""
     annotators: Literal["newest", "union"] = "newest"
@@ -54,6 +58,13 @@ class Reading(Section):
     """Added to the values of mask files: 1 where the first class is 0."""
     mask_ignore: Annotated[int, Field(ge=0, le=255)] | None = None
     """Value of mask files, before the offset, whose pixels are ignored. 255 always is."""
+
+    @field_validator("bands")
+    @classmethod
+    def _bands_are_one_or_three(cls, bands: tuple[int, ...]) -> tuple[int, ...]:
+        if len(bands) == 2:
+            raise ValueError("one band or three")
+        return bands
 
     @field_validator("levels")
     @classmethod

@@ -19,6 +19,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from wsss.config import AugmentSection
+from wsss.data.geo import TIFF_SUFFIXES, has_rasterio
 from wsss.data.layers import read_layer
 from wsss.data.loading import reading
 from wsss.data.masks import IGNORE_INDEX
@@ -53,6 +54,9 @@ class TrainingImages(Dataset[dict[str, Tensor]]):
         self.seed = seed
         self.labels = labels
         self.saliency = saliency
+        self.may_lack_data = has_rasterio() and any(
+            path.lower().endswith(TIFF_SUFFIXES) for path in tagged.columns.paths
+        )
         self.place = v2.Compose(
             [
                 v2.RandomResizedCrop(augment.size, scale=(augment.min_area, 1.0), antialias=True),
@@ -66,7 +70,10 @@ class TrainingImages(Dataset[dict[str, Tensor]]):
         return len(self.tagged)
 
     def __getitem__(self, key: Key) -> dict[str, Tensor]:
-        """Image (3, S, S) uint8, present (K,) bool and, where asked for, label (S, S) and saliency (S, S) uint8."""
+        """Image (3, S, S) uint8, present (K,) bool and, where asked for, label (S, S) and saliency (S, S) uint8.
+
+        Of a set with TIFF files also valid (S, S) uint8, 0 where a picture has no data.
+        """
         epoch, index = key
         record = self.tagged.records[index]
         reading(record.name)
@@ -75,6 +82,10 @@ class TrainingImages(Dataset[dict[str, Tensor]]):
         for name, folder in (("label", self.labels), ("saliency", self.saliency)):
             if folder is not None:
                 layers[name] = tv_tensors.Mask(torch.from_numpy(read_layer(folder, record, tuple(image.shape[1:]))))
+        if self.may_lack_data:
+            valid_HW = record.valid()
+            shown_HW = np.ones(image.shape[1:], np.uint8) if valid_HW is None else valid_HW.astype(np.uint8)
+            layers["valid"] = tv_tensors.Mask(torch.from_numpy(shown_HW))
         if self.labels is not None:
             _check_classes(layers["label"], len(self.tagged.classes), self.labels / f"{record.name}.png")
         with torch.random.fork_rng(devices=[]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,9 @@ def open_data(
         root=root,
         split=listing.split,
         classes=known,
-        records=_index_tags(listing, known, root, note, unlisted=reading.unlisted == "unknown"),
+        records=replace(
+            _index_tags(listing, known, root, note, unlisted=reading.unlisted == "unknown"), bands=reading.bands
+        ),
         mask_folder=listing.mask_folder,
         annotations=listing.annotations or _valued_masks(listing.mask_folder, reading),
         format=reader.name,
@@ -183,7 +186,7 @@ def open_unlabelled(path: Path, reading: Reading | None = None, *, note: Note = 
         DataError: there is no such path, it is no image, or the folder holds none or cannot be listed.
     """
     path = Path(path)
-    endings = " ".join(IMAGE_SUFFIXES)
+    endings, bands = " ".join(IMAGE_SUFFIXES), () if reading is None else reading.bands
     if is_folder(path):
         found = _photographs(path, reading, note)
         if not found.files:
@@ -192,13 +195,13 @@ def open_unlabelled(path: Path, reading: Reading | None = None, *, note: Note = 
             Record(name=name, image=found.folder / file, tags=(), part=found.parts.get(name))
             for name, file in found.files.items()
         )
-        return Records.of(records, path)
+        return replace(Records.of(records, path), bands=bands)
     if not is_there(path):
         raise DataError(f"{path}: no such image or folder", f"ls {path.parent}")
     name, suffix = split_suffix(path.name)
     if not suffix and not sniffed_suffix(path):
         raise DataError(f"{path}: not an image (files ending in {endings})", "convert it to PNG or JPEG")
-    return Records.of([Record(name=name, image=path, tags=())], path.parent)
+    return replace(Records.of([Record(name=name, image=path, tags=())], path.parent), bands=bands)
 
 
 def _below(source: Path, root: Path) -> str:
@@ -294,8 +297,7 @@ def _index_tags(listing: Listing, classes: tuple[str, ...], root: Path, note: No
             part=image.part,
         )
 
-    records = map(record, listing.images)
-    return Records.of(records, root)
+    return Records.of(map(record, listing.images), root)
 
 
 def _unknown_tags(

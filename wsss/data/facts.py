@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from wsss.data.geo import band_bits
 from wsss.data.images import (
     EXTRA,
     UnreadableImage,
@@ -79,16 +80,23 @@ def pixel_count(content: bytes, where: Path) -> int:
         return 1
 
 
-def examine_image(content: bytes, where: Path) -> ImageFacts:
+def examine_image(content: bytes, where: Path, bands: tuple[int, ...] = ()) -> ImageFacts:
     """Decode an image to its end, with Pillow, which notices one that is cut short, and with OpenCV as a run does.
 
     Args:
         content: the bytes of the file.
         where: its path, for the message of an error.
+        bands: of a GeoTIFF, which rasterio alone reads; empty for others.
 
     Raises:
         UnreadableImage: one of the two fails, they disagree about the size, or it is too large.
     """
+    if bands:
+        size, bits = band_bits(content, where, bands)
+        digest = image_digest(content)
+        return ImageFacts(
+            size=size, turn=1, format="TIFF", mode="bands", bits=bits, frames=1, transparent=False, digest=digest
+        )
     facts = _examine_with_pillow(content, where)
     _compare_with_opencv(where, content, facts)
     deep_HW3 = decode_deep(content) if facts.bits > 8 else None
@@ -130,6 +138,7 @@ def _compare_with_opencv(path: Path, content: bytes, facts: ImageFacts) -> None:
         raise UnreadableImage(path, " ".join(str(error).split()), "image-undecodable") from error
     if image_hw3 is None:
         what = f"OpenCV cannot decode this {facts.format} of mode {facts.mode}"
+        what += "; --bands R,G,B may" if facts.format == "TIFF" else ""
         raise UnreadableImage(path, what, "image-undecodable")
     if image_hw3.shape[:2] != _reduced(facts.size, step):
         raise UnreadableImage(path, "its EXIF is damaged: decoders disagree about its size", "image-turned")

@@ -384,7 +384,8 @@ def _unidentified(path: Path, start: bytes) -> UnreadableImage:
         return _empty(path)
     own = next((name for signature, name in SIGNATURES.items() if start.startswith(signature)), None)
     if own is not None or start[8:12] == b"WEBP":
-        return UnreadableImage(path, f"the header of this {own or 'WebP'} is damaged or cut short")
+        bands = ", or it holds bands: --bands R,G,B" if own == "TIFF" else ""
+        return UnreadableImage(path, f"the header of this {own or 'WebP'} is damaged or cut short{bands}")
     guess = next((name for signature, name in OTHER_SIGNATURES.items() if start.startswith(signature)), None)
     if start[4:8] == b"ftyp":
         guess = f"{start[8:12].decode('ascii', 'replace').strip()}, a kind of HEIF (pip install 'wsss[heif]' reads it)"

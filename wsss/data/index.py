@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 
 import cv2
@@ -153,6 +154,8 @@ def scan_images(records: Sequence[Record], reporter: Reporter | None = None, wha
     reporter = reporter or Silent()
     columns = Records.of(records)
     path_N = columns.paths.hashes()
+    if columns.bands:  # other bands are other pictures
+        path_N = path_N ^ np.uint64(int.from_bytes(blake2b(repr(columns.bands).encode(), digest_size=8).digest()))
     index = load_index(columns.folder)
     stamp_N3 = columns.stamps()
     at_N = index.find(path_N, stamp_N3)
@@ -209,7 +212,7 @@ def _examine(record: Record, bytes_held: Budget, pixels_held: Budget) -> _Examin
             return _Examined(stamp, Fault(error.kind, error.reason), lasting=False)
         with pixels_held.part(pixel_count(content, record.image)):
             try:
-                outcome, lasting = examine_image(content, record.image), True
+                outcome, lasting = examine_image(content, record.image, record.bands), True
             except UnreadableImage as error:
                 outcome, lasting = Fault(error.kind, error.reason), not _is_out_of_memory(error.__cause__)
     return _Examined(stamp, outcome, lasting and is_settled(stamp) and stamp == record.stamp())

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from wsss.data.columns import Lists, Texts
 from wsss.data.entries import Stamp, file_stamp, file_stamps
 from wsss.data.facts import DIGEST_BYTES, image_digest
+from wsss.data.geo import TIFF_SUFFIXES, band_bits, has_rasterio, read_bands, valid_pixels
 from wsss.data.images import Levels, decode_image, image_size, read_content
 from wsss.data.parts import Part
 from wsss.data.truth import MaskFolder, Truth
@@ -46,6 +47,7 @@ class Record:
         digest: ``wsss.data.facts.image_digest`` of the image's bytes; None where it was not scanned.
         part: where a member of a shard lies; None where the image is a file of its own.
         levels: values of black and white of 16-bit samples; None: of all 16 bits.
+        bands: of a TIFF that are read, numbers from 1; empty: its colours.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Record:
     digest: str | None = None
     part: Part | None = None
     levels: Levels | None = None
+    bands: tuple[int, ...] = ()
 
     def read(self) -> bytes:
         """The bytes of the image, as they are stored.
@@ -71,7 +74,19 @@ class Record:
         Raises:
             UnreadableImage: it cannot be read.
         """
+        if self.bands:
+            return read_bands(self.read(), self.image, self.bands, self.levels)
         return decode_image(self.read(), self.image, self.levels)
+
+    def valid(self) -> NDArray[np.bool_] | None:
+        """(H, W) where a TIFF has data; None where that is everywhere, and for other files.
+
+        Raises:
+            UnreadableImage: it cannot be read.
+        """
+        if self.part is not None or not self.image.name.lower().endswith(TIFF_SUFFIXES) or not has_rasterio():
+            return None
+        return valid_pixels(self.read(), self.image)
 
     def upright_size(self) -> tuple[int, int]:
         """(H, W) in pixels, upright; read from the image where it was not scanned.
@@ -79,6 +94,8 @@ class Record:
         Raises:
             UnreadableImage: it cannot be read.
         """
+        if self.size is None and self.bands:
+            return band_bits(self.read(), self.image, self.bands)[0]
         return self.size or image_size(self.image, self.part)
 
     def stamp(self) -> Stamp:
@@ -104,6 +121,7 @@ class Records(Sequence[Record]):
             shard, 0 for a file of its own; None where all images are such files.
         bits: most bits of a sample that some image uses, 8 to 16; 8 where they were not scanned.
         levels: of all records.
+        bands: of all records.
     """
 
     folder: Path
@@ -116,6 +134,7 @@ class Records(Sequence[Record]):
     part_N3: NDArray[np.int64] | None = None
     bits: int = 8
     levels: Levels | None = None
+    bands: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, records: Iterable[Record], folder: Path | None = None) -> Records:
@@ -146,6 +165,7 @@ class Records(Sequence[Record]):
             digest_ND=_digest_column(record.digest for record in listed),
             part_N3=_part_column([record.part for record in listed], len(start)),
             levels=listed[0].levels if listed else None,
+            bands=listed[0].bands if listed else (),
         )
 
     def __len__(self) -> int:
@@ -173,6 +193,7 @@ class Records(Sequence[Record]):
             digest=digest.hex() if digest != UNKNOWN_DIGEST else None,
             part=self._part(index, path),
             levels=self.levels,
+            bands=self.bands,
         )
 
     def _part(self, index: int, path: str) -> Part | None:
@@ -203,6 +224,7 @@ class Records(Sequence[Record]):
             part_N3=None if self.part_N3 is None else self.part_N3[index_M],
             bits=self.bits,
             levels=self.levels,
+            bands=self.bands,
         )
 
     def stamps(self) -> NDArray[np.int64]:

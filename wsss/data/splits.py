@@ -9,6 +9,7 @@ from dataclasses import replace
 from wsss.config import Config, DataSection
 from wsss.data.dataset import list_splits, open_data
 from wsss.data.findings import Note, telling
+from wsss.data.geo import remark
 from wsss.data.index import keep_readable
 from wsss.data.lessons import worst_lesson
 from wsss.data.levels import as_text, with_levels
@@ -56,6 +57,8 @@ def open_split(
         reporter.say(f"skipped {message}")
     if bad:
         reporter.say(f"split {tagged.split}: {len(bad)} of {len(bad) + len(tagged)} images skipped")
+    if words := remark(tagged.columns.paths):
+        reporter.say(words)
     return replace(tagged, records=with_levels(tagged.columns, data.levels, reporter.say))
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from wsss.config import RunSection
+from wsss.data.masks import IGNORE_INDEX
 from wsss.data.records import Record
 from wsss.data.scaled import ScaledBatch, ScaledImages, load_batches
 from wsss.data.windows import is_large
@@ -77,6 +79,12 @@ def large_records(records: Sequence[Record], tile: int) -> tuple[list[Record], l
 def tile_facts(large: Sequence[Record], tile: int) -> dict[str, int]:
     """What a manifest records of the windows, where any picture is read in them."""
     return {"tile": tile} if large else {}
+
+
+def without_no_data(label_HW: NDArray[np.uint8], record: Record) -> NDArray[np.uint8]:
+    """A label map that is ignored where the picture of a TIFF has no data."""
+    valid_HW = record.valid()
+    return label_HW if valid_HW is None else np.where(valid_HW, label_HW, IGNORE_INDEX).astype(np.uint8)
 
 
 def range_facts(records: Sequence[Record]) -> dict[str, list[int]]:

@@ -25,7 +25,14 @@ from wsss.data.layers import NO_SALIENCY, check_layers, read_layer
 from wsss.data.records import Record, TaggedSet
 from wsss.data.scaled import LARGEST_SIDE, ScaledBatch, ScaledImages, equal_sizes, reduced
 from wsss.errors import UsageError
-from wsss.inference.batches import large_records, process_large, process_remaining, range_facts, tile_facts
+from wsss.inference.batches import (
+    large_records,
+    process_large,
+    process_remaining,
+    range_facts,
+    tile_facts,
+    without_no_data,
+)
 from wsss.inference.labeller import Labeller
 from wsss.inference.settings import batch_pixels, crf_facts
 from wsss.labels.crf import Crf
@@ -209,6 +216,7 @@ class _Writer:
         """Label a large picture in windows and write its label."""
         image_HW3 = record.decode()
         label_HW = self.labeller.label_large(image_HW3, torch.from_numpy(self.tagged.present(record))[None])
+        label_HW = without_no_data(label_HW, record)
         drawn = None
         if record.name in self.parts["overlays"]:
             drawn = self._picture(record, reduced(torch.from_numpy(image_HW3), LARGEST_SIDE).numpy(), label_HW)
@@ -226,7 +234,7 @@ class _Writer:
         """Label, scores and picture of an image, on the CPU."""
         saliency = self.labeller.config.data.saliency
         saliency_HW = None if saliency is None else torch.from_numpy(read_layer(saliency, record, size))
-        label_HW = self.labeller.complete(refined, size, image_HW3, saliency_HW, crf)
+        label_HW = without_no_data(self.labeller.complete(refined, size, image_HW3, saliency_HW, crf), record)
         self.folder.write(
             self.sources[record.name],
             label_HW,

@@ -21,7 +21,14 @@ from torch import Tensor
 from wsss.config import Config
 from wsss.data.records import Record
 from wsss.data.scaled import LARGEST_SIDE, ScaledBatch, ScaledImages, reduced
-from wsss.inference.batches import large_records, process_large, process_remaining, range_facts, tile_facts
+from wsss.inference.batches import (
+    large_records,
+    process_large,
+    process_remaining,
+    range_facts,
+    tile_facts,
+    without_no_data,
+)
 from wsss.inference.segmenter import Segmenter
 from wsss.inference.settings import batch_pixels, crf_facts
 from wsss.labels.crf import Crf, crf_probabilities
@@ -137,7 +144,7 @@ class _Writer:
                 label_HW = self.segmenter.label(grid_BChw[i], batch.sizes[i])
                 grid_Chw = grid_BChw[i].cpu().clone() if self.segmenter.config.predict.crf else None
                 image_HW3 = batch.images[i].numpy() if batch.images else None
-                finish = partial(self._finish, record.name, image_HW3, label_HW, grid_Chw, partial(crf, record.name))
+                finish = partial(self._finish, record, image_HW3, label_HW, grid_Chw, partial(crf, record.name))
                 yield Job(record.name, finish, pixels=label_HW.size)
 
     def large(self, record: Record) -> None:
@@ -146,11 +153,11 @@ class _Writer:
         label_HW = self.segmenter.label_large(image_HW3)
         small_HW3 = reduced(torch.from_numpy(image_HW3), LARGEST_SIDE).numpy() if self.overlays else None
         del image_HW3
-        self._finish(record.name, small_HW3, label_HW, None, crf_probabilities)
+        self._finish(record, small_HW3, label_HW, None, crf_probabilities)
 
     def _finish(
         self,
-        name: str,
+        record: Record,
         image_HW3: NDArray[np.uint8] | None,
         label_HW: NDArray[np.uint8],
         grid_Chw: Tensor | None,
@@ -160,7 +167,8 @@ class _Writer:
         drawn = None
         if image_HW3 is not None and grid_Chw is not None:
             label_HW = self.segmenter.refined(label_HW, grid_Chw, image_HW3, crf)
+        label_HW = without_no_data(label_HW, record)
         if self.overlays and image_HW3 is not None:
             small_HW = label_at(label_HW, image_HW3.shape[:2])
             drawn = encode_jpeg(with_key(overlay(image_HW3, small_HW), label_HW, self.segmenter.classes))
-        self.folder.write(self.sources[name], label_HW, overlay=drawn)
+        self.folder.write(self.sources[record.name], label_HW, overlay=drawn)

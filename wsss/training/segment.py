@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from wsss.config import Config, SegmentSection
+from wsss.data.masks import IGNORE_INDEX
 from wsss.data.records import TaggedSet
 from wsss.inference.score import score_split
 from wsss.labels.recipe import label_images
@@ -135,6 +136,8 @@ class SegmentStep(TrainingStep):
         return scores_BCHW.float()
 
     def _terms(self, logits_BK: Tensor, scores_BCHW: Tensor, label_BHW: Tensor, batch: Batch) -> dict[str, Tensor]:
+        if "valid" in batch:
+            label_BHW = label_BHW.masked_fill(batch["valid"] == 0, IGNORE_INDEX)
         segment = self.segment
         terms = {
             "segmentation": balanced_cross_entropy(scores_BCHW, label_BHW),

@@ -7,6 +7,7 @@ from wsss.data.writers.coco import COCO, COCO_RESULTS
 from wsss.data.writers.cvat import CVAT, CVAT_MASKS
 from wsss.data.writers.folder import FOLDER
 from wsss.data.writers.geojson import GEOJSON
+from wsss.data.writers.geotiff import GEOTIFF
 from wsss.data.writers.label_studio import LABEL_STUDIO
 from wsss.data.writers.qgis import QGIS
 from wsss.data.writers.voc_test import VOC_TEST
@@ -18,7 +19,20 @@ from wsss.errors import UsageError
 WRITERS: dict[str, Writer] = {
     writer.name: writer
     for writer in (
-        *(FOLDER, WEBDATASET, COCO, COCO_RESULTS, YOLO, LABEL_STUDIO, CVAT, CVAT_MASKS, VOC_TEST, GEOJSON, QGIS),
+        *(
+            FOLDER,
+            WEBDATASET,
+            COCO,
+            COCO_RESULTS,
+            YOLO,
+            LABEL_STUDIO,
+            CVAT,
+            CVAT_MASKS,
+            VOC_TEST,
+            GEOJSON,
+            QGIS,
+            GEOTIFF,
+        ),
     )
 }
 
