@@ -34,7 +34,7 @@ OWN = {
     "typer": ("cli",),
     "yaml": ("config", "plain_yaml"),
     "pydensecrf": ("labels",),
-    "rasterio": ("data.geo",),
+    "rasterio": ("data",),
 }
 """Libraries that only these rooms import."""
 

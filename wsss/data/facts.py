@@ -80,29 +80,41 @@ def pixel_count(content: bytes, where: Path) -> int:
         return 1
 
 
-def examine_image(content: bytes, where: Path, bands: tuple[int, ...] = ()) -> ImageFacts:
+def examine_image(content: bytes, where: Path) -> ImageFacts:
     """Decode an image to its end, with Pillow, which notices one that is cut short, and with OpenCV as a run does.
 
     Args:
         content: the bytes of the file.
         where: its path, for the message of an error.
-        bands: of a GeoTIFF, which rasterio alone reads; empty for others.
 
     Raises:
         UnreadableImage: one of the two fails, they disagree about the size, or it is too large.
     """
-    if bands:
-        size, bits = band_bits(content, where, bands)
-        digest = image_digest(content)
-        return ImageFacts(
-            size=size, turn=1, format="TIFF", mode="bands", bits=bits, frames=1, transparent=False, digest=digest
-        )
     facts = _examine_with_pillow(content, where)
     _compare_with_opencv(where, content, facts)
     deep_HW3 = decode_deep(content) if facts.bits > 8 else None
     if deep_HW3 is None:
         return facts
     return replace(facts, bits=max(9, int(deep_HW3.max(initial=0)).bit_length()))
+
+
+def examine_bands(content: bytes, where: Path, bands: tuple[int, ...]) -> ImageFacts:
+    """The facts of some bands of a GeoTIFF, which rasterio alone reads.
+
+    Raises:
+        UnreadableImage, MachineError: see ``wsss.data.geo.read_bands``.
+    """
+    size, bits = band_bits(content, where, bands)
+    return ImageFacts(
+        size=size,
+        turn=1,
+        format="TIFF",
+        mode="bands",
+        bits=bits,
+        frames=1,
+        transparent=False,
+        digest=image_digest(content),
+    )
 
 
 def _examine_with_pillow(content: bytes, where: Path) -> ImageFacts:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.data.entries import Entries, EntryList, Fault, Stamp
-from wsss.data.facts import ImageFacts, examine_image, pixel_count
+from wsss.data.facts import ImageFacts, examine_bands, examine_image, pixel_count
 from wsss.data.images import UnreadableImage
 from wsss.data.index_file import load_index, save_index
 from wsss.data.records import Record, Records, TaggedSet
@@ -212,10 +212,16 @@ def _examine(record: Record, bytes_held: Budget, pixels_held: Budget) -> _Examin
             return _Examined(stamp, Fault(error.kind, error.reason), lasting=False)
         with pixels_held.part(pixel_count(content, record.image)):
             try:
-                outcome, lasting = examine_image(content, record.image, record.bands), True
+                outcome, lasting = _facts(content, record), True
             except UnreadableImage as error:
                 outcome, lasting = Fault(error.kind, error.reason), not _is_out_of_memory(error.__cause__)
     return _Examined(stamp, outcome, lasting and is_settled(stamp) and stamp == record.stamp())
+
+
+def _facts(content: bytes, record: Record) -> ImageFacts:
+    if record.bands:
+        return examine_bands(content, record.image, record.bands)
+    return examine_image(content, record.image)
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:
