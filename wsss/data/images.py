@@ -19,7 +19,7 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from wsss.data.findings import BadData, Finding, Place
 from wsss.data.parts import Part
@@ -36,7 +36,7 @@ BEGINNINGS = {
 """First bytes of image files, and the ending that these have."""
 EXTRA = {
     **({"HEIF": (".heic", ".heif", ".hif")} if find_spec("pillow_heif") else {}),
-    **({"AVIF": (".avif",)} if features.check("avif") else {}),
+    **({"AVIF": (".avif",)} if find_spec("PIL._avif") else {}),
 }
 """Formats that Pillow reads here and not everywhere, and their endings; OpenCV is not asked for them."""
 IMAGE_SUFFIXES = (
