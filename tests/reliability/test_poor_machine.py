@@ -64,13 +64,6 @@ def test_without_a_home_folder_and_a_locale(tmp_path: Path, config: Path, scenes
     pipeline(tmp_path, config, scenes, [], LC_ALL="C")
 
 
-@pytest.mark.slow
-def test_a_home_folder_that_may_not_be_written(tmp_path: Path, config: Path, scenes: Path) -> None:
-    """Root may write anywhere but below a file."""
-    (tmp_path / "file").write_text("")
-    pipeline(tmp_path, config, scenes, [], LC_ALL="POSIX", HOME=str(tmp_path / "file" / "home"))
-
-
 def in_a_container(size: str) -> list[str]:
     if shutil.which("unshare") is None or not can_mount():
         pytest.skip("no mount namespace can be made here: it takes root and unshare")
@@ -78,8 +71,11 @@ def in_a_container(size: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_shared_memory_of_a_container(tmp_path: Path, config: Path, scenes: Path) -> None:
-    pipeline(tmp_path, config, scenes, in_a_container("64m"))
+def test_a_container(tmp_path: Path, config: Path, scenes: Path) -> None:
+    """64 MiB of shared memory, and a home folder that may not be written: root may write anywhere but below a file."""
+    (tmp_path / "file").write_text("")
+    home = str(tmp_path / "file" / "home")
+    pipeline(tmp_path, config, scenes, in_a_container("64m"), LC_ALL="POSIX", HOME=home)
 
 
 @pytest.mark.slow
