@@ -76,11 +76,11 @@ def test_statuses_without_signals(warm: Any, tmp_path: Path, run: Path, images: 
 
 
 BUG = """
-import wsss.data.scaled
+import wsss.data.records
 from wsss.cli.main import run
-def broken(content, where):
+def broken(content, where, levels):
     {statement}
-wsss.data.scaled.decode_image = broken
+wsss.data.records.decode_image = broken
 run()
 """
 

@@ -17,7 +17,6 @@ import torch
 from torch.utils.data import Dataset, dataloader
 
 from wsss.config import AugmentSection
-from wsss.data import scaled
 from wsss.data.augment import StepBatches, TrainingImages
 from wsss.data.dataset import open_data
 from wsss.data.images import read_image
@@ -145,10 +144,10 @@ def test_training_and_labelling_name_the_image(
     scenes: Path, tmp_path: Path, tiny_config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tagged = open_data(scenes, split="train")
-    monkeypatch.setattr(scaled, "decode_image", lambda content, where: read_or_die(where))
+    monkeypatch.setattr("wsss.data.records.decode_image", lambda content, where, levels: read_or_die(where))
     with pytest.raises(MachineError, match=r"^train_00005: the loader process that read it was killed by SIGKILL"):
         list(load_batches(ScaledImages(tagged.records, (32,), (8, 8), 4 * 32 * 32), 2))
-    monkeypatch.setattr("wsss.data.augment.decode_image", lambda content, where: read_or_die(where))
+    monkeypatch.setattr("wsss.data.records.decode_image", lambda content, where, levels: read_or_die(where))
     images = TrainingImages(tagged, AugmentSection(size=16), seed=0)
     with pytest.raises(MachineError, match=r"^train_00005: "):
         list(read_ahead(images, 1, batches=StepBatches(len(images), 8, 0, 3, 0)))
