@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import re
@@ -125,39 +123,20 @@ def tags(
     from wsss.cli.terminal import Terminal
     from wsss.data.findings import telling
     from wsss.data.records import counted
-    from wsss.data.writers.folder import as_list
-    from wsss.errors import DataError, UsageError
-    from wsss.files import write_whole
-    from wsss.outputs.subsets import tags_of_masks
+    from wsss.errors import UsageError
+    from wsss.outputs.subsets import write_tags_of_masks
 
     if output.exists():
         raise UsageError(f"{output} exists", "choose another name with -o")
-    text = io.StringIO(newline="")
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("image", "labels", "split"))
-    without, made, differ = 0, 0, 0
     with Terminal() as terminal:
-        found = tags_of_masks(data, splits=split or (), reading=given.resolve().data, note=telling(terminal.say))
-        for tagged, record, names in found:
-            if names is None:
-                without += 1
-                continue
-            made += 1
-            differ += bool(tagged.tags_source) and set(names) != {tagged.classes[tag] for tag in record.tags}
-            plain = not any(character in name for name in names for character in ';,|[]"')
-            rows.writerow(
-                (record.name + record.image.suffix, ";".join(names) if plain else as_list(names), tagged.split)
-            )
-        if not made:
-            raise DataError(f"{data}: no image has a mask", f"wsss data info {data}")
-        write_whole(output, text.getvalue())
-        terminal.say(f"tags of {counted(made, 'mask')}: supervision for benchmarks, which no person tagged")
-        if differ:
-            terminal.say(f"{counted(differ, 'image')} of them had other tags")
-        if without:
-            terminal.say(f"{counted(without, 'image')} without a mask left out")
-    told = {"output": str(output), "tags_from": "masks", "images": made, "without_mask": without, "tags_differ": differ}
-    typer.echo(json.dumps(told) if as_json else output)
+        note = telling(terminal.say)
+        told = write_tags_of_masks(output, data, splits=split or (), reading=given.resolve().data, note=note)
+        terminal.say(f"tags of {counted(told['images'], 'mask')}: supervision for benchmarks, which no person tagged")
+        if told["tags_differ"]:
+            terminal.say(f"{counted(told['tags_differ'], 'image')} of them had other tags")
+        if told["without_mask"]:
+            terminal.say(f"{counted(told['without_mask'], 'image')} without a mask left out")
+    typer.echo(json.dumps({"output": str(output), "tags_from": "masks", **told}) if as_json else output)
 
 
 def _write(output: Path, export: Export, copy: bool, as_json: bool, terminal: Terminal) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from wsss.config import Reading
 from wsss.data.dataset import list_splits, open_data
 from wsss.data.masks import write_mask
 
@@ -155,3 +156,9 @@ def test_tags_of_masks(wsss: Program, tmp_path: Path, scenes: Path) -> None:
     }
     done = wsss("data", "tags", tmp_path, "-o", tmp_path / "no.csv")
     assert done.status == 3
+    (bare / "tags.csv").unlink()
+    (bare / "classes.txt").write_text("traffic light\nladybird\n")
+    assert wsss("data", "tags", bare, "-o", tmp_path / "two words.csv").status == 0
+    (bare / "classes.txt").unlink()
+    again = open_data(bare, reading=Reading(tags=tmp_path / "two words.csv"))
+    assert again.classes == ("ladybird", "traffic light")

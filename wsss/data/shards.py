@@ -71,25 +71,21 @@ def open_shards(root: Path, shards: Sequence[str], note: Note) -> dict[str, list
         kept = _kept(cache)
     except MachineError:  # no cache folder: all are read again next time
         cache, kept = None, {}
-    found, stamps, faults = {}, {}, 0
-
-    def count(error: BadData) -> None:
-        nonlocal faults
-        faults += 1
-        note(error)
-
+    found, stamps = {}, {}
     for name in shards:
         stamp = [*file_stamp(root / name)]
         before = kept.get(name)
         if before is not None and before[0] == stamp:
             members = [Member(*values) for values in before[1]]
         else:
-            faults = 0
-            members = list(read_members(root / name, count))
-        found[name] = members
-        if not faults:
-            stamps[name] = stamp
-        faults = 0
+            faults: list[BadData] = []
+            members = list(read_members(root / name, faults.append))
+            for error in faults:
+                note(error)
+            if faults:  # they are to be said each time
+                found[name] = members
+                continue
+        found[name], stamps[name] = members, stamp
     if cache is not None and (stamps.keys() != kept.keys() or any(kept[name][0] != stamps[name] for name in stamps)):
         content = {"version": VERSION, "shards": {name: (stamps[name], found[name]) for name in stamps}}
         with suppress(MachineError, OSError):

@@ -5,6 +5,8 @@ Shape suffixes: N images, K classes.
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -23,8 +25,10 @@ from wsss.data.readers.registry import recognise
 from wsss.data.records import Record, Records, TaggedSet, counted
 from wsss.data.subsets import choose, photos_of, stratify
 from wsss.data.walking import conventional, is_folder
+from wsss.data.writers.folder import as_list
 from wsss.data.writers.writer import Export, Picture
-from wsss.errors import UsageError
+from wsss.errors import DataError, UsageError
+from wsss.files import write_whole
 from wsss.outputs.exports import export_data
 from wsss.reporting import Reporter
 
@@ -116,6 +120,35 @@ def sampled(
     if lost:
         export.remarks.append(f"classes of which no image is there: {', '.join(lost)}")
     return export
+
+
+def write_tags_of_masks(
+    path: Path, root: Path, *, splits: Sequence[str] = (), reading: Reading | None = None, note: Note = refuse
+) -> dict[str, int]:
+    """Write a table of the classes in the mask of each image, which --tags takes; images without a mask have no line.
+
+    Returns:
+        Counts: images with a mask, those without one, and those whose tags were others.
+
+    Raises:
+        UsageError, DataError: see ``open_data``; or no image has a mask.
+    """
+    text = io.StringIO(newline="")
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("image", "labels", "split"))
+    made = without = differ = 0
+    for tagged, record, names in tags_of_masks(root, splits=splits, reading=reading, note=note):
+        if names is None:
+            without += 1
+            continue
+        made += 1
+        differ += bool(tagged.tags_source) and set(names) != {tagged.classes[tag] for tag in record.tags}
+        plain = not any(character in name for name in names for character in ' ;,|[]"')
+        rows.writerow((record.name + record.image.suffix, ";".join(names) if plain else as_list(names), tagged.split))
+    if not made:
+        raise DataError(f"{root}: no image has a mask", f"wsss data info {root}")
+    write_whole(path, text.getvalue())
+    return {"images": made, "without_mask": without, "tags_differ": differ}
 
 
 def tags_of_masks(
