@@ -176,7 +176,7 @@ class Finding:
 
 
 def in_one_line(text: str) -> str:
-    """A text without line breaks, which names of files and classes may have; the program prints a line an error."""
+    """A text without line breaks, which names of files and classes may have: an error is printed in one line."""
     return text.replace("\r", "\\r").replace("\n", "\\n")
 
 

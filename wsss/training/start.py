@@ -367,7 +367,7 @@ def _steps_words(loop: Loop, train: TaggedSet, choices: Choices) -> str:
         return f"trains all weights, {counted(loop.total, 'step')}"
     if mode == "top":
         return f"fits the head first, then {counted(loop.total, 'step')} of the upper half of the blocks"
-    why = ", which tags that say yes to every image would only spoil" if teaches_nothing(train) else ""
+    why = ": every class is in every image, and training on such tags makes it worse" if teaches_nothing(train) else ""
     return f"fits the head alone; the backbone keeps its weights{why}"
 
 
