@@ -99,6 +99,23 @@ def test_chunks_do_not_matter(tmp_path: Path, chunk: int, monkeypatch: pytest.Mo
             assert json.loads(path.read_bytes()[start : start + length]) == value
 
 
+@pytest.mark.parametrize("chunk", [1, 7, 64, 1000])
+def test_unread_numbers_change_no_place(tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_stream, "CHUNK", chunk)
+    outlines = [[[1, 2.5e-3, -3]], [[1], [2, 3]], [], [[]], {"size": [1, 2], "counts": [0, 2]}, None]
+    content = [{"name": 'a"unread":[1]', "unread": outline, "é": [1, 2]} for outline in outlines]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"images": content}, ensure_ascii=False), encoding="utf-8")
+    found = list(elements(path, frozenset({"images"}), unread="unread"))
+    for (_, value, _, _), outline in zip(found, outlines, strict=True):
+        assert value["unread"] in (outline, [1] if outline in outlines[:2] else outline)  # whole where chunks cut it
+    if chunk == 1000:
+        assert [value["unread"] for _, value, _, _ in found[:2]] == [[1], [1]]
+    for (_, value, start, length), whole in zip(found, content, strict=True):
+        assert json.loads(path.read_bytes()[start : start + length]) == whole
+        assert {**value, "unread": None} == {**whole, "unread": None}
+
+
 SAMPLE = (FORMATS / "coco_instances/annotations/instances_val2017.json").read_bytes()
 
 

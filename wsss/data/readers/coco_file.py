@@ -66,7 +66,7 @@ def read_coco(path: Path, note: Note) -> CocoFile:
     found = CocoFile(path)
     known: dict[Hashable, int] = {}
     seen: set[Hashable] = set()
-    for key, value, start, length in elements(path, LISTS):
+    for key, value, start, length in elements(path, LISTS, unread="segmentation"):
         if key == "info" and isinstance(value, dict):
             found.url = str(value.get("url") or "")
         if key not in LISTS:
@@ -152,7 +152,7 @@ def _area(path: Path, start: int, length: int, size: tuple[int, int]) -> Area:
             file.seek(start)
             drawn = json.loads(file.read(length))["segmentation"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BadShape(f"the file has changed since it was read ({error})") from error
+        raise BadShape(f"it is no JSON, or the file has changed since it was read ({error})") from error
     if isinstance(drawn, dict):
         counts, stated = drawn.get("counts"), drawn.get("size")
         if not isinstance(counts, list | str) or not isinstance(stated, list):

@@ -17,6 +17,8 @@ CHUNK = 2**20
 MAX_ELEMENT = 2**28
 """Most bytes of one element."""
 BLANK = re.compile(r"[ \t\r\n]*")
+NUMBERS = r'("{key}"[ \t\r\n]*:[ \t\r\n]*)\[[-+0-9.eE,\s\[\]]*\]'
+"""A key and its list of numbers, or of lists of them; its syntax is not checked."""
 UNFINISHED = ("", ".", "e", "E")
 """What follows a number of which the window may hold only a part."""
 DECODER = json.JSONDecoder()
@@ -25,8 +27,9 @@ DECODER = json.JSONDecoder()
 class _Text:
     """A window of the file as latin-1, in which a character is a byte."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, unread: re.Pattern[str] | None) -> None:
         self._file = file
+        self._unread = unread
         self.text = ""
         self.at = 0
         self.start = 0
@@ -37,7 +40,10 @@ class _Text:
         if len(rest) > MAX_ELEMENT:
             raise ValueError(f"an element of more than {MAX_ELEMENT} bytes")
         new = self._file.read(max(CHUNK, len(rest)))
-        self.start, self.text, self.at = self.start + self.at, rest + new.decode("latin-1"), 0
+        text = rest + new.decode("latin-1")
+        if self._unread is not None:
+            text = self._unread.sub(_emptied, text)
+        self.start, self.text, self.at = self.start + self.at, text, 0
         return bool(new)
 
     def peek(self) -> str:
@@ -74,19 +80,29 @@ class _Text:
         return (value if piece.isascii() else json.loads(piece.encode("latin-1"))), first, len(piece)
 
 
-def elements(path: Path, lists: frozenset[str]) -> Iterator[tuple[str, Any, int, int]]:
+def _emptied(found: re.Match[str]) -> str:
+    """The same key with ``[1]`` for its numbers, and blanks, so that all that follows keeps its place."""
+    key, numbers = found[1], found[0][len(found[1]) :]
+    if not any(digit in numbers for digit in "0123456789"):
+        return found[0]
+    return f"{key}[1{' ' * (len(numbers) - 3)}]"
+
+
+def elements(path: Path, lists: frozenset[str], unread: str | None = None) -> Iterator[tuple[str, Any, int, int]]:
     """The values of a JSON object: key, value, first byte and length.
 
     Args:
         path: the file.
         lists: keys whose lists are given element by element; other values are given as a whole.
+        unread: a key whose lists of numbers are given as ``[1]``; most of the time would go into reading them.
 
     Raises:
         BadData: it cannot be read, or is not such a JSON object.
     """
     try:
         with path.open("rb") as file:
-            yield from _elements(_Text(file), lists)
+            numbers = None if unread is None else re.compile(NUMBERS.replace("{key}", re.escape(unread)))
+            yield from _elements(_Text(file, numbers), lists)
     except OSError as error:
         what = f"cannot be read ({error.strerror})"
         raise BadData.at("annotation-unreadable", path, what, f"ls -l {path}") from error
