@@ -56,10 +56,12 @@ def convert(
         else:
             with_masks = masks or writer.needs_masks
             note = telling(terminal.say)
-            export = export_data(data, splits=split or (), reading=section, masks=with_masks, note=note)
+            export = export_data(
+                data, splits=split or (), reading=section, masks=with_masks, note=note, reporter=terminal
+            )
         export.copy, export.polygons, export.like = copy, polygons, like
         export.url_prefix, export.annotations = url_prefix, as_annotations
-        told = write_export(output, export, writer)
+        told = write_export(output, export, writer, terminal)
         for line in said(told):
             terminal.say(line)
     typer.echo(json.dumps({"output": str(output), "format": to, **told}) if as_json else output)

@@ -37,9 +37,11 @@ def pack(
     refuse_existing(output)
     with Terminal() as terminal:
         note = telling(terminal.say)
-        export = export_data(data, splits=split or (), reading=given.resolve().data, masks=masks, note=note)
+        export = export_data(
+            data, splits=split or (), reading=given.resolve().data, masks=masks, note=note, reporter=terminal
+        )
         export.shard_bytes = shard_mb * 2**20
-        told = write_export(output, export, WEBDATASET)
+        told = write_export(output, export, WEBDATASET, terminal)
         shards = len(list(output.glob("*.tar")))
         for line in (*said(told), f"{shards} shard{'s' if shards != 1 else ''}"):
             terminal.say(line)

@@ -103,6 +103,7 @@ def sample(
             reading=given.resolve().data,
             masks=masks,
             note=telling(terminal.say),
+            reporter=terminal,
         )
         _write(output, export, copy, as_json, terminal)
 
@@ -150,7 +151,7 @@ def _write(output: Path, export: Export, copy: bool, as_json: bool, terminal: Te
     from wsss.outputs.exports import write_export
 
     export.copy = copy
-    told = write_export(output, export, FOLDER)
+    told = write_export(output, export, FOLDER, terminal)
     images = Counter(picture.split for picture in export.pictures)
     classes = {name: dict.fromkeys(images, 0) for name in export.classes}
     for picture in export.pictures:

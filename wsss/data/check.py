@@ -132,7 +132,7 @@ def inspect_data(
     """
     root, found, reading = Path(root), _Collected(), reading or Reading()
     reader = find_reader(root, reading)
-    sets = _open_splits(root, split, reading, found)
+    sets = _open_splits(root, split, reading, found, reporter)
     listed = list({record.name: record for tagged in sets for record in tagged.records}.values())
     photographs = reader.photographs(root, found)
     for tagged in sets:
@@ -182,17 +182,19 @@ def _trained_on(sets: Sequence[TaggedSet]) -> TaggedSet | None:
     return next((one for one in sets if one.split == name), max(others, key=len, default=None))
 
 
-def _open_splits(root: Path, split: str | None, reading: Reading, note: _Collected) -> list[TaggedSet]:
+def _open_splits(
+    root: Path, split: str | None, reading: Reading, note: _Collected, reporter: Reporter
+) -> list[TaggedSet]:
     """The splits that can be opened; ``note`` collects why the others cannot."""
     sets = []
     try:
-        names = list_splits(root, reading, note=note)
+        names = list_splits(root, reading, note=note, reporter=reporter)
     except BadData as error:
         note(error)
         return []
     for name in names if split is None else (split,):
         try:
-            sets.append(open_data(root, split=name, reading=reading, note=note))
+            sets.append(open_data(root, split=name, reading=reading, note=note, reporter=reporter))
         except BadData as error:
             note(error)
     return sets

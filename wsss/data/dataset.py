@@ -25,7 +25,7 @@ from wsss.data.records import Record, Records, TaggedSet
 from wsss.data.truth import CLASS_INDICES, MaskFolder, MaskValues, Truth
 from wsss.data.walking import conventional, is_file, is_folder, is_there
 from wsss.errors import DataError, UsageError
-from wsss.reporting import first_few
+from wsss.reporting import Reporter, Silent, first_few
 
 CLASS_FILE = "classes.txt"
 MAX_CLASSES = IGNORE_INDEX - 1
@@ -40,6 +40,7 @@ def open_data(
     classes: Sequence[str] | None = None,
     need_tags: bool = True,
     note: Note = refuse,
+    reporter: Reporter | None = None,
 ) -> TaggedSet:
     """Open one split of a data folder (data/README.md shows the formats).
 
@@ -50,6 +51,7 @@ def open_data(
         classes: class names of a checkpoint; tags get their indices from these.
         need_tags: otherwise images may have none, as those of a test split.
         note: called with each fault; if it returns, what is at fault is left out.
+        reporter: gets the progress of reading a large file.
 
     Raises:
         UsageError: the split is unknown, or the arguments contradict each other.
@@ -62,7 +64,7 @@ def open_data(
     own = reading.classes or read_classes(root, reading.encoding, note=note)
     given = tuple(classes or ()) or None
     names = own if reading.tags_from == "masks" else own or given  # the indices of masks follow the data set alone
-    options = Options(reading=reading, classes=names, need_tags=need_tags, note=note)
+    options = Options(reading=reading, classes=names, need_tags=need_tags, note=note, reporter=reporter or Silent())
     source = reader.open(root, options)
     listing = source.listing(_choose_split(root, split, source.splits()))
     if own and given and listing.mask_folder and own != given[: len(own)]:
@@ -162,14 +164,17 @@ def open_dataset(path: str | Path, **reading: Any) -> Dataset:
     return Dataset(Path(path), resolve(flags=flags).data)
 
 
-def list_splits(root: Path, reading: Reading | None = None, *, note: Note = refuse) -> tuple[str, ...]:
+def list_splits(
+    root: Path, reading: Reading | None = None, *, note: Note = refuse, reporter: Reporter | None = None
+) -> tuple[str, ...]:
     """Names of the splits of a data folder.
 
     Raises:
         DataError: the folder is at fault.
     """
     root = Path(root)
-    return find_reader(root, reading).open(root, Options(reading=reading or Reading(), note=note)).splits()
+    options = Options(reading=reading or Reading(), note=note, reporter=reporter or Silent())
+    return find_reader(root, reading).open(root, options).splits()
 
 
 def open_unlabelled(path: Path, reading: Reading | None = None, *, note: Note = refuse) -> Records:

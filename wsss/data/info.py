@@ -92,7 +92,8 @@ def describe_data(root: Path, reporter: Reporter, *, reading: Reading | None = N
         DataError: it is of no format or of several, or at fault.
     """
     reader = find_reader(root, reading)
-    sets = [open_data(root, split=name, reading=reading, note=note) for name in list_splits(root, reading, note=note)]
+    names = list_splits(root, reading, note=note, reporter=reporter)
+    sets = [open_data(root, split=name, reading=reading, note=note, reporter=reporter) for name in names]
     records = {record.name: record for tagged in sets for record in tagged.records}
     sizes = scan_images(list(records.values()), reporter).sizes() if records else []
     counts = Counter(f"{size[1]}x{size[0]}" for size in sizes if size is not None)

@@ -51,6 +51,7 @@ def open_split(
         reading=data,
         classes=classes,
         note=note or telling(reporter.say),
+        reporter=reporter,
     )
     tagged, bad = keep_readable(tagged, limit=data.bad_limit, reporter=reporter)
     for message in bad:
@@ -69,7 +70,7 @@ def open_training(
     data, note = config.data, telling(reporter.say)
     if data.root is None:
         raise UsageError("no data folder was given", "--data DIR")
-    splits = list_splits(data.root, data)
+    splits = list_splits(data.root, data, reporter=reporter)
     train_split = data.train_split or chosen_split(splits, TRAIN_SPLITS)
     train = open_split(data, train_split, reporter, classes, note=note)
     reporter.say(train.summary())
@@ -108,7 +109,7 @@ def open_to_label(config: Config, reporter: Reporter, classes: Sequence[str]) ->
     data = config.data
     if data.root is None:
         raise UsageError("no data folder was given", "--data DIR")
-    splits = list_splits(data.root, data)
+    splits = list_splits(data.root, data, reporter=reporter)
     return open_split(data, data.train_split or chosen_split(splits, TRAIN_SPLITS), reporter, classes)
 
 

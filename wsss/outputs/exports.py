@@ -23,7 +23,7 @@ from wsss.errors import DataError, UsageError
 from wsss.files import whole_folder
 from wsss.outputs.journal import read_journal
 from wsss.outputs.manifest import find_predictions
-from wsss.reporting import first_few
+from wsss.reporting import Reporter, Silent, first_few
 
 
 def is_label_folder(folder: Path) -> bool:
@@ -38,6 +38,7 @@ def export_data(
     reading: Reading | None = None,
     masks: bool = False,
     note: Note = refuse,
+    reporter: Reporter | None = None,
 ) -> Export:
     """The images of a data set. An image in several splits is written once, in the smallest of them.
 
@@ -47,12 +48,13 @@ def export_data(
         reading: how it is read.
         masks: whether label maps are written.
         note: called with each fault and remark.
+        reporter: gets the progress of reading a large file.
 
     Raises:
         UsageError, DataError: see ``open_data``; or the splits have other classes.
     """
-    names = splits or list_splits(root, reading, note=note)
-    sets = [open_data(root, split=name, reading=reading, note=note) for name in names]
+    names = splits or list_splits(root, reading, note=note, reporter=reporter)
+    sets = [open_data(root, split=name, reading=reading, note=note, reporter=reporter) for name in names]
     classes = sets[0].classes
     other = next((one for one in sets if one.classes != classes), None)
     if other is not None:
@@ -134,8 +136,10 @@ def _checked_label(path: Path, classes: Sequence[str]) -> NDArray[np.uint8]:
     return label_HW
 
 
-def write_export(out: Path, export: Export, writer: Writer) -> Mapping[str, int | list[str]]:
-    """Write a folder, which appears whole or not at all.
+def write_export(
+    out: Path, export: Export, writer: Writer, reporter: Reporter | None = None
+) -> Mapping[str, int | list[str]]:
+    """Write a folder, which appears whole or not at all; the reporter gets the progress.
 
     Returns:
         Counts, and what the format cannot hold.
@@ -151,6 +155,8 @@ def write_export(out: Path, export: Export, writer: Writer) -> Mapping[str, int 
     if unknown and not writer.unknown:
         what = f"{counted(unknown, 'image')} with unknown tags: the format cannot hold them, the class is absent there"
         export.remarks.append(what)
+    export.reporter = reporter or Silent()
+    export.reporter.begin(f"writing {writer.name}", len(export.pictures))
     with whole_folder(out) as folder:
         writer.write(folder, export)
     return {

@@ -62,7 +62,7 @@ def divided(
         UsageError: it is not said which splits to divide, or a new split has the name of one that stays.
         DataError: see ``open_data``.
     """
-    there = list_splits(root, reading, note=note)
+    there = list_splits(root, reading, note=note, reporter=reporter)
     unknown = [name for name in splits if name not in there]
     if unknown or (not splits and len(there) > 1):
         problem = f"no split '{unknown[0]}'" if unknown else "which of the splits is to be divided?"
@@ -72,7 +72,7 @@ def divided(
     taken = [name for name in shares if name in staying]
     if taken:
         raise UsageError(f"split '{taken[0]}' is there already and stays", f"--split {taken[0]}, or another name")
-    export = export_data(root, reading=reading, masks=masks, note=note)
+    export = export_data(root, reading=reading, masks=masks, note=note, reporter=reporter)
     chosen = [i for i, picture in enumerate(export.pictures) if picture.split not in staying]
     records = Records.of(_record(export.pictures[i], export.classes) for i in chosen)
     photo_N = photos_of(scan_images(records, reporter, "looking for copies").known(), together)
@@ -100,13 +100,14 @@ def sampled(
     reading: Reading | None = None,
     masks: bool = False,
     note: Note = refuse,
+    reporter: Reporter | None = None,
 ) -> Export:
     """So many images of a data set, each split and each class by its share; see ``wsss.data.subsets.choose``.
 
     Raises:
         UsageError, DataError: see ``export_data``.
     """
-    export = export_data(root, splits=splits, reading=reading, masks=masks, note=note)
+    export = export_data(root, splits=splits, reading=reading, masks=masks, note=note, reporter=reporter)
     total = len(export.pictures)
     pictures: list[Picture] = []
     for split in export.splits():

@@ -144,7 +144,7 @@ def _open(root: Path, options: Options) -> AnnotatedSource:
             what = f"{by_split[split].name} and {path.name} both hold the split '{split}'"
             raise BadData.at("table-format", path, what, f"choose one: --tags {path}")
         by_split[split] = path
-    files = [open_coco(path, options.note) for path in paths]
+    files = [open_coco(path, options.note, options.reporter) for path in paths]
     photographs = all_images(root, options.note)
     dropped = _roots(files)
     objects = [_objects(file, options.note) for file in files]

@@ -18,6 +18,7 @@ from wsss.data.index_file import index_path
 from wsss.data.readers.coco_file import CocoFile, read_coco
 from wsss.errors import MachineError
 from wsss.files import whole
+from wsss.reporting import Reporter
 
 VERSION = 2
 LEAST = 2**23
@@ -25,7 +26,7 @@ LEAST = 2**23
 COLUMNS = {"rows": "i", "kinds": "i", "flags": "b", "starts": "q", "lengths": "i"}
 
 
-def open_coco(path: Path, note: Note) -> CocoFile:
+def open_coco(path: Path, note: Note, reporter: Reporter | None = None) -> CocoFile:
     """As ``read_coco``; a large file without faults is scanned once."""
     about = _about(path)
     if about is None:
@@ -39,7 +40,7 @@ def open_coco(path: Path, note: Note) -> CocoFile:
         faults.append(error)
         note(error)
 
-    found = read_coco(path, count)
+    found = read_coco(path, count, reporter)
     if not faults and _about(path) == about:
         with suppress(MachineError, OSError):  # no cache folder: it is scanned again next time
             _save(found, about)

@@ -14,10 +14,12 @@ from typing import Any
 from wsss.data.areas import Area, BadShape, outlined, runs
 from wsss.data.findings import BadData, Note, Place
 from wsss.data.readers.json_stream import elements
+from wsss.reporting import Reporter
 
 LISTS = frozenset({"images", "annotations", "categories"})
 OFFICIAL = {1: "person", 3: "car", 18: "dog", 90: "toothbrush"}
 """Some of the 80 categories of the official files."""
+MEGABYTE = 1_000_000
 CROWD, AREA, BOX = 1, 2, 4
 """Bits of ``CocoFile.flags``."""
 
@@ -57,7 +59,7 @@ class CocoFile:
         return "cocodataset.org" in self.url or "mscoco.org" in self.url or named == OFFICIAL
 
 
-def read_coco(path: Path, note: Note) -> CocoFile:
+def read_coco(path: Path, note: Note, reporter: Reporter | None = None) -> CocoFile:
     """Scan a file; faulty elements are noted and left out.
 
     Raises:
@@ -66,7 +68,9 @@ def read_coco(path: Path, note: Note) -> CocoFile:
     found = CocoFile(path)
     known: dict[Hashable, int] = {}
     seen: set[Hashable] = set()
+    done = _begin(path, reporter)
     for key, value, start, length in elements(path, LISTS, unread="segmentation"):
+        done(start + length)
         if key == "info" and isinstance(value, dict):
             found.url = str(value.get("url") or "")
         if key not in LISTS:
@@ -88,6 +92,21 @@ def read_coco(path: Path, note: Note) -> CocoFile:
     if ids and len(ids) == len(found.categories) and min(ids) >= 92 and max(ids) <= 183:
         raise _no_instances(path, "stuff annotations")
     return found
+
+
+def _begin(path: Path, reporter: Reporter | None) -> Callable[[int], None]:
+    """Begins the progress of reading a file, in megabytes; to be called with the number of bytes that were read."""
+    megabytes = 0
+
+    def done(read: int) -> None:
+        nonlocal megabytes
+        if reporter is not None and read >= (megabytes + 1) * MEGABYTE:
+            reporter.advance(read // MEGABYTE - megabytes)
+            megabytes = read // MEGABYTE
+
+    if reporter is not None:
+        reporter.begin(f"reading {path.name} (MB)", path.stat().st_size // MEGABYTE)
+    return done
 
 
 def _no_instances(path: Path, what: str) -> BadData:

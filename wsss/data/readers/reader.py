@@ -15,6 +15,7 @@ from wsss.data.findings import Finding, Note, refuse
 from wsss.data.photographs import Photographs as Photographs
 from wsss.data.readers.listing import Listing
 from wsss.data.records import TaggedSet
+from wsss.reporting import Reporter, Silent
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,12 +27,14 @@ class Options:
         classes: class names that were given, in their order, or None.
         need_tags: otherwise images without tags are allowed, as in a test split.
         note: called with each fault; if it returns, what is at fault is left out.
+        reporter: gets the progress of reading a large file.
     """
 
     reading: Reading = field(default_factory=Reading)
     classes: tuple[str, ...] | None = None
     need_tags: bool = True
     note: Note = refuse
+    reporter: Reporter = field(default_factory=Silent)
 
 
 class Source(Protocol):

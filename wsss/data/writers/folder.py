@@ -27,7 +27,7 @@ def write_folder(out: Path, export: Export) -> None:
     marks = any(picture.unknown for picture in _there(export))
     images = out if marks else out / "images"
     images.mkdir(exist_ok=True)
-    for picture in _there(export):
+    for picture in export.each(_there(export)):
         export.place(picture, images / picture.file)
         if export.masks and picture.label is not None:
             write_mask(out / "masks" / f"{picture.name}.png", picture.label())

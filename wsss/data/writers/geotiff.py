@@ -22,7 +22,7 @@ def write_geotiff(out: Path, export: Export) -> None:
     """
     require_rasterio()
     plain = written = 0
-    for picture in export.pictures:
+    for picture in export.each(export.pictures):
         if picture.label is None or picture.image is None:
             continue
         place = georeference(picture.read(), picture.image)

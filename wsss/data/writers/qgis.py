@@ -21,7 +21,7 @@ def write_qgis(out: Path, export: Export) -> None:
     """
     plain_names(export, ",\n", "QGIS's colour file")
     colours = colour_file(export.classes)
-    for picture in export.pictures:
+    for picture in export.each(export.pictures):
         label_HW = None if picture.label is None else picture.label()
         if label_HW is None:
             export.without_label += 1

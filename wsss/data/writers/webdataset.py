@@ -33,7 +33,7 @@ def write_webdataset(out: Path, export: Export) -> None:
     for split in export.splits():
         number, used = 0, 0
         waiting: list[tuple[str, bytes]] = []
-        for picture in (one for one in export.pictures if one.split == split):
+        for picture in export.each(one for one in export.pictures if one.split == split):
             sample = list(_fields(picture, keys[picture.name], export))
             size = sum(2 * tarfile.BLOCKSIZE + len(content) for _, content in sample)
             if waiting and used + size > export.shard_bytes:

@@ -7,7 +7,7 @@ folder, which becomes the output when it is complete.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from wsss.data.masks import IGNORE_INDEX, PALETTE, count_indices
 from wsss.data.parts import Part
 from wsss.errors import UsageError
 from wsss.files import disk_errors, write_whole
+from wsss.reporting import Reporter, Silent
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +91,7 @@ class Export:
         without_label: images with tags but without a label map, which were left out; counted by ``labels``.
         tags_differ: images whose tags are not the classes in their label maps; counted by ``labels``.
         remarks: what the format cannot hold.
+        reporter: gets the progress.
     """
 
     classes: tuple[str, ...]
@@ -105,13 +107,20 @@ class Export:
     without_label: int = 0
     tags_differ: int = 0
     remarks: list[str] = field(default_factory=list)
+    reporter: Reporter = field(default_factory=Silent)
+
+    def each(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
+        """These pictures one by one; the reporter is told of each."""
+        for picture in pictures:
+            yield picture
+            self.reporter.advance()
 
     def labels(self) -> Iterator[tuple[Picture, NDArray[np.uint8] | None]]:
         """Each picture with its label map, in which ignored pixels are background; None for an image of no class.
 
         An image with tags and without a label map is left out, since without areas it would be read as of no class.
         """
-        for picture in self.pictures:
+        for picture in self.each(self.pictures):
             if picture.label is None:
                 self.without_label += bool(picture.tags)
                 if not picture.tags:
