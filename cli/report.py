@@ -32,6 +32,8 @@ def print_report(report: Report | ScoreReport, console: Console) -> None:
     console.print(Text(printable(_title(first, rules)), style="italic"), soft_wrap=True)
     console.print(table)
     console.print(Text(_caption(first), style="dim"), soft_wrap=True)
+    for remark in first.remarks:
+        console.print(Text(printable(remark), style="yellow"), soft_wrap=True)
     if first.errors is not None:
         _print_errors(first.errors, 1 - first.pixel_accuracy, console)
 

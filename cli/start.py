@@ -14,6 +14,7 @@ def run() -> None:
     end_on_signals()
     wait_briefly()
     open_missing_streams()
+    sys.argv[1:] = map(with_home, sys.argv[1:])
     try:
         from wsss.cli.log import Output, leave
 
@@ -33,6 +34,12 @@ def run() -> None:
             leave(problem, AGAIN, status)
     finally:
         finish_despite_signals()
+
+
+def with_home(word: str) -> str:
+    """A word of the command line with the home folder for "~/", which shells leave in "--data=~/photos"."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return option + equals + (os.path.expanduser(value) if value.startswith("~/") else value)  # noqa: PTH111
 
 
 def open_missing_streams() -> None:

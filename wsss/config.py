@@ -321,6 +321,9 @@ def _explain(item: Any) -> str:
         return f"'{key}' was removed from wsss: {RETIRED[key].instead}"
     if item["type"] == "extra_forbidden":
         candidates = known_keys() if "." in key else tuple(Config.model_fields)
+        if len(item["loc"]) == 1 and key in candidates:
+            section, _, name = key.partition(".")
+            return f"'{key}' is written as one word; in a file write '{section}:' and below it, indented, '{name}: ...'"
         near = difflib.get_close_matches(key, candidates, n=1, cutoff=0.5)
         return f"unknown key '{key}'" + (f" (did you mean '{near[0]}'?)" if near else "")
     if not item["msg"].startswith("Input should be "):

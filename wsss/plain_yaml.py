@@ -54,6 +54,16 @@ class PlainLoader(yaml.SafeLoader):
             raise yaml.YAMLError("an alias of more than one value")
         return node
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Called for each mapping; a key that is there twice is an error, since one of its values would be lost."""
+        first: dict[Any, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                line = key.start_mark.line + 1
+                if first.setdefault(key.value, line) != line:
+                    raise yaml.YAMLError(f"'{key.value}' stands twice, in lines {first[key.value]} and {line}")
+        return super().construct_mapping(node, deep)
+
 
 def dump_yaml(content: Any) -> str:
     """Plain values as YAML, in their order; ``load_yaml`` reads them back."""

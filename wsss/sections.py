@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from wsss.reading import Reading
 from wsss.section import Section
@@ -53,6 +53,11 @@ class DataSection(Reading):
 
     A single unreadable image is always skipped."""
 
+    @field_validator("root", "saliency", "tags")
+    @classmethod
+    def _home_is_known(cls, path: Path | None) -> Path | None:
+        return None if path is None else path.expanduser()
+
 
 class ModelSection(Section):
     """The network."""
@@ -70,6 +75,11 @@ class ModelSection(Section):
     """Channels of the segmentation decoder."""
     vit: dict[str, int] = Field(default_factory=dict)
     """Arguments passed to timm's constructor of the backbone, for small networks trained from scratch."""
+
+    @field_validator("weights")
+    @classmethod
+    def _home_is_known(cls, weights: str) -> str:
+        return str(Path(weights).expanduser()) if weights.startswith("~") else weights
 
 
 class RunSection(Section):

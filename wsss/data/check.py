@@ -26,8 +26,8 @@ from wsss.data.photographs import Photographs
 from wsss.data.readers.registry import find_reader
 from wsss.data.readers.tag_table import TagFile, TagLine, find_tag_file, read_tag_file
 from wsss.data.records import Record, Records, TaggedSet, counted
-from wsss.data.splits import TRAIN_SPLITS, VAL_SPLITS, chosen_split, overlap
-from wsss.data.walking import conventional, is_file, near_file, walk
+from wsss.data.splits import TRAIN_SPLITS, VAL_SPLITS, chosen_split, odd_splits, overlap
+from wsss.data.walking import conventional, is_file, is_folder, names_in, near_file, walk
 from wsss.files import write_whole
 from wsss.reporting import Reporter, first_few
 
@@ -40,6 +40,14 @@ LONG_SUFFIX = {
     **dict.fromkeys((".heic", ".heif", ".hif"), "HEIF"),
 }
 """Formats whose name is not their suffix."""
+MASK_NAMES = frozenset(
+    {
+        *("mask", "masks_png", "png_masks", "mask_png", "gt", "groundtruth", "ground_truth", "segmentation", "seg"),
+        *("segmentations", "segmentation_masks", "segmentationclass", "annotation", "annotations", "label", "labels"),
+        *("target", "targets", "semantic", "semantics", "labelmaps", "label_maps"),
+    }
+)
+"""Names that people give to a folder of masks beside "masks"; in lower case."""
 SEPARATED = ("table",)
 """Formats beside the folder whose labels are separated by a character, which may be missing."""
 COLUMNS = ("severity", "kind", "where", "what", "mend")
@@ -142,7 +150,10 @@ def inspect_data(
         folders = {tagged.mask_folder: "mask" for tagged in sets if masks and tagged.mask_folder is not None}
         for folder, what in (folders | ({saliency: "saliency map"} if saliency is not None else {})).items():
             found += _unused(folder, what, photographs)
+    if masks and not any(tagged.mask_folder or tagged.annotations for tagged in sets):
+        found += _masks_elsewhere(root, photographs)
     found += _overlaps(sets)
+    found += [Finding("split-alike", Place(root), words) for words in odd_splits([tagged.split for tagged in sets])]
     found += _alike_files(photographs)
     others = _unlisted(photographs, listed) if split is None and (reader.lists_all or not listed) else []
     records = Records.of([*listed, *others], root)
@@ -274,6 +285,19 @@ def _missing_masks(tagged: TaggedSet) -> Iterator[Finding]:
         hint = f"; {names[0]}.png{near}" if near else ""
         what = f"{len(names)} of {len(tagged)} images of split '{tagged.split}' have no mask ({first_few(names)}){hint}"
         yield Finding("mask-missing", Place(tagged.mask_folder), what)
+
+
+def _masks_elsewhere(root: Path, photographs: Photographs) -> Iterator[Finding]:
+    """A folder whose PNG files are named as images, and whose own name is one that people give to masks."""
+    for name in names_in(root):
+        if name.lower() not in MASK_NAMES or not is_folder(root / name):
+            continue
+        files = [Path(file).stem for file in walk(root / name).files if file.lower().endswith(".png")]
+        images = {Path(image).name for image in photographs.files if not image.startswith(f"{name}/")}
+        fitting = sum(stem in images for stem in files)
+        if fitting:
+            what = f"{counted(fitting, 'PNG file')} named as images; masks for scoring are read from masks/ alone"
+            yield Finding("mask-elsewhere", Place(root / name), what, f"mv {root / name} {root / 'masks'}")
 
 
 def _unused(folder: Path, what: str, photographs: Photographs) -> Iterator[Finding]:

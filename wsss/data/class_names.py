@@ -16,6 +16,10 @@ RARE = 2
 """A class of more images is not taken for a misspelt one."""
 NUMBER_ZEROS = re.compile(r"^0+(?=\d+(\.0+)?$)|(?<=\d)\.0+$")
 """Zeros that a table gains or loses where it takes a name for a number."""
+CONNECTION = re.compile(r"[+/&\\]|(?:^|(?<=\s))(?:and|und|et|y|plus|with)(?=\s|$)", re.IGNORECASE)
+"""What people write between two labels where a table wants a separator."""
+SCORED = re.compile(r".*[^\d\s.]\s*[:=]\s*\d*\.?\d+%?")
+"""A name with a score behind it: "cat:0.93"."""
 TIMES = 10
 """The class that was meant has at least this many times more images."""
 
@@ -23,8 +27,10 @@ TIMES = 10
 def odd_labels(table: TagFile) -> Iterator[Finding]:
     """Warnings about the labels of a table, where the class names come from it alone."""
     yield from joined_labels(table)
+    yield from connected_labels(table)
     yield from misspelt_labels(table)
     yield from cut_labels(table)
+    yield from strange_labels(table)
 
 
 def cut_labels(table: TagFile) -> Iterator[Finding]:
@@ -33,6 +39,29 @@ def cut_labels(table: TagFile) -> Iterator[Finding]:
         if is_cut(name):
             what = f"the class {name!r} has a quote at its end or half of a pair of brackets"
             yield Finding("class-cut", _place_of(table, name), what)
+
+
+def strange_labels(table: TagFile) -> Iterator[Finding]:
+    """Warnings about names with a score, of mixed alphabets, or read in the wrong encoding."""
+    for name in sorted({label for line in table.lines.values() for label in line.labels}):
+        alphabets = {unicodedata.name(letter, "?").split()[0] for letter in name if letter.isalpha()}
+        if SCORED.fullmatch(name):
+            yield Finding("class-letters", _place_of(table, name), f"the class '{name}' ends in a number, as a score")
+        elif (meant := misread(name)) is not None:
+            what = f"the class '{name}' may be '{meant}', read in the wrong encoding"
+            yield Finding("class-letters", _place_of(table, name), what, "save the table as UTF-8")
+        elif len(alphabets & {"LATIN", "CYRILLIC", "GREEK"}) > 1:
+            what = f"the class '{name}' ({name!a}) mixes {' and '.join(sorted(alphabets))} letters, which look alike"
+            yield Finding("class-letters", _place_of(table, name), what)
+
+
+def misread(text: str) -> str | None:
+    """What a text was before UTF-8 was read as Windows-1252, once; None where it was not."""
+    try:
+        meant = text.encode("cp1252").decode("utf-8")
+    except UnicodeError:
+        return None
+    return meant if meant != text else None
 
 
 def joined_labels(table: TagFile) -> Iterator[Finding]:
@@ -47,6 +76,20 @@ def joined_labels(table: TagFile) -> Iterator[Finding]:
         known = [word for word in words if word in labels]
         if len(words) > 1 and 0 < len(known) < len(words):
             what = f"'{name}' is one class, '{known[0]}' another; did you mean '{';'.join(words)}'?{table.why_joined()}"
+            yield Finding("class-joined", _place_of(table, name), what)
+
+
+def connected_labels(table: TagFile) -> Iterator[Finding]:
+    """Warnings about labels that people connect by other characters: "cat+dog", "cat / dog", "cat and dog"."""
+    labels = {label for line in table.lines.values() for label in line.labels}
+    for name in sorted(labels):
+        parts = [part.strip() for part in CONNECTION.split(name)]
+        if len(parts) > 1 and not any(parts):
+            what = f"'{name}' is a class, since white space separates labels{table.why_joined()}"
+            yield Finding("class-joined", _place_of(table, name), what)
+        elif len(parts) > 1 and all(parts) and labels.intersection(parts):
+            known = next(part for part in parts if part in labels)
+            what = f"'{name}' is one class, '{known}' another; did you mean '{';'.join(parts)}'?"
             yield Finding("class-joined", _place_of(table, name), what)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsss.data.findings import BadData, Finding, Place
 from wsss.data.images import ON_ITS_SIDE, opened, orientation
 from wsss.data.mask_order import mask_order
-from wsss.data.masks import IGNORE_INDEX, count_indices, read_mask
+from wsss.data.masks import IGNORE_INDEX, Colour, count_indices, mask_colours, read_mask
 from wsss.data.records import Record, TaggedSet, counted
 from wsss.data.threads import in_threads
 from wsss.data.truth import CLASS_INDICES, MaskFolder, MaskValues
@@ -41,30 +41,70 @@ def inspect_layers(jobs: Sequence[LayerJob], reporter: Reporter) -> Iterator[Fin
     if jobs:
         reporter.begin("checking masks", len(jobs))
     seen: dict[str, list[tuple[frozenset[int], frozenset[int]]]] = {}
-    for job, (findings, found) in zip(jobs, in_threads(_inspect_job, jobs), strict=True):
+    palettes = _Palettes()
+    for job, (findings, found, colours) in zip(jobs, in_threads(_inspect_job, jobs), strict=True):
         reporter.advance()
         yield from findings
         if found is not None and job.tagged is not None:
             seen.setdefault(job.tagged.split, []).append((frozenset(tag + 1 for tag in job.record.tags), found))
+            palettes.add(job, colours)
+    yield from palettes.findings()
     sets = {job.tagged.split: job.tagged for job in jobs if job.tagged is not None}
     for split, pairs in seen.items():
         yield from mask_order(pairs, sets[split])
 
 
-def _inspect_job(job: LayerJob) -> tuple[list[Finding], frozenset[int] | None]:
-    """What is found in the mask and the saliency map of one image, and the indices of the mask, if it can be read."""
+@dataclass(slots=True)
+class _Palettes:
+    """Compares the colours that palette masks give to their indices: programs that give each mask a palette of its own
+    number the classes anew in each.
+    """
+
+    first: dict[int, tuple[Colour, Path]] = field(default_factory=dict)
+    others: list[tuple[int, Path]] = field(default_factory=list)
+
+    def add(self, job: LayerJob, colours: Mapping[int, Colour]) -> None:
+        """The colours of the indices that a mask holds."""
+        path = None if job.tagged is None else job.tagged.mask_path(job.record)
+        if path is None:
+            return
+        for index, colour in colours.items():
+            if self.first.setdefault(index, (colour, path))[0] != colour:
+                self.others.append((index, path))
+
+    def findings(self) -> Iterator[Finding]:
+        """One for all masks that give another colour to an index than those before them."""
+        if not self.others:
+            return
+        (index, path), count = self.others[0], len({path for _, path in self.others})
+        first = self.first[index]
+        masks = f"{count} masks give" if count > 1 else "a mask gives"
+        what = f"{masks} other colours to indices than {first[1].name} does (index {index} is {_hex(first[0])} there)"
+        yield Finding("mask-palette", Place(path), f"{what}; indices are read, not colours")
+
+
+def _hex(colour: Colour) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def _inspect_job(job: LayerJob) -> tuple[list[Finding], frozenset[int] | None, dict[int, Colour]]:
+    """What is found in the mask and saliency map of an image; the indices and colours of a mask that can be read."""
     findings: list[Finding] = []
+    colours: dict[int, Colour] = {}
     held: set[int] = set()
     try:
         mask = None if job.tagged is None else job.tagged.mask_path(job.record)
         if mask is not None and job.tagged is not None:
             findings += _inspect_layer("mask", mask, job.size, job.turn, (job.tagged, job.record), held)
+            colours = mask_colours(mask, held - {IGNORE_INDEX}) if held else {}
+        elif job.tagged is not None and job.size is not None and job.tagged.has_truth(job.record):
+            findings += _inspect_drawn(job.tagged, job.record, held)
         if job.saliency is not None:
             saliency = spelled(job.saliency, f"{job.record.name}.png")
             findings += _inspect_layer("saliency", saliency, job.size, job.turn)
     except BadData as error:  # the folder may not be read
         findings += error.findings
-    return findings, frozenset(held) if held else None
+    return findings, frozenset(held) if held else None, colours
 
 
 def _inspect_layer(
@@ -105,6 +145,18 @@ def _inspect_layer(
         if held is not None:
             held |= indices
         yield from _inspect_indices(path, indices, *tagged)
+
+
+def _inspect_drawn(tagged: TaggedSet, record: Record, held: set[int]) -> Iterator[Finding]:
+    """What is wrong with a mask that is no file of its own but drawn from annotations, or read from a shard."""
+    try:
+        label_HW = tagged.truth(record)
+    except BadData as error:
+        yield from error.findings
+        return
+    if label_HW is not None:
+        held |= count_indices(label_HW).keys()
+        yield from _inspect_indices(record.image, held, tagged, record)
 
 
 def _values(tagged: TaggedSet) -> MaskValues:

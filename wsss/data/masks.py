@@ -6,6 +6,7 @@ Masks are read with Pillow, which keeps the indices. OpenCV would turn them into
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from wsss.data.images import UnreadableImage, opened, read_content, stored_mode
 from wsss.data.parts import Part
 from wsss.files import write_whole
 
+Colour = tuple[int, int, int]
+"""Red, green and blue, 0 to 255."""
 IGNORE_INDEX = 255
 """Class index of a pixel that takes no part: in losses, and in scores where the ground truth has it."""
 PIXELS_AT_ONCE = 1 << 20
@@ -53,6 +56,22 @@ def read_mask(path: Path, part: Part | None = None) -> NDArray[np.uint8]:
         what = f"a mask must be a palette or grey PNG of class indices, got {form}"
         raise BadData.at("mask-format", path, what, "save the class indices as an 8-bit palette PNG")
     return label_HW
+
+
+def mask_colours(path: Path, indices: Iterable[int]) -> dict[int, Colour]:
+    """The colours that a palette PNG gives to these indices; none of a grey one.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    with opened(path, path) as image:
+        palette = image.getpalette("RGB") if image.mode == "P" else None
+    colours = palette or []
+    return {
+        index: (colours[3 * index], colours[3 * index + 1], colours[3 * index + 2])
+        for index in indices
+        if 3 * index + 2 < len(colours)
+    }
 
 
 def mask_form(image: Image.Image) -> str | None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from typing import NamedTuple
+from urllib.parse import unquote
 
 MOST_COMPARED = 1000
 """Names among which one of near spelling is sought; comparing takes a tenth of a second for as many."""
@@ -64,9 +65,10 @@ def _without_zeros(name: str) -> str:
 
 
 def _value(name: str) -> str:
-    """A number written in any way ("1e5", "100000"), without an ending; other names as they are."""
+    """A number written in any way ("1e5", "100000"), with the ending of its file; other names as they are."""
+    stem = _without_ending(name)
     try:
-        return repr(float(_without_ending(name))) if name[:1].isdigit() else name
+        return repr(float(stem)) + name[len(stem) :].casefold() if name[:1].isdigit() else name
     except ValueError:
         return name
 
@@ -86,6 +88,7 @@ WAYS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("", lambda name: by_sight(name).casefold()),
     ("they differ in zeros before or behind a number, as after a spreadsheet", _without_zeros),
     ("they are one number in two spellings, as after a spreadsheet", _value),
+    ("one of them is written as in an address", lambda name: unquote(by_sight(name)).casefold()),
     ("they differ in quotes", lambda name: by_sight(name).strip(QUOTES + " ")),
     ("they differ in spaces, hyphens or underscores", _letters),
     ("they differ in their ending", lambda name: _without_ending(by_sight(name))),

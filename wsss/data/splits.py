@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from wsss.config import Config, DataSection
+from wsss.data.class_names import one_slip
 from wsss.data.dataset import list_splits, open_data
 from wsss.data.findings import Note, telling
 from wsss.data.geo import remark
@@ -83,7 +84,22 @@ def open_training(
     val = open_split(data, val_split, reporter, train.classes, note=note) if val_split is not None else None
     if val is not None and (both := overlap(train, val)):
         reporter.say(both)
+    unused = [name for name in splits if name not in (train.split, val.split if val is not None else None)]
+    if unused:
+        reporter.say(f"not read: split{'s' if len(unused) > 1 else ''} {first_few(unused, 10)}")
+    for words in odd_splits(splits):
+        reporter.say(words)
     return train, val
+
+
+def odd_splits(names: Sequence[str]) -> Iterator[str]:
+    """What to say of splits whose names differ by one slip from a usual one: "trian" is a split of its own."""
+    usual = (*TRAIN_SPLITS, *VAL_SPLITS, "test")
+    for name in names:
+        plain = plain_split(name)
+        meant = next((one for one in usual if plain != plain_split(one) and one_slip(plain, plain_split(one))), None)
+        if meant is not None and plain not in map(plain_split, usual) and len(plain) > 2:
+            yield f"'{name}' is a split of its own; did you mean '{meant}'?"
 
 
 def with_range_of(config: Config, train: TaggedSet) -> Config:

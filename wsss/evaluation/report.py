@@ -51,6 +51,7 @@ class Report:
         per_class_iou: "background" first; None for a class with an empty union.
         pixel_accuracy: share of the pixels whose class is right.
         coverage: share of the pixels that the prediction gives a class; the others count as wrong.
+        remarks: what makes the figures doubtful, in words.
         errors: the lost pixels by kind of error; None unless requested.
     """
 
@@ -69,6 +70,7 @@ class Report:
     per_class_iou: dict[str, float | None]
     pixel_accuracy: float
     coverage: float
+    remarks: tuple[str, ...] = ()
     errors: ErrorReport | None = None
 
     def to_json(self) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from wsss.errors import DataError
 from wsss.evaluation.confusion import ConfusionMatrix, ThresholdSweep
 from wsss.evaluation.errors import ErrorCounts, ErrorKind
 from wsss.evaluation.report import ErrorReport, LostPixels, Report, ScoreReport
+from wsss.inference.odd_truth import odd_truth
 from wsss.outputs.manifest import Making, crossing, find_predictions
 from wsss.pool import WRITERS, Job, Pool
 from wsss.reporting import first_few
@@ -289,6 +290,7 @@ def _report(matrix: ConfusionMatrix, tagged: TaggedSet, making: Making, work: _W
         },
         pixel_accuracy=matrix.pixel_accuracy(),
         coverage=matrix.coverage(),
+        remarks=tuple(odd_truth(matrix, tagged)),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import zipfile
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -26,6 +27,7 @@ from wsss.files import whole
 from wsss.models.archive import first_line, read_archive, tensors_in
 from wsss.models.backbone import difference
 from wsss.models.network import Network, build_network
+from wsss.reporting import first_few
 
 FORMAT = 1
 PARTS = ("kind", "classes", "config", "network")
@@ -78,11 +80,22 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except DataError:
         raise
     except Exception as error:  # torch raises many kinds for a broken file
+        cut = f"{path.stat().st_size} bytes, not whole: did a copy stop?" if _is_cut(path) else first_line(error)
         raise DataError(
-            f"{path}: cannot be read as a checkpoint ({first_line(error)})",
+            f"{path}: cannot be read as a checkpoint ({cut})",
             "wsss train-cls --data DIR -o RUN",
         ) from error
     return content
+
+
+def _is_cut(path: Path) -> bool:
+    """Whether a file begins as a checkpoint does, or is empty, and has no end: its directory stands there."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+        return not start or (start == b"PK\x03\x04" and not zipfile.is_zipfile(path))
+    except OSError:
+        return False
 
 
 def find_checkpoint(run: Path, which: str = "last") -> Path:
@@ -98,9 +111,10 @@ def find_checkpoint(run: Path, which: str = "last") -> Path:
         return run
     if not run.is_dir():
         beside = sorted(path.parent.name for path in run.parent.glob(f"*/{which}.pt"))
-        near = get_close_matches(run.name, beside, n=1) or beside[:1]
+        near = get_close_matches(run.name, beside, n=1)
+        runs = f"; runs there: {first_few(beside)}" if beside else ""
         fix = f"take {run.parent / near[0]}" if near else "wsss train-cls --data DIR -o RUN"
-        raise DataError(f"{run}: no such run", fix)
+        raise DataError(f"{run}: no such run{runs}", fix)
     path = run / f"{which}.pt"
     if not path.is_file():
         other = sorted(file.name for file in run.glob("*.pt"))

@@ -9,7 +9,7 @@ Shape suffixes: B images, C = K + 1 label channels, K classes, H x W pixels, h x
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from wsss.config import Config, SegmentSection
 from wsss.data.masks import IGNORE_INDEX
 from wsss.data.records import TaggedSet
+from wsss.inference.odd_truth import odd_truth
 from wsss.inference.score import score_split
 from wsss.labels.recipe import label_images
 from wsss.maps.generate import forward_with_maps
@@ -156,15 +157,22 @@ class SegmentStep(TrainingStep):
         return terms
 
 
-def mask_validation(split: TaggedSet | None, config: Config, device: torch.device) -> Validation | None:
-    """Validation by mIoU and pixel accuracy, one scale, no flip; None without a validation split that has masks."""
+def mask_validation(
+    split: TaggedSet | None, config: Config, device: torch.device, say: Callable[[str], None] = lambda text: None
+) -> Validation | None:
+    """Validation by mIoU and pixel accuracy, one scale, no flip; None without a validation split that has masks.
+
+    What tags and masks say differently is said once, since the figures may mean nothing.
+    """
     if split is None or not split.has_masks():
         return None
-    return Validation(split.split, "mean_iou", partial(_mask_figures, split=split, config=config, device=device))
+    said: set[str] = set()
 
+    def figures(network: Network, between: BetweenBatches) -> dict[str, float]:
+        matrix = score_split(network, split, config, device, between_batches=between)
+        for remark in set(odd_truth(matrix, split)) - said:
+            say(f"split {split.split}: {remark}")
+            said.add(remark)
+        return {"mean_iou": matrix.mean_iou(), "pixel_accuracy": matrix.pixel_accuracy()}
 
-def _mask_figures(
-    network: Network, between: BetweenBatches, *, split: TaggedSet, config: Config, device: torch.device
-) -> dict[str, float]:
-    matrix = score_split(network, split, config, device, between_batches=between)
-    return {"mean_iou": matrix.mean_iou(), "pixel_accuracy": matrix.pixel_accuracy()}
+    return Validation(split.split, "mean_iou", figures)

@@ -252,7 +252,7 @@ def segment_loop(
     images = TrainingImages(train, config.augment, seed=config.run.seed, labels=labels, saliency=saliency)
     total = steps_of(images, config.segment)
     step = SegmentStep(network, config, total, labels_given=labels is not None, started=task["started"])
-    return Loop(context, step, images, mask_validation(val, config, context.device), task)
+    return Loop(context, step, images, mask_validation(val, config, context.device, context.reporter.say), task)
 
 
 def _fit_head(loop: Loop, train: TaggedSet) -> None:

@@ -14,7 +14,9 @@ from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSou
 from wsss.data.readers.class_rules import BACKGROUND
 from wsss.data.readers.image_finder import ImageFinder
 from wsss.data.readers.reader import Options, Reader
+from wsss.data.records import counted
 from wsss.data.walking import is_folder, names_in
+from wsss.reporting import first_few
 
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "dev"})
 """Folders that are splits; in lower case."""
@@ -32,16 +34,34 @@ DESCRIPTIONS = frozenset({"expected.json", "dataset_info.json", "dataset-metadat
 
 
 def _sniff(root: Path, reading: Reading) -> str | None:
-    if reading.tags is not None or any(_is_table(name) or split_suffix(name)[1] for name in names_in(root)):
+    asked = reading.format == CLASS_FOLDERS.name
+    if reading.tags is not None or (not asked and _beside(root)):
         return None
     starts = _starts(root)
     classes = {name for start in starts for name in _class_folders(start)}
     if not classes or (starts == [root] and sum(name.lower() not in SPLITS for name in classes) < 2):
         return None
-    if any(_is_table(name) for start in starts for name in names_in(start)):
+    if not asked and any(_is_table(name) for start in starts for name in names_in(start)):
         return None
     split = f" in {' and '.join(start.name for start in starts)}" if starts != [root] else ""
     return f"images in {len(classes)} folders{split}, each a class"
+
+
+def _beside(folder: Path) -> list[str]:
+    """Names of tables and images in a folder."""
+    return [name for name in names_in(folder) if _is_table(name) or split_suffix(name)[1]]
+
+
+def _nearly(root: Path) -> tuple[str, str] | None:
+    """Folders of images with a file beside them that may hold the labels instead."""
+    starts = _starts(root)
+    classes = sorted({name for start in starts for name in _class_folders(start)})
+    beside = [name for folder in dict.fromkeys([root, *starts]) for name in _beside(folder)]
+    if len(classes) < 2 or not beside:
+        return None
+    folders = f"{counted(len(classes), 'folder')} of images ({first_few(classes)})"
+    what = f"no table of tags there, and {folders} that may be classes"
+    return f"{what}, but {first_few(beside)} beside them", f"--format {CLASS_FOLDERS.name}  # or move {beside[0]} away"
 
 
 def _starts(root: Path) -> list[Path]:
@@ -105,4 +125,5 @@ CLASS_FOLDERS = Reader(
     open=_open,
     photographs=all_images,
     lists_all=True,
+    nearly=_nearly,
 )

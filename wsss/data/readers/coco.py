@@ -100,15 +100,38 @@ def _candidates(root: Path, reading: Reading) -> list[Path]:
 
 def _is_coco(path: Path) -> bool:
     """Whether the first and last bytes of a file look like COCO."""
+    text = _ends(path)
+    if text is None:
+        return False
+    is_object = text.removeprefix("\xef\xbb\xbf").lstrip().startswith("{")
+    return is_object and all(key.search(text) for key in KEYS)
+
+
+def _ends(path: Path) -> str | None:
+    """The first and last bytes of a file, a character each; None where it cannot be read."""
     try:
         with path.open("rb") as file:
             head = file.read(SAMPLE)
             file.seek(max(len(head), path.stat().st_size - SAMPLE))
-            text = (head + file.read(SAMPLE)).decode("latin-1")
+            return (head + file.read(SAMPLE)).decode("latin-1")
     except OSError:
-        return False
-    is_object = text.removeprefix("\xef\xbb\xbf").lstrip().startswith("{")
-    return is_object and all(key.search(text) for key in KEYS)
+        return None
+
+
+def _nearly(root: Path) -> tuple[str, str] | None:
+    """A JSON file of annotations or results without a list of images or categories."""
+    for path in sorted({path for pattern in PATTERNS for path in root.glob(pattern)}):
+        text = _ends(path)
+        if text is None or '"image_id"' not in text or '"category_id"' not in text:
+            continue
+        missing = [key for key in ("images", "categories") if not re.search(rf'"{key}"\s*:\s*\[', text)]
+        if missing and text.lstrip("\xef\xbb\xbf \r\n\t").startswith("["):
+            what = f"{path.name} is a list of COCO results, without images and categories"
+            return what, "give the file of annotations that it was made for"
+        if missing:
+            what = f"{path.name} has annotations as COCO files do, but no list of {' and '.join(missing)}"
+            return what, "export it again with all three lists: images, annotations, categories"
+    return None
 
 
 def _sniff(root: Path, reading: Reading) -> str | None:
@@ -251,4 +274,5 @@ COCO = Reader(
     open=_open,
     photographs=all_images,
     lists_all=False,
+    nearly=_nearly,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from array import array
 from collections.abc import Callable, Hashable
@@ -19,6 +20,7 @@ from wsss.reporting import Reporter
 LISTS = frozenset({"images", "annotations", "categories"})
 OFFICIAL = {1: "person", 3: "car", 18: "dog", 90: "toothbrush"}
 """Some of the 80 categories of the official files."""
+WHOLE = re.compile(r"0|[1-9][0-9]{0,17}")
 MEGABYTE = 1_000_000
 CROWD, AREA, BOX = 1, 2, 4
 """Bits of ``CocoFile.flags``."""
@@ -116,8 +118,12 @@ def _no_instances(path: Path, what: str) -> BadData:
 
 def _id(value: dict[str, Any], key: str) -> Hashable:
     found = value.get(key)
+    if isinstance(found, float) and found.is_integer():
+        return int(found)
+    if isinstance(found, str) and WHOLE.fullmatch(found):  # "7" and 7 are one id, however programs write it
+        return int(found)
     if not isinstance(found, int | str) or isinstance(found, bool):
-        raise ValueError(f"has no '{key}' that is a number or a text")
+        raise ValueError(f"has no '{key}' that is a whole number or a text")
     return found
 
 

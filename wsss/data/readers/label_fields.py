@@ -50,6 +50,19 @@ def label_separator(fields: Iterable[str], known: Collection[str]) -> Callable[[
     return separate
 
 
+def spaces_separate(fields: Iterable[str], known: Collection[str]) -> str:
+    """What to say of label fields that white space divides; empty where it divides none, or the classes are known.
+
+    A name of two words would become two classes.
+    """
+    divided = [] if known else [field for field in fields if len(field.split()) > 1]
+    if not divided:
+        return ""
+    first = " ".join(divided[0].split())
+    lines = f"{len(divided)} line{'s' if len(divided) > 1 else ''}"
+    return f"white space separates labels in {lines}: '{first}' is read as {len(first.split())} labels"
+
+
 @lru_cache(maxsize=4096)  # the labels of a table are few
 def is_nothing(label: str) -> bool:
     """Whether a label is a word that says that there is none."""
@@ -124,5 +137,5 @@ def _plain(text: str) -> str:
 
 def is_cut(label: str) -> bool:
     """Whether a label begins or ends with a quote, or opens a bracket that it does not close, or the reverse."""
-    quoted = label[0] in "'\"`" or label[-1] in '"`'
+    quoted = label[0] in "'\"`\u2018\u201c\u201e\u00ab" or label[-1] in '"`\u201d\u201c\u00bb'
     return quoted or any(label.count(start) != label.count(end) for start, end in PAIRS.items())

@@ -115,6 +115,10 @@ def _hint(name: str, source: Path, photographs: Photographs, near: tuple[NearNam
     if left_out is not None:
         fix = f"take its line out of {source}, or move the image to another folder"
         return _Hint(f" ({left_out[0]} is left out: {left_out[1]})", fix)
+    stem, ending = split_suffix(name)
+    other = photographs.files.get(stem)
+    if name in photographs.others and other is not None and ending:
+        return _Hint(f" (it is there, but {other} has the same name)", f"rename one of the two, in {source} as well")
     if name in photographs.others:
         ending = f"ending in {PurePosixPath(name).suffix}" if PurePosixPath(name).suffix else "without an ending"
         return _Hint(f" (it is there, but files {ending} are not read)", CONVERT)

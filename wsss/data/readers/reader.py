@@ -73,6 +73,8 @@ class Reader:
         photographs: all images on disk, listed or not. No file is opened.
         lists_all: whether an image on disk that no split lists is a fault.
         wins_over: names of readers that may recognise the same folder, and are then left aside.
+        nearly: given the folder, what alone keeps it from being of this format, and what mends that; None where it is
+            not near.
         contradictions: what two sources of a data set say differently where one of them is not used; for
             ``wsss data check``.
     """
@@ -84,4 +86,5 @@ class Reader:
     photographs: Callable[[Path, Note], Photographs]
     lists_all: bool
     wins_over: tuple[str, ...] = ()
+    nearly: Callable[[Path], tuple[str, str] | None] = lambda root: None
     contradictions: Contradictions | None = None

@@ -27,7 +27,7 @@ from wsss.data.readers.voc import VOC
 from wsss.data.readers.voc_flat import VOC_FLAT
 from wsss.data.readers.webdataset import WEBDATASET
 from wsss.data.readers.yolo import YOLO
-from wsss.data.walking import is_folder
+from wsss.data.walking import is_folder, names_in
 from wsss.errors import DataError, UsageError
 
 READERS: dict[str, Reader] = {
@@ -39,6 +39,8 @@ READERS: dict[str, Reader] = {
     )
 }
 
+NO_TABLES = (".xlsx", ".xls", ".ods", ".parquet", ".numbers")
+"""Endings of tables that are not read."""
 USUAL_PLACES = ("VOC2012", "VOCdevkit/VOC2012")
 """Where the data folder often lies when its parent was given."""
 
@@ -84,10 +86,16 @@ def recognise(root: Path, reading: Reading | None = None, readers: Mapping[str, 
 def _no_data_set(root: Path, readers: Mapping[str, Reader]) -> DataError:
     """The error for a folder that no reader recognises, with the folder below it that one does."""
     nested = next((place for place in USUAL_PLACES if is_folder(root / place) and recognise(root / place)), None)
+    table = next((name for name in names_in(root) if name.lower().endswith(NO_TABLES)), None)
+    near = next((said for reader in readers.values() if (said := reader.nearly(root)) is not None), None)
+    if near is not None and not nested:
+        return DataError(f"{root}: {near[0]}", near[1])
     sought = ", and for ".join(reader.looks_for for reader in readers.values())
     return DataError(
         f"{root}: no data set there; looked for {sought}",
         f"give {root / nested} instead"
         if nested
+        else f"save {root / table} as CSV (UTF-8) beside it: header image,labels and a line for each image"
+        if table
         else f"write {root / 'tags.csv'}: header image,labels and a line for each image (see data/README.md)",
     )

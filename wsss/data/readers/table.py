@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,16 @@ from wsss.data.near_names import tidy
 from wsss.data.photographs import Photographs, find_images
 from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSource
 from wsss.data.readers.image_finder import UPLOAD, ImageFinder
-from wsss.data.readers.label_fields import is_nothing, label_separator, listed_labels
+from wsss.data.readers.label_fields import (
+    LABEL_SEPARATORS,
+    NO_VALUE,
+    is_nothing,
+    label_separator,
+    listed_labels,
+    spaces_separate,
+)
 from wsss.data.readers.reader import Options, Reader
-from wsss.data.readers.table_columns import PRESENT, UNCERTAIN, Columns, find_columns, mark
+from wsss.data.readers.table_columns import NAMES, PRESENT, UNCERTAIN, Columns, find_columns, mark, plain_column
 from wsss.data.readers.table_rows import TABLE_ENDINGS, Rows, first_rows, read_rows
 from wsss.data.readers.tag_table import COLUMNS, TAG_FILES
 from wsss.data.walking import conventional, is_file, is_folder, names_in
@@ -62,21 +69,29 @@ def parse_table(
     columns = find_columns(rows, path, options.reading)
     read = partial(_marks, columns, options, path) if columns.classes else _labels(rows, columns, options, path, names)
     found: dict[tuple[str, str], _Found] = {}
-    read_all = [(cells, place) for cells, place in rows.rows]
-    for cells, place in read_all:
+    split_lines = any(split_name(cells, columns.split) for cells, _ in rows.rows)
+    for cells, place in rows.rows:
         image = cells.get(columns.image)
         if isinstance(image, bool) or not isinstance(image, str | int) or not str(image).strip():
             what = f"no image in the column '{columns.image}', got {reprlib.repr(image)}"
             options.note(BadData.at("table-fields", place, what, "name the image in every line"))
             continue
-        own = str(cells.get(columns.split) or "").strip() if columns.split else ""
+        own = split_name(cells, columns.split)
+        if columns.split and split_lines and (not own or own.casefold() in NO_VALUE):
+            what = f"no split for '{str(image).strip()}', but other lines have one"
+            options.note(BadData.at("table-split", place, what, f"fill in its split in {path}"))
+            continue
         one = found.setdefault((own or split, str(image).strip()), _Found(place))
         try:
             read(cells, place, one)
         except BadData as error:
             options.note(error)
+    _say_unread_labels(rows, columns, options, path)
     if columns.classes:
         _say_blank(rows, columns, options.note, path)
+        for name, (place, cell) in columns.unread.items():
+            what = f"column '{name}' is no class: {cell} is not 0 or 1"
+            options.note(BadData.at("column-unread", place, what, "write 1, 0 or ? there if it is one"))
     images = [
         AnnotatedImage(
             written=image,
@@ -90,6 +105,14 @@ def parse_table(
         for (own, image), one in found.items()
     ]
     return images, columns.classes or (tuple(names) if names else None)
+
+
+def split_name(cells: Mapping[str, Any], column: str | None) -> str:
+    """The split of a line, or "". In fastai's column ``is_valid`` it is "val" for True and "train" for False."""
+    name = str(cells.get(column) or "").strip() if column else ""
+    if column and plain_column(column) == "isvalid":
+        return "val" if mark(cells.get(column)) in PRESENT else "train"
+    return name
 
 
 def _marks(columns: Columns, options: Options, path: Path, cells: Any, place: Place, one: _Found) -> None:
@@ -111,6 +134,18 @@ def _marks(columns: Columns, options: Options, path: Path, cells: Any, place: Pl
             one.absent.add(name)
 
 
+def _say_unread_labels(rows: Rows, columns: Columns, options: Options, path: Path) -> None:
+    """Say which columns are named as labels are, and not read since another one is."""
+    usual = NAMES["labels"].split()
+    others = [
+        name for name in rows.header if plain_column(name) in usual and name not in (columns.labels, columns.image)
+    ]
+    if columns.labels is not None and others and not columns.studio and not options.reading.columns:
+        what = f"labels are read from '{columns.labels}', not from {first_few([repr(name) for name in others])}"
+        fix = f"--columns image={columns.image},labels={others[0]}  # reads the other"
+        options.note(BadData.at("column-unread", Place(path, 1), what, fix))
+
+
 def _say_blank(rows: Rows, columns: Columns, note: Note, path: Path) -> None:
     blank = [place for cells, place in rows.rows if any(mark(cells.get(name)) == "" for name in columns.classes)]
     if blank:
@@ -126,6 +161,10 @@ def _labels(
     key, known = columns.labels or "", {tidy(name) for name in (*(options.classes or ()), *options.reading.none)}
     fields = [cell for cells, _ in rows.rows if isinstance(cell := cells.get(key), str) and cell[:1] not in "[{"]
     separate = (lambda cell: [cell]) if columns.studio else label_separator(fields, known)
+    listed = any(character in field for field in fields for character in LABEL_SEPARATORS)
+    if not (columns.studio or listed) and (said := spaces_separate(fields, options.classes or ())):
+        fix = "list every class in classes.txt, or separate labels by ';'"
+        options.note(BadData.at("label-spaces", path, said, fix))
     texts = rows.text or columns.studio
     nothing = False
 
@@ -220,7 +259,7 @@ def is_general_table(path: Path, reading: Reading) -> bool:
     if path.name.startswith(".") or path.name in (CLASSES_CSV, *METADATA) or not is_file(path):
         return False
     rows = first_rows(path, reading.encoding)
-    if rows is None or STRANGERS & set(rows.header):
+    if rows is None or STRANGERS & set(rows.header) or {"image_id", "category_id"} <= set(rows.header):
         return False
     plain = sorted(map(str.lower, rows.header)) in (sorted(COLUMNS), sorted(COLUMNS[:2]))
     if plain and rows.text and (path.name.lower() == TAG_FILES[0] or path == reading.tags):
@@ -228,7 +267,7 @@ def is_general_table(path: Path, reading: Reading) -> bool:
     try:
         find_columns(rows, path, reading)
     except BadData as error:
-        return "several columns" in error.problem
+        return error.findings[0].kind == "table-columns"
     return True
 
 

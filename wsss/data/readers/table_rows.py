@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss.data.findings import BadData, Place
-from wsss.data.readers.tag_table import DELIMITERS
+from wsss.data.readers.tag_table import DELIMITERS, not_csv
 from wsss.data.readers.text import read_text
 
 PREFIX = 2**18
@@ -61,7 +61,7 @@ def first_rows(path: Path, encoding: str = "utf-8") -> Rows | None:
         text = text[: text.rfind("\n") + 1]
     try:
         if path.suffix.lower() in (".csv", ".tsv"):
-            return _csv_rows(path, text.replace("\r\n", "\n").replace("\r", "\n"))
+            return _csv_rows(path, text.replace("\r\n", "\n").replace("\r", "\n"), strict=False)
         if path.suffix.lower() == ".jsonl":
             found = _objects(path, text)
         else:
@@ -75,28 +75,37 @@ def first_rows(path: Path, encoding: str = "utf-8") -> Rows | None:
     return Rows(tuple(dict.fromkeys(key for one, _ in found for key in one)), found, text=False) if found else None
 
 
-def _csv_rows(path: Path, text: str) -> Rows:
-    """Rows by the delimiter that the header has most of."""
+def _csv_rows(path: Path, text: str, *, strict: bool = True) -> Rows:
+    """Rows by the delimiter that the header has most of; those before the first fault, if not ``strict``."""
     line = text.split("\n", 1)[0]
     delimiter = max(DELIMITERS, key=line.count)
     table = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
     rows: list[tuple[Mapping[str, Any], Place]] = []
     header: tuple[str, ...] = ()
+    ended = 0
     try:
         for fields in table:
             if not any(map(str.strip, fields)):
                 continue
             if not header:
-                header = tuple(map(str.strip, fields))
+                header, ended = tuple(map(str.strip, fields)), table.line_num
+                twice = next((name for name in header if name and header.count(name) > 1), None)
+                if twice is not None and strict:
+                    what = f"two columns are named '{twice}'"
+                    raise BadData.at("table-header", Place(path, table.line_num), what, "rename or delete one of them")
                 continue
             if len(fields) > len(header) and any(map(str.strip, fields[len(header) :])):
+                if not strict:
+                    break
                 what = f"{len(fields)} fields, but the header has {len(header)} ({', '.join(header)})"
                 fix = "put fields that hold the delimiter in double quotes"
                 raise BadData.at("table-fields", Place(path, table.line_num), what, fix)
             rows.append((dict(zip(header, map(str.strip, fields), strict=False)), Place(path, table.line_num)))
+            ended = table.line_num
     except csv.Error as error:
-        fix = "close every double quote in that line, right before the next comma"
-        raise BadData.at("table-format", Place(path, table.line_num), f"not CSV ({error})", fix) from error
+        if not strict:
+            return Rows(header, rows, text=True)
+        raise not_csv(path, ended + 1, error) from error
     return Rows(header, rows, text=True)
 
 

@@ -23,6 +23,7 @@ from wsss.data.readers.label_fields import (
     is_nothing,
     label_separator,
     listed_labels,
+    spaces_separate,
 )
 from wsss.data.readers.text import read_text
 from wsss.data.records import counted
@@ -151,7 +152,10 @@ def read_tag_file(
     rows = _read_json(path, encoding, note) if path.suffix.lower() == ".json" else _read_csv(path, encoding, note)
     rows = _without_nothing(_with_lists(rows, known, note), path, known, note)
     separator = _find_separator(rows)
-    separate = label_separator((row.labels for row in rows if isinstance(row.labels, str)), known)
+    fields = [row.labels for row in rows if isinstance(row.labels, str)]
+    separate = label_separator(fields, known)
+    if separator is None and (said := spaces_separate(fields, known)):
+        note(BadData.at("label-spaces", path, said, "list every class in classes.txt, or separate labels by ';'"))
     lines: dict[str, TagLine] = {}
     for row in rows:
         try:
@@ -257,17 +261,23 @@ def _read_csv(path: Path, encoding: str, note: Note) -> list[Row]:
     text = read_text(path, encoding)
     header, delimiter = _read_header(path, text.split("\n", 1)[0])
     table = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
-    rows = []
+    rows, ended = [], 1
     try:
         for fields in _list_rows(table):
+            ended = table.line_num
             try:
                 rows.append(_read_fields(header, fields, Place(path, table.line_num)))
             except BadData as error:
                 note(error)
     except csv.Error as error:
-        place, fix = Place(path, table.line_num), "close every double quote in that line, right before the next comma"
-        raise BadData.at("table-format", place, f"not CSV ({error})", fix) from error
+        raise not_csv(path, ended + 1, error) from error
     return rows
+
+
+def not_csv(path: Path, line: int, error: csv.Error) -> BadData:
+    """The error for the row that begins in a line and is no CSV, mostly since a quote is not closed."""
+    fix = "close every double quote in that line, right before the next comma"
+    return BadData.at("table-format", Place(path, line), f"not CSV from there on ({error})", fix)
 
 
 def _read_fields(header: list[str], fields: list[str], place: Place) -> Row:

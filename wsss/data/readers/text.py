@@ -6,6 +6,17 @@ from pathlib import Path
 
 from wsss.data.findings import BadData
 
+NO_TEXT = {
+    b"PK\x03\x04": (
+        "an Excel or OpenDocument workbook, or a ZIP file",
+        "as CSV UTF-8 in the spreadsheet program",
+    ),
+    b"\xd0\xcf\x11\xe0": ("an old Excel workbook", "as CSV UTF-8 in the spreadsheet program"),
+    b"PAR1": ("a Parquet file", "as CSV: pandas.read_parquet(FILE).to_csv('tags.csv', index=False)"),
+    b"\x1f\x8b": ("compressed with gzip", "uncompressed: gunzip FILE"),
+    b"SQLite": ("an SQLite database", "the table as CSV"),
+}
+"""What a file is that begins with these bytes, and how to save it instead."""
 MAX_TEXT = 2**30
 """Bytes of a text, at most; this many list ten million images."""
 
@@ -23,6 +34,8 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
         if size > MAX_TEXT:
             raise BadData.at("text-unreadable", path, f"{size} bytes; at most {MAX_TEXT} are read", f"head {path}")
         content = path.read_bytes()
+        if (kind := no_text(content)) is not None:
+            raise BadData.at("text-encoding", path, f"{kind[0]}, which is no text", f"save it {kind[1]}")
         text = content.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
     except LookupError as error:
         raise BadData.at("text-encoding", path, f"no encoding '{encoding}'", "--encoding utf-8") from error
@@ -36,6 +49,11 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
     if "\0" in text:  # UTF-16 of plain letters would pass as UTF-8
         raise _other_encoding(path, content, f"a zero byte at position {content.index(0)}")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def no_text(content: bytes) -> tuple[str, str] | None:
+    """What a file is that is no text, and how to save it instead; None where its first bytes do not tell."""
+    return next((said for start, said in NO_TEXT.items() if content.startswith(start)), None)
 
 
 def unreadable_text(path: Path, error: OSError) -> BadData:

@@ -106,6 +106,9 @@ def _names(content: Any, path: Path) -> dict[int, str]:
         number = int(key) if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 9 else key
         is_word = isinstance(name, str | int | float) and not isinstance(name, bool) and str(name).strip()
         if not isinstance(number, int) or isinstance(number, bool) or number < 0 or number in found or not is_word:
+            if isinstance(name, bool):
+                what = f"'names' has {name} where a name is expected: YAML reads yes, no, on and off so"
+                raise BadData.at("table-format", path, what, f"write it in quotes: '{'yes' if name else 'no'}'")
             what = f"'names' has the entry {str(key)[:40]}: {str(name)[:40]}"
             raise BadData.at("table-format", path, what, "write names as a list, or as id: name with each id once")
         found[number] = str(name).strip()
@@ -131,6 +134,10 @@ def _open(root: Path, options: Options) -> AnnotatedSource:
     except UsageError as error:
         raise BadData.at("table-format", path, error.problem, "correct it: names: [A, B, C]") from error
     names = _names(content, path)
+    stated = content.get("nc")
+    if isinstance(stated, int) and stated != len(names):
+        what = f"states {stated} classes (nc), but names {len(names)}"
+        options.note(BadData.at("class-unused", path, what, "correct nc or names"))
     photographs = all_images(root, options.note)
     given = split_images(root, path, content, photographs, options.note)
     images = list(_images(root, given, names, options.note))
