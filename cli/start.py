@@ -22,6 +22,7 @@ def run() -> None:
         try:
             from wsss.cli.main import run as run_program
 
+            refuse_lost_folder()
             run_program()
         except SystemExit as left:
             output.flush()
@@ -29,11 +30,40 @@ def run() -> None:
                 why = output.failure.strerror
                 leave(f"standard output cannot be written: {why}; all else is done", "send it elsewhere", 4)
             raise
+        except ImportError as error:
+            cause = lost_library(str(error))
+            if cause is None:
+                raise
+            leave(*cause, 4)
         except (Stopped, KeyboardInterrupt) as stopped:
             problem, status = ending(str(stopped) or "SIGINT")
             leave(problem, AGAIN, status)
     finally:
         finish_despite_signals()
+
+
+def refuse_lost_folder() -> None:
+    """Leave where the working folder was removed: libraries fail there in ways of their own."""
+    from wsss.cli.log import leave
+
+    try:
+        os.getcwd()  # noqa: PTH109
+    except OSError:
+        leave("the working folder is no longer there", "cd to a folder that exists, then run the same command again", 4)
+
+
+def lost_library(text: str) -> tuple[str, str] | None:
+    """Problem and remedy of an ``ImportError`` that this machine causes; None for others, which are bugs."""
+    if "failed to map segment" in text or "Cannot allocate memory" in text:
+        return f"too little memory to load a library ({text})", "raise the limit: ulimit -v unlimited, or sbatch --mem"
+    if "cannot open shared object file" in text:
+        library = text.split(":")[0]
+        remedy = {"libGL.so.1": "libgl1", "libgthread-2.0.so.0": "libglib2.0-0"}.get(
+            library, f"the package of {library}"
+        )
+        more = ", or pip install opencv-python-headless" if library in ("libGL.so.1", "libgthread-2.0.so.0") else ""
+        return f"a system library is missing: {library}", f"apt-get install {remedy}{more}"
+    return None
 
 
 def with_home(word: str) -> str:

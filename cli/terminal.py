@@ -25,12 +25,18 @@ PLAIN_SECONDS = 60
 
 WIDTH = 1000
 """Columns of a table where there is neither a terminal nor ``COLUMNS``: none is narrowed."""
+LEAST_WIDTH = 40
+"""Columns that a table takes at least."""
 
 
 def make_console() -> Console:
     """The console of standard error. Variables such as FORCE_COLOR make no terminal of a file."""
     is_terminal = log.isatty()
-    width = None if is_terminal or os.environ.get("COLUMNS", "").isdecimal() else WIDTH
+    columns = os.environ.get("COLUMNS", "")
+    told = max(int(columns), LEAST_WIDTH) if columns.isdecimal() and int(columns) else None
+    if told is None:
+        os.environ.pop("COLUMNS", None)  # Rich would take 0 as it is, and print nothing
+    width = told or (None if is_terminal else WIDTH)
     return Console(file=log, highlight=False, force_terminal=is_terminal, width=width)  # type: ignore[arg-type]  # it has all that Rich uses
 
 

@@ -33,6 +33,10 @@ REMEDIES = {
     errno.EDQUOT: "free some space there",
     errno.ENAMETOOLONG: "shorten the names",
     errno.ENOTDIR: "choose another folder: a part of this path is a file",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or choose a disk that takes larger ones",
+    errno.EMFILE: "raise the number of open files (ulimit -n 4096)",
+    errno.ENFILE: "close other programs: this machine has too many open files",
+    errno.ESTALE: "look at the network disk: this folder was replaced, or its server started anew",
     errno.EISDIR: "choose another folder: there is a folder of this name",
 }
 

@@ -165,7 +165,7 @@ def test_two_columns_of_one_name_are_refused(table: Callable[..., Path]) -> None
 
 def test_a_blank_split_among_others_is_refused(table: Callable[..., Path]) -> None:
     root = table("image,cat,dog,split", "0.jpg,1,0,train", "1.jpg,0,1,nan", "2.jpg,0,1,val")
-    with pytest.raises(DataError, match="no split for '1.jpg', but other lines have one"):
+    with pytest.raises(DataError, match=r"no split for '1\.jpg', but other lines have one"):
         open_data(root, split="train")
 
 
@@ -205,3 +205,11 @@ def test_masks_in_another_folder_are_named(table: Callable[..., Path]) -> None:
     assert kinds(root)["mask-elsewhere"].startswith("2 PNG files named as images")
     (root / "gt").rename(root / "masks")
     assert "mask-elsewhere" not in kinds(root)
+
+
+def test_two_lines_of_an_image_that_contradict_each_other_are_said(table: Callable[..., Path]) -> None:
+    root = table("image,cat,dog", "0.jpg,1,0", "1.jpg,0,1", "0.jpg,0,1", "1.jpg,1,1", "2.jpg,0,1", "2.jpg,0,1")
+    first, _ = said(root)
+    assert "line 4: another line of this image" in first
+    assert "says otherwise of cat, dog; it counts as present" in first
+    assert tags(root) == {"0": ("cat", "dog"), "1": ("cat", "dog"), "2": ("dog",)}

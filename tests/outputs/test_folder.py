@@ -14,7 +14,7 @@ import pytest
 
 from wsss.config import Config
 from wsss.data.images import MADE
-from wsss.data.masks import read_mask
+from wsss.data.masks import read_mask, write_mask
 from wsss.data.records import Record
 from wsss.errors import UsageError
 from wsss.outputs.folder import SUFFIXES, LabelFolder, Source, held_folder
@@ -152,7 +152,34 @@ def test_a_file_that_is_gone_is_made_again(tmp_path: Path) -> None:
     (tmp_path / "overlays" / "a.jpg").unlink()
     remarks = Remarks()
     assert make(tmp_path, source("a"), source("b"), remarks=remarks) == ["a"]
-    assert not remarks.said
+    assert remarks.said == ["files of 1 image are gone or damaged (a); made again"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x89PNG\r\n\x1a\n", None])
+def test_a_damaged_label_map_is_made_again(tmp_path: Path, damage: bytes | None) -> None:
+    make(tmp_path, source("a"), source("b"))
+    path = tmp_path / "labels" / "b.png"
+    path.write_bytes(path.read_bytes()[:-20] if damage is None else damage)
+    remarks = Remarks()
+    assert make(tmp_path, source("a"), source("b"), remarks=remarks) == ["b"]
+    assert remarks.said == ["files of 1 image are gone or damaged (b); made again"]
+    assert read_mask(path).tolist() == [[2] * 3] * 2
+
+
+def test_a_damaged_picture_is_made_again(tmp_path: Path) -> None:
+    make(tmp_path, source("a"))
+    (tmp_path / "overlays" / "a.jpg").write_bytes(b"other")
+    assert make(tmp_path, source("a")) == ["a"]
+
+
+def test_a_label_map_that_was_corrected_by_hand_stays(tmp_path: Path) -> None:
+    make(tmp_path, source("a"), source("b"))
+    path = tmp_path / "labels" / "b.png"
+    write_mask(path, np.ones((2, 3), np.uint8))
+    remarks = Remarks()
+    assert make(tmp_path, source("a"), source("b"), remarks=remarks) == []
+    assert remarks.said == ["changed since they were made, and kept: 1 label map (labels/b.png)"]
+    assert read_mask(path).tolist() == [[1] * 3] * 2
 
 
 def test_scores_that_are_asked_for_later(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from wsss.config import to_yaml
+from wsss.cli.start import lost_library, with_home
+from wsss.config import resolve, to_yaml
 from wsss.stopping import SIGNALS, stop_requests
 
 LATE = """
@@ -168,6 +170,65 @@ def test_standard_error_that_cannot_be_written(redirect: str) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"demo\n" in done.stdout
     assert streams("config", "check", "nowhere.yaml", redirect=redirect).returncode == 2
+
+
+@pytest.mark.parametrize("columns", ["0", "many"])
+def test_odd_numbers_of_columns_hide_nothing(tmp_path: Path, columns: str) -> None:
+    done = streams("data", "check", str(tmp_path), COLUMNS=columns)
+    assert done.returncode == 3
+    assert done.stderr.startswith(b"error: ")
+    (tmp_path / "tags.csv").write_text("image,labels\na.png,cat\n")
+    Image.new("RGB", (24, 20)).save(tmp_path / "a.png")
+    assert b"cat" in streams("data", "info", str(tmp_path), COLUMNS=columns).stderr
+
+
+def test_a_working_folder_that_was_removed_is_named() -> None:
+    script = f'd=$(mktemp -d); cd "$d"; rmdir "$d"; {sys.executable} -m wsss config show'
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
+    assert done.returncode == 4
+    assert done.stderr.splitlines()[-2:] == [
+        "error: the working folder is no longer there",
+        "fix:   cd to a folder that exists, then run the same command again",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem", "fix"),
+    [
+        (
+            "libGL.so.1: cannot open shared object file: No such file or directory",
+            "library is missing: libGL",
+            "libgl1",
+        ),
+        ("libx.so.2: cannot open shared object file: No such file", "library is missing: libx", "package of libx.so.2"),
+        ("libtorch_cuda.so: failed to map segment from shared object", "too little memory", "ulimit -v"),
+    ],
+)
+def test_libraries_that_this_machine_lacks_are_named(text: str, problem: str, fix: str) -> None:
+    found = lost_library(text)
+    assert found is not None
+    assert problem in found[0]
+    assert fix in found[1]
+    assert lost_library("cannot import name 'x' from 'y'") is None
+
+
+def test_a_limit_on_the_size_of_files_is_named(tmp_path: Path) -> None:
+    code = "import sys, pathlib, wsss.files; wsss.files.write_whole(pathlib.Path(sys.argv[1]) / 'a', b'x' * 9000)"
+    script = f'ulimit -f 1; {sys.executable} -c "{code}" {tmp_path}'
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert "File too large (fix: raise the limit on the size of files (ulimit -f)" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_home_folder_is_known() -> None:
+    home = str(Path.home())
+    assert with_home("~/a") == f"{home}/a"
+    assert with_home("--data=~/a") == f"--data={home}/a"
+    assert [with_home(word) for word in ("~", "a~/b", "-o", "--set", "a=~/b")] == ["~", "a~/b", "-o", "--set", "a=~/b"]
+    assert resolve(flags={"data.root": "~/photos"}).data.root == Path.home() / "photos"
 
 
 def test_names_are_written_in_the_bytes_of_the_file_system(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ PATCH = 16
 NARROW = 8
 """Images whose one side is more than this many times the other are reported: crops show little of them."""
 LONG_SUFFIX = {
-    **{".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"},
+    **{**dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"), ".tif": "TIFF", ".tiff": "TIFF"},
     **dict.fromkeys((".heic", ".heif", ".hif"), "HEIF"),
 }
 """Formats whose name is not their suffix."""

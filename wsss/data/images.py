@@ -42,6 +42,8 @@ EXTRA = {
 IMAGE_SUFFIXES = (
     ".jpg",
     ".jpeg",
+    ".jpe",
+    ".jfif",
     ".png",
     ".bmp",
     ".tif",

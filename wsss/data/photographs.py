@@ -16,7 +16,7 @@ from wsss.data.walking import Reason, Tree, is_file, machine_name, walk
 
 OTHER_IMAGES = frozenset(
     {
-        *(".avif", ".gif", ".heic", ".heics", ".heif", ".hif", ".j2k", ".jfif", ".jp2", ".jpe", ".jxl", ".svg", ".tga"),
+        *(".avif", ".gif", ".heic", ".heics", ".heif", ".hif", ".j2k", ".jp2", ".jxl", ".svg", ".tga"),
         *(".pbm", ".pgm", ".ppm", ".pnm", ".exr", ".hdr", ".ico", ".psd", ".xcf", ".dcm", ".eps", ".pcx"),
         *(".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".raw", ".rw2"),
     }

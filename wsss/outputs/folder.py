@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from wsss.config import Config, to_yaml
 from wsss.data.facts import image_digest
+from wsss.data.findings import BadData
 from wsss.data.images import MANIFEST
-from wsss.data.masks import IGNORE_INDEX, count_indices, encode_mask
+from wsss.data.masks import IGNORE_INDEX, count_indices, encode_mask, read_mask
 from wsss.data.photographs import is_ours
-from wsss.data.records import Record
+from wsss.data.records import Record, counted
 from wsss.errors import UsageError
 from wsss.files import disk_errors, files_below, sweep, write_whole
 from wsss.outputs.journal import JOURNAL, JOURNALS, Entry, Journal, read_journal
@@ -34,6 +35,8 @@ from wsss.stopping import StopRequest, stop_requests
 
 SUFFIXES = {"labels": ".png", "scores": ".npz", "overlays": ".jpg"}
 """Ending of the file of an image in each part of the folder."""
+PNG_END = b"IEND\xaeB`\x82"
+"""Last bytes of every whole PNG file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +84,7 @@ class LabelFolder:
         self._journal = journal
         self._entries = read_journal(out, say)
         self._kept: dict[str, Entry] = {}
+        self._edited: set[str] = set()
 
     def begin(
         self,
@@ -115,6 +119,15 @@ class LabelFolder:
             count = "1 image or its" if len(changed) == 1 else f"{len(changed)} images or their"
             reporter.say(f"{count} tags have changed ({names}); made again")
         again = [source.name for source in sources if overwrite or not self._is_valid(source)]
+        damaged = [name for name in again if name in self._entries and not overwrite and self._is_damaged(name)]
+        if damaged:
+            reporter.say(
+                f"files of {counted(len(damaged), 'image')} are gone or damaged ({first_few(damaged)}); made again"
+            )
+        if self._edited:
+            reporter.say(
+                f"changed since they were made, and kept: {counted(len(self._edited), 'label map')} ({first_few(sorted(self._edited))})"
+            )
         self._forget(again)
         lacking = [source.name for source in sources if source.name in self._entries]
         lacking = [name for name in lacking if self._lacks(name, parts or {})]
@@ -189,8 +202,30 @@ class LabelFolder:
             entry is not None
             and entry.settings == self._digest
             and not self._differs(entry, source)
-            and all((self.out / path).is_file() for path in entry.files)
+            and all(self._is_whole(path, digest) for path, digest in entry.files.items())
         )
+
+    def _is_whole(self, path: str, digest: str) -> bool:
+        """Whether a file is as it was written, or a label map that somebody corrected: a readable one."""
+        try:
+            content = (self.out / path).read_bytes()
+        except OSError:
+            return False
+        if hashlib.sha256(content).hexdigest() == digest:
+            return True
+        if not path.startswith("labels/") or not content.endswith(PNG_END):
+            return False
+        try:
+            read_mask(self.out / path)
+        except BadData:
+            return False
+        self._edited.add(path)
+        return True
+
+    def _is_damaged(self, name: str) -> bool:
+        """Whether these settings made its files, and one of them is gone or broken."""
+        entry = self._entries[name]
+        return entry.settings == self._digest and not all(map(self._is_whole, *zip(*entry.files.items(), strict=True)))
 
     def _lacks(self, name: str, parts: Mapping[str, Collection[str]]) -> bool:
         """Whether a part that is wanted is missing."""

@@ -107,13 +107,15 @@ class Loop:
             MachineError: the disk cannot be written; the last checkpoint is complete.
         """
         self._remark_on_steps()
-        if not self._is_finished():
+        before = "before; nothing is left to do" if self._is_finished() else ""
+        if not before:
             try:
                 with stop_requests() as stop:
                     self._train(stop)
             except DiskError as error:
                 raise MachineError(error.problem, f"{error.remedy}, then --resume {self.run}") from error
-        self.reporter.say(f"trained {self.total} steps; {self.run / 'last.pt'} is the checkpoint of the last one")
+        done = f"trained {self.total} steps{f' {before}' if before else ''}"
+        self.reporter.say(f"{done}; {self.run / 'last.pt'} is the checkpoint of the last one")
 
     def resume(self, content: Mapping[str, Any]) -> None:
         """Continue from the content of ``last.pt``.

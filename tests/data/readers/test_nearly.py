@@ -32,7 +32,9 @@ def coco(root: Path, **change: object) -> Path:
         **change,
     }
     photos(root / "0.jpg")
-    (root / "instances.json").write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+    (root / "instances.json").write_text(
+        json.dumps({key: value for key, value in content.items() if value is not None})
+    )
     return root
 
 

@@ -117,6 +117,7 @@ def split_name(cells: Mapping[str, Any], column: str | None) -> str:
 
 def _marks(columns: Columns, options: Options, path: Path, cells: Any, place: Place, one: _Found) -> None:
     """Add what the columns of 0 and 1 say."""
+    before = set(one.labels), set(one.absent)
     one.labelled = True
     for name in columns.classes:
         cell = mark(cells.get(name))
@@ -132,6 +133,12 @@ def _marks(columns: Columns, options: Options, path: Path, cells: Any, place: Pl
             one.unknown.add(name)
         else:
             one.absent.add(name)
+    differ = sorted((before[0] & one.absent) | (before[1] & one.labels.keys()))
+    if differ:
+        what = (
+            f"another line of this image, at {one.place}, says otherwise of {first_few(differ)}; it counts as present"
+        )
+        options.note(BadData.at("tags-differ", place, what, "keep one line for each image"))
 
 
 def _say_unread_labels(rows: Rows, columns: Columns, options: Options, path: Path) -> None:
