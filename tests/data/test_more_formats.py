@@ -85,3 +85,22 @@ def test_an_image_without_an_ending_is_read(tmp_path: Path, kind: str) -> None:
     tagged = open_data(tmp_path / "photos")
     assert scan_images(tagged.records).sizes() == [(48, 64)]
     assert read_image(tagged.records[0].image).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("name", ["b.jpg ", "b.jpg_large", "b.JPG.crdownload", "b.dat"])
+def test_images_of_other_endings_are_named(tmp_path: Path, name: str) -> None:
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.jpg")
+    (tmp_path / name).write_bytes((tmp_path / "a.jpg").read_bytes())
+    (tmp_path / "notes.bin").write_bytes(b"text")
+    said: list[str] = []
+    found = find_images(tmp_path, note=lambda error: said.append(error.problem))
+    assert [*found.files] == ["a"]
+    assert said == [
+        f"{tmp_path / name}: 1 file holds an image but has another ending: not read; rename what is to be read"
+    ]
+
+
+def test_endings_of_browsers_are_read(tmp_path: Path) -> None:
+    for number, ending in enumerate((".jfif", ".JPE")):
+        Image.new("RGB", (8, 6)).save(tmp_path / f"{number}{ending}", format="JPEG")
+    assert [*find_images(tmp_path).files] == ["0", "1"]

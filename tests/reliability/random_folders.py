@@ -39,6 +39,20 @@ maps: {scales: [32], gamma: 1.0, spread: 0}
 labels: {low: 0.25, high: 0.55, pamr_iterations: 1, opening: 3}
 predict: {scales: [32]}
 """
+CHOSEN = {
+    "classify.finetune": ("auto", "head", "top", "all"),
+    "classify.epochs": ("1", "2"),
+    "classify.batch_size": ("1", "3", "8", "200"),
+    "segment.batch_size": ("1", "3", "8"),
+    "maps.method": ("getam", "attention-gradient", "gradcam", "cam", "chefer"),
+    "maps.flip": ("true", "false"),
+    "augment.size": ("32", "40"),
+    "predict.scales": ("[32]", "[32, 48]"),
+    "run.seed": ("0", "7"),
+    "run.amp": ("auto", "none", "bf16"),
+    "labels.low": ("0.1", "0.25"),
+}
+"""Values of config keys, of which a training gets some."""
 LABELS = (
     "cat",
     "dog",
@@ -249,17 +263,24 @@ def try_folder(number: int, place: Path, seg: Path, oddities: ModuleType) -> lis
             status, _, _ = look_at(["evaluate", str(place / "masks"), "--data", str(root)], log)
             statuses.append(status)
         if number % TRAINED == 0:
-            statuses += _train(root, place, log)
+            statuses += _train(root, place, log, random_settings(number))
     finally:
         oddities.allow_removal(root)
         shutil.rmtree(place, ignore_errors=True)
     return statuses
 
 
-def _train(root: Path, place: Path, log: Path) -> list[int]:
+def random_settings(number: int) -> list[str]:
+    """Options for some config keys; the same for the same number."""
+    chance = random.Random(f"settings {number}")
+    chosen = {key: chance.choice(values) for key, values in CHOSEN.items() if chance.random() < 0.4}
+    return [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
+
+
+def _train(root: Path, place: Path, log: Path, chosen: list[str]) -> list[int]:
     settings, run = place / "tiny.yaml", place / "run"
     settings.write_text(SETTINGS)
-    options = ["--data", str(root), "-c", str(settings), "--set", "data.bad_limit=0.9"]
+    options = ["--data", str(root), "-c", str(settings), "--set", "data.bad_limit=0.9", *chosen]
     status, _, error = look_at(["train-cls", *options, "-o", str(run)], log)
     statuses = [status]
     if status == 0:

@@ -18,10 +18,30 @@ OTHER_IMAGES = frozenset(
     {
         *(".avif", ".gif", ".heic", ".heics", ".heif", ".hif", ".j2k", ".jp2", ".jxl", ".svg", ".tga"),
         *(".pbm", ".pgm", ".ppm", ".pnm", ".exr", ".hdr", ".ico", ".psd", ".xcf", ".dcm", ".eps", ".pcx"),
+        *(".npy", ".nii", ".svs", ".ndpi", ".mp4", ".avi", ".mov", ".mkv", ".webm"),
         *(".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".raw", ".rw2"),
     }
 )
-"""Endings of pictures that no reader reads; in lower case."""
+"""Endings of pictures, volumes and films that no reader reads; in lower case."""
+TEXTS = (
+    ".txt",
+    ".csv",
+    ".tsv",
+    ".json",
+    ".jsonl",
+    ".xml",
+    ".yaml",
+    ".yml",
+    ".md",
+    ".html",
+    ".log",
+    ".py",
+    ".tar",
+    ".npz",
+)
+"""Endings of files that are not asked whether they hold an image."""
+MOST_ASKED = 1000
+"""Files of other endings that are."""
 CONVERT = "convert to PNG or JPEG what is to be read"
 """What to do with pictures of ``OTHER_IMAGES``."""
 INSTALL = dict.fromkeys((".heic", ".heif", ".hif"), "pip install 'wsss[heif]', or ")
@@ -127,6 +147,14 @@ def _left_out(folder: Path, tree: Tree, others: list[str]) -> Iterator[BadData]:
         ending = os.path.splitext(file)[1].lower()  # noqa: PTH122 (speed)
         if ending in OTHER_IMAGES and ending not in IMAGE_SUFFIXES:
             pictures[ending].append(file)
+    asked = [file for file in others if not file.lower().endswith((*TEXTS, *OTHER_IMAGES, *IMAGE_SUFFIXES))]
+    hidden = [file for file in asked[:MOST_ASKED] if sniffed_suffix(folder / file)]
+    if hidden:
+        count = "1 file holds an image" if len(hidden) == 1 else f"{len(hidden)} files hold images"
+        what = (
+            f"{count} but {'has' if len(hidden) == 1 else 'have'} another ending: not read; rename what is to be read"
+        )
+        yield _remark(folder, "file-ignored", hidden[0], what)
     for ending, files in sorted(pictures.items()):
         mend = f"{INSTALL.get(ending, '')}{CONVERT}"
         what = f"{'1 file' if len(files) == 1 else f'{len(files)} files'} ending in {ending}: not read; {mend}"

@@ -125,9 +125,8 @@ class LabelFolder:
                 f"files of {counted(len(damaged), 'image')} are gone or damaged ({first_few(damaged)}); made again"
             )
         if self._edited:
-            reporter.say(
-                f"changed since they were made, and kept: {counted(len(self._edited), 'label map')} ({first_few(sorted(self._edited))})"
-            )
+            maps, names = counted(len(self._edited), "label map"), first_few(sorted(self._edited))
+            reporter.say(f"changed since they were made, and kept: {maps} ({names})")
         self._forget(again)
         lacking = [source.name for source in sources if source.name in self._entries]
         lacking = [name for name in lacking if self._lacks(name, parts or {})]
