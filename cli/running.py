@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from wsss.cli.options import Given
 from wsss.config import Config
@@ -26,8 +27,8 @@ def new_run(given: Given, output: Path | None, example: str) -> tuple[Config, Pa
     return config, output
 
 
-MOVABLE = ("data.root", "data.tags", "data.saliency")
-"""Keys whose options may stand beside ``--resume``: they say where the data of the run lie now."""
+MOVABLE = ("data.root", "data.tags", "data.saliency", "run.workers")
+"""Keys whose options may stand beside ``--resume``: where the data of the run lie now, and its loader processes."""
 
 
 def refuse_beside_resume(resume: Path, given: Given, **others: Path | None) -> None:
@@ -49,8 +50,8 @@ def refuse_beside_resume(resume: Path, given: Given, **others: Path | None) -> N
         )
 
 
-def moved_paths(given: Given) -> dict[str, Path | None]:
-    """Where the data of a resumed run lie now: the values of the ``MOVABLE`` options, by the last part of their key."""
+def moved_paths(given: Given) -> dict[str, Any]:
+    """What differs for a resumed run: the values of the ``MOVABLE`` options, by the last part of their key."""
     return {key.rpartition(".")[2]: given.flags.get(key) for key in MOVABLE}
 
 

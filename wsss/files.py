@@ -29,6 +29,7 @@ REMEDIES = {
     errno.EACCES: "choose a folder you may write to",
     errno.EPERM: "choose a folder you may write to",
     errno.EROFS: "choose a folder on a disk that can be written",
+    errno.ENOENT: "put its folder back, which was removed or renamed",
     errno.ENOSPC: "free some space there",
     errno.EDQUOT: "free some space there",
     errno.ENAMETOOLONG: "shorten the names",
@@ -53,7 +54,18 @@ class DiskError(MachineError):
 
     def __init__(self, path: Path, error: OSError) -> None:
         self.remedy = REMEDIES.get(error.errno or 0, f"check the disk of {path.parent}")
+        if error.errno == errno.ENOSPC and _holds_no_more_files(path.parent):
+            self.remedy = "remove files there: the disk has space, but takes no more of them (df -i)"
         super().__init__(f"{path}: {error.strerror or error}", f"{self.remedy}, then run the same command again")
+
+
+def _holds_no_more_files(folder: Path) -> bool:
+    """Whether the disk of a folder has space, but all of its inodes are used."""
+    try:
+        found = os.statvfs(folder)
+    except (OSError, AttributeError):  # Windows has no statvfs
+        return False
+    return found.f_files > 0 and found.f_favail == 0 and found.f_bavail > 0
 
 
 @contextmanager

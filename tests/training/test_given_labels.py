@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from wsss.config import Config
 from wsss.data.dataset import open_data
 from wsss.data.images import read_image
 from wsss.data.masks import read_mask, write_mask
-from wsss.data.records import TaggedSet
+from wsss.data.records import Record, TaggedSet
+from wsss.errors import DataError
 from wsss.models.checkpoint import load_network
 from wsss.outputs.folder import Source, held_folder
 from wsss.outputs.provenance import labels_supervision
 from wsss.reporting import Silent
+from wsss.training.given_labels import check_pixels
 from wsss.training.start import train_segmenter
 
 
@@ -89,3 +92,48 @@ def test_supervision_of_label_maps(tmp_path: Path, manifest: str | None, kinds: 
     if manifest is not None:
         (tmp_path / "manifest.json").write_text(manifest)
     assert labels_supervision(tmp_path / "labels") == kinds
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Callable[..., tuple[Path, TaggedSet]]:
+    """Label maps of 2 x 2 pixels that no program of ours wrote, each of one value, and images with these tags."""
+
+    def make(*images: tuple[int, tuple[int, ...]]) -> tuple[Path, TaggedSet]:
+        records = []
+        for number, (value, tags) in enumerate(images):
+            write_mask(tmp_path / "maps" / f"{number}.png", np.full((2, 2), value, np.uint8))
+            records.append(Record(name=str(number), image=tmp_path / f"{number}.jpg", tags=tags))
+        root = tmp_path / "data"
+        tagged = TaggedSet(root=root, split="train", classes=("cat", "dog"), records=records, tags_source="tags.csv")
+        return tmp_path / "maps", tagged
+
+    return make
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_label_maps_without_any_class_are_named(foreign: Any, value: int) -> None:
+    maps, tagged = foreign((value, (0,)), (value, (1,)))
+    reporter = Saying()
+    check_pixels(maps, tagged, reporter)
+    (said,) = reporter.said
+    assert said.startswith(f"no label map in {maps} holds a pixel of a class")
+
+
+def test_label_maps_at_odds_with_the_tags_are_named(foreign: Any) -> None:
+    maps, tagged = foreign((1, (0,)), (2, (0,)), (1, (0, 1)), (0, (1,)))
+    reporter = Saying()
+    check_pixels(maps, tagged, reporter)
+    assert reporter.said == ["1 label map of 4 holds a class that the tags of its image do not name (1)"]
+
+
+def test_a_class_of_which_no_label_map_has_a_pixel_is_named(foreign: Any) -> None:
+    maps, tagged = foreign((1, (0,)), (0, (1,)))
+    reporter = Saying()
+    check_pixels(maps, tagged, reporter)
+    assert reporter.said == ["no label map holds a pixel of 'dog': nothing is learnt of it"]
+
+
+def test_an_index_that_no_class_has_is_refused(foreign: Any) -> None:
+    maps, tagged = foreign((1, (0,)), (3, (1,)))
+    with pytest.raises(DataError, match=r"1\.png: holds class index 3; there are 2 classes"):
+        check_pixels(maps, tagged, Silent())

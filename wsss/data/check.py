@@ -158,7 +158,7 @@ def inspect_data(
     others = _unlisted(photographs, listed) if split is None and (reader.lists_all or not listed) else []
     records = Records.of([*listed, *others], root)
     scan = scan_images(records, reporter)
-    found += _inspect_images(scan)
+    found += _inspect_images(scan, sets)
     if reader.contradictions is not None:
         found += reader.contradictions(
             root, reading.tags, dict(zip(scan.records.names, scan.sizes(), strict=True)), sets
@@ -315,8 +315,9 @@ def _unused(folder: Path, what: str, photographs: Photographs) -> Iterator[Findi
             yield Finding("mask-unused", Place(folder), what, "name it as its image, or remove it")
 
 
-def _inspect_images(scan: Scan) -> Iterator[Finding]:
+def _inspect_images(scan: Scan, sets: Sequence[TaggedSet]) -> Iterator[Finding]:
     """All that is found in the images, and copies among them."""
+    known = {record.name: (tagged, record) for tagged in sets for record in tagged.records}
     first: dict[str, str] = {}
     for index, record in enumerate(scan.records):
         try:
@@ -327,7 +328,17 @@ def _inspect_images(scan: Scan) -> Iterator[Finding]:
         yield from (one for one in _remarks(record.image, facts) if record.part is None or one.kind != "image-suffix")
         original = first.setdefault(facts.digest, record.name)
         if original != record.name:
-            yield Finding("image-copy", Place(record.image), f"the same bytes as {original}")
+            more = _copied(known[original], known[record.name]) if {original, record.name} <= known.keys() else ""
+            yield Finding("image-copy", Place(record.image), f"the same bytes as {original}{more}")
+
+
+def _copied(first: tuple[TaggedSet, Record], second: tuple[TaggedSet, Record]) -> str:
+    """What two copies of an image say differently: their tags and their splits."""
+    (one, image), (other, copy) = first, second
+    tags = [", ".join(one.classes[tag] for tag in record.tags) or "none" for record in (image, copy)]
+    labels = f", with other tags ({tags[1]}; there {tags[0]})" if image.tags != copy.tags else ""
+    leak = f", in split '{other.split}' and '{one.split}': figures on one of them are too good"
+    return labels + (leak if one.split != other.split else "")
 
 
 def _remarks(path: Path, facts: ImageFacts) -> Iterator[Finding]:

@@ -239,7 +239,7 @@ def _choose_split(root: Path, split: str | None, splits: tuple[str, ...]) -> str
     near = NearNames(splits).ask(split) if split is not None else ""
     raise UsageError(
         f"{root}: {problem}{near}; there are {', '.join(splits)}",
-        "choose one of these splits",
+        f"name one: --train-split {splits[0]} in trainings, --split {splits[0]} elsewhere",
     )
 
 

@@ -127,6 +127,7 @@ KINDS: dict[str, Severity] = {
     "saliency-format": "error",
     "saliency-size": "error",
     "saliency-turned": "warning",
+    "saliency-range": "warning",
 }
 """How bad each kind is: training refuses or skips an error, and reads the image in spite of a warning."""
 

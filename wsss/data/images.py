@@ -54,6 +54,8 @@ IMAGE_SUFFIXES = (
 """Endings of the files that count as images, in upper or lower case."""
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", *EXTRA)
 """Formats that are read, whatever the ending; Pillow's names. OpenCV reads other formats in some builds only."""
+TIFF = (b"II*\0", b"MM\0*")
+"""First bytes of TIFF files."""
 HEIF_KINDS = {
     b"heic": "HEIF",
     b"heix": "HEIF",
@@ -209,6 +211,10 @@ def decode_image(content: bytes, where: Path, levels: Levels | None = None) -> N
     if _heif_kind(content) in EXTRA:
         with opened(where, io.BytesIO(content)) as image:
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    if content[:4] in TIFF:
+        with opened(where, io.BytesIO(content)) as image:
+            if image.mode in ("RGBA", "LA"):  # OpenCV multiplies the colours by their alpha
+                return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     if levels is not None and levels != FULL_LEVELS:
         deep_HW3 = decode_deep(content)
         if deep_HW3 is not None:

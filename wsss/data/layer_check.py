@@ -140,6 +140,8 @@ def _inspect_layer(
         shapes = f"{width}x{height}, its image {size[1]}x{size[0]} (width x height)"
         turned = "; images are read upright, as their EXIF asks" if (width, height) == size else ""
         yield Finding(f"{what}-size", Place(path), shapes + turned)
+    if what == "saliency" and layer_HW.size and 0 < layer_HW.max() <= 1:
+        yield Finding("saliency-range", Place(path), "its largest value is 1; maps are read as 0 to 255")
     if tagged is not None:
         indices = set(count_indices(layer_HW))
         if held is not None:

@@ -233,6 +233,17 @@ def _death(batches_read: Any, begun: Tensor) -> WsssError | None:
     name = bytes(begun[worker].tolist()).rstrip(b"\0").decode(errors="replace")
     who = f"{name}: the loader process that read it" if name else "a loader process"
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"left with status {code}"
-    return MachineError(
-        f"{who} {how}; perhaps the memory does not suffice", "run the same command again with --workers 1"
-    )
+    why = DEATHS.get(-code, "")
+    return LoaderDied(f"{who} {how}{why}", "run the same command again with --workers 1")
+
+
+class LoaderDied(MachineError):
+    """A loader process died of something else than a request to stop."""
+
+
+DEATHS = {
+    signal.SIGKILL: "; perhaps the memory does not suffice",
+    signal.SIGBUS: "; perhaps /dev/shm is full (df -h /dev/shm)",
+    signal.SIGSEGV: "; a library crashed there",
+}
+"""What a signal that killed a loader process may mean."""

@@ -28,5 +28,6 @@ MENDS = {
     "mask-tags": "correct the tags or the mask",
     "saliency-missing": "make a map for it, or leave --saliency out",
     "saliency-size": "resize it to its image",
+    "saliency-range": "multiply it by 255",
     "saliency-turned": "look at it, and turn it if it lies on its side",
 }

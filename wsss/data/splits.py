@@ -115,6 +115,14 @@ def overlap(train: TaggedSet, val: TaggedSet) -> str:
     trained = set(train.columns.names)
     both = [name for name in val.columns.names if name in trained]
     if not both:
+        digests = {record.digest for record in train.records} - {None}
+        both = [record.name for record in val.records if record.digest in digests]
+        if both:
+            count = f"{counted(len(both), 'image')} of split '{val.split}'"
+            return (
+                f"{count} have the bytes of images of '{train.split}' ({first_few(both)}): figures on it are too good"
+            )
+    if not both:
         return ""
     count = f"{len(both)} of {counted(len(val), 'image')} of split '{val.split}'"
     return f"{count} are in split '{train.split}' as well ({first_few(both)}): figures on it are too good"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 
 from wsss.data.layers import check_layers
+from wsss.data.masks import IGNORE_INDEX, count_indices, read_mask
 from wsss.data.records import TaggedSet, counted
+from wsss.data.threads import in_threads
 from wsss.data.walking import spelled
 from wsss.errors import DataError
 from wsss.models.checkpoint import file_hash
@@ -37,6 +41,59 @@ def _check_classes(folder: Path, train: TaggedSet) -> None:
             f"{', '.join(train.classes)}{', in another order' if same else ''}",
             f"wsss make-pseudo RUN --data {train.root} --split {train.split} -o LABELS  # from a run on these classes",
         )
+
+
+def check_pixels(labels: Path, train: TaggedSet, reporter: Reporter, edited: Collection[str] = ()) -> None:
+    """Count the classes in label maps, and compare them with the tags of their images.
+
+    Args:
+        labels: the folder of the label maps.
+        train: the images.
+        reporter: gets what is odd.
+        edited: names of images whose counts in the journal no longer hold.
+
+    Raises:
+        DataError: a label map holds an index that no class has.
+    """
+    entries = read_journal(made_in(labels))
+    known = [
+        entries[one.name].pixels if one.name in entries and one.name not in edited else None for one in train.records
+    ]
+    read = partial(_count, labels)
+    unread = [one.name for one, counts in zip(train.records, known, strict=True) if counts is None]
+    counted_now = dict(zip(unread, in_threads(read, unread), strict=True))
+    classes = {*range(1, len(train.classes) + 1)}
+    held: set[int] = set()
+    odd = []
+    for record, counts in zip(train.records, known, strict=True):
+        found = set(counted_now[record.name] if counts is None else counts) - {0, IGNORE_INDEX}
+        if found - classes:
+            where = spelled(labels, f"{record.name}.png")
+            known_ones = counted(len(classes), "class", "classes")
+            what = f"{where}: holds class index {min(found - classes)}; there are {known_ones}"
+            raise DataError(what, f"give it the class indices of {train.root}")
+        held |= found
+        if found - {tag + 1 for tag in (*record.tags, *record.unknown)}:
+            odd.append(record.name)
+    if not held:
+        reporter.say(
+            f"no label map in {labels} holds a pixel of a class, all are background or {IGNORE_INDEX}: objects need the"
+            " index of their class, 1 for the first"
+        )
+    if odd and train.tags_source:
+        reporter.say(
+            f"{counted(len(odd), 'label map')} of {len(train)} {'holds' if len(odd) == 1 else 'hold'} a class that the"
+            f" tags of {'its image' if len(odd) == 1 else 'their images'} do not name ({first_few(odd)})"
+        )
+    lost = [name for k, name in enumerate(train.classes, start=1) if k not in held] if held else []
+    if lost:
+        reporter.say(
+            f"no label map holds a pixel of {first_few([repr(name) for name in lost], 5)}: nothing is learnt of it"
+        )
+
+
+def _count(labels: Path, name: str) -> dict[int, int]:
+    return count_indices(read_mask(spelled(labels, f"{name}.png")))
 
 
 def remark_on_changes(labels: Path, train: TaggedSet, reporter: Reporter) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from wsss.config import Config, Optimisation
 from wsss.data.augment import StepBatches, TrainingImages, mix
 from wsss.data.lessons import FEW_STEPS, epochs_of, steps_in_all
-from wsss.data.loading import read_ahead
+from wsss.data.loading import LoaderDied, read_ahead
 from wsss.errors import Interrupted, MachineError
 from wsss.files import DiskError
 from wsss.machine import autocast, num_workers
@@ -155,6 +155,13 @@ class Loop:
                 f"stopped by {stop.asked or 'SIGTERM'} after step {self.state.step} of {self.total}; "
                 "the state is saved",
                 f"--resume {self.run}",
+            ) from error
+
+        except LoaderDied as error:
+            self.save()
+            raise MachineError(
+                f"{error.problem}; the state after step {self.state.step} of {self.total} is saved",
+                f"--resume {self.run} --workers 1",
             ) from error
 
     def _batches(self) -> Iterator[Batch]:

@@ -46,7 +46,7 @@ from wsss.outputs.run import (
 from wsss.reporting import Reporter, Silent
 from wsss.stopping import stop_requests
 from wsss.training.classify import ClassifyStep, tag_validation
-from wsss.training.given_labels import edited_labels, find_labels, remark_on_changes
+from wsss.training.given_labels import check_pixels, edited_labels, find_labels, remark_on_changes
 from wsss.training.head import fit_head, mode_of
 from wsss.training.loop import Loop, RunContext, steps_of
 from wsss.training.rounds import LABELS, learn_from_teacher, teacher_config
@@ -91,22 +91,25 @@ def train_classifier(config: Config, run: str | Path, reporter: Reporter = SILEN
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Moved:
-    """Where the data of a run lie now that they were moved; None: where they were.
+    """What may differ for a run that is resumed: where its data lie, and its loader processes; None: as before.
 
     Attributes:
         root: the data folder. A tags table and saliency maps that lay in it are expected in it.
         tags: the tags table.
         saliency: the folder of saliency maps.
         labels: the folder of label maps that the run learns from.
+        workers: loader processes; they change no result.
     """
 
     root: Path | None = None
     tags: Path | None = None
     saliency: Path | None = None
     labels: Path | None = None
+    workers: int | None = None
 
     def __bool__(self) -> bool:
-        return self != Moved()
+        """Whether data were moved."""
+        return replace(self, workers=None) != Moved()
 
 
 STAYED = Moved()
@@ -170,6 +173,7 @@ def train_segmenter(
         labels = find_labels(labels, train)
         remark_on_changes(labels, train, reporter)
         edited = edited_labels(labels, train, reporter)
+        check_pixels(labels, train, reporter, edited)
         if config.data.saliency is not None:
             reporter.say(f"the saliency maps of {config.data.saliency} are not used: the label maps are given")
     elif config.data.saliency is not None:
@@ -302,6 +306,8 @@ def _resumed(run: Path, reporter: Reporter, moved: Moved, *, decoder: bool) -> t
         raise UsageError(f"{run} trains a segmentation network", f"wsss train-seg --resume {run}")
     remark_on_settings(run, config, reporter)
     config = config.moved({"root": moved.root, "tags": moved.tags, "saliency": moved.saliency})
+    if moved.workers is not None:
+        config = config.model_copy(update={"run": config.run.model_copy(update={"workers": moved.workers})})
     _check_there(run, config.data.root, "data", "data folder")
     context = RunContext(run, config, prepare_device(config.run), reporter)
     train, val = open_training(config, reporter, network.classes)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsss.config import Reading
-from wsss.data.findings import Note, refuse
+from wsss.data.findings import BadData, Note, refuse
+from wsss.data.images import split_suffix
 from wsss.data.near_names import same_by_sight
 from wsss.data.photographs import Photographs, find_images
 from wsss.data.readers.json_fields import is_foreign
@@ -15,8 +16,10 @@ from wsss.data.readers.listing import ListedImage, Listing, alike_splits, missin
 from wsss.data.readers.reader import Options, Reader
 from wsss.data.readers.table import is_general_table
 from wsss.data.readers.tag_table import TAG_FILES, TagFile, TagLine, find_tag_file, read_tag_file
-from wsss.data.walking import conventional, is_folder
+from wsss.data.records import counted
+from wsss.data.walking import conventional, is_file, is_folder, names_in
 from wsss.errors import UsageError
+from wsss.reporting import first_few
 
 NOT_IMAGES = ("masks", "Saliency")
 """Folders of PNG files that are no photographs."""
@@ -122,6 +125,12 @@ def _open(root: Path, options: Options) -> FolderSource:
 def _photographs(root: Path, note: Note = refuse) -> Photographs:
     base = _image_folder(root)
     skip = [conventional(root, name).name for name in NOT_IMAGES] if base == root else []
+    if base != root and (beside := [name for name in names_in(root) if split_suffix(name)[1] and is_file(root / name)]):
+        count = counted(len(beside), "image")
+        what = (
+            f"{count} beside {base.name}/ not read ({first_few(beside)}): where there is such a folder, only it is read"
+        )
+        note(BadData.at("file-ignored", root / beside[0], what, f"mv them into {base}"))
     return find_images(base, skip, note=note)
 
 

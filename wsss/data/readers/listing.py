@@ -16,6 +16,7 @@ from wsss.data.near_names import NearNames, by_sight
 from wsss.data.parts import Part
 from wsss.data.photographs import CONVERT, Photographs
 from wsss.data.truth import Truth
+from wsss.data.walking import is_file
 from wsss.reporting import first_few
 
 
@@ -111,6 +112,9 @@ class _Hint(NamedTuple):
 
 def _hint(name: str, source: Path, photographs: Photographs, near: tuple[NearNames, NearNames]) -> _Hint:
     """What lies there instead of a listed image."""
+    above = photographs.folder.parent
+    if photographs.folder.name.lower() == "images" and is_file(above / name):
+        return _Hint(f" (it lies in {above})", f"mv {above / name} {photographs.folder}")
     left_out = photographs.tree.why_left_out(name)
     if left_out is not None:
         fix = f"take its line out of {source}, or move the image to another folder"

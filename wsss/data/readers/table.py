@@ -288,7 +288,7 @@ def _open(root: Path, options: Options) -> AnnotatedSource:
     if len(tables) != 1:
         names = first_few([path.name for path in tables], 20)
         what = f"several files may be the table of tags: {names}" if tables else "no table of tags"
-        fix = f"--tags {tables[0] if tables else root / TAG_FILES[0]}"
+        fix = f"--tags {root / 'FILE'}" if tables else f"--tags {root / TAG_FILES[0]}"
         raise BadData.at("table-several", root, what, fix)
     images, declared = parse_table(tables[0], options)
     return table_source(root, options, images, declared, tables[0])
