@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
 
 from wsss.data.near_names import tidy
@@ -50,17 +50,18 @@ def label_separator(fields: Iterable[str], known: Collection[str]) -> Callable[[
     return separate
 
 
-def spaces_separate(fields: Iterable[str], known: Collection[str]) -> str:
-    """What to say of label fields that white space divides; empty where it divides none, or the classes are known.
+def spaces_separate(fields: Sequence[str], known: Collection[str]) -> str:
+    """What to say of label fields that white space divides, since a name of two words would become two classes.
 
-    A name of two words would become two classes.
+    Empty where the classes are known, or where each of the words also stands alone in some field.
     """
-    divided = [] if known else [field for field in fields if len(field.split()) > 1]
+    words = [field.split() for field in fields]
+    alone = {one[0] for one in words if len(one) == 1}
+    divided = [] if known else [one for one in words if len(one) > 1 and not alone.issuperset(one)]
     if not divided:
         return ""
-    first = " ".join(divided[0].split())
     lines = f"{len(divided)} line{'s' if len(divided) > 1 else ''}"
-    return f"white space separates labels in {lines}: '{first}' is read as {len(first.split())} labels"
+    return f"white space separates labels in {lines}: '{' '.join(divided[0])}' is read as {len(divided[0])} labels"
 
 
 @lru_cache(maxsize=4096)  # the labels of a table are few
