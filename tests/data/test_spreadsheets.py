@@ -213,3 +213,11 @@ def test_two_lines_of_an_image_that_contradict_each_other_are_said(table: Callab
     assert "line 4: another line of this image" in first
     assert "says otherwise of cat, dog; it counts as present" in first
     assert tags(root) == {"0": ("cat", "dog"), "1": ("cat", "dog"), "2": ("dog",)}
+
+
+@pytest.mark.parametrize("missing", ["NA", "nan", "None", "#N/A"])
+def test_missing_values_are_unknown_and_said(table: Callable[..., Path], missing: str) -> None:
+    root = table("image,cat,dog", f"0.jpg,1,{missing}", "1.jpg,0,1", "2.jpg,0,1")
+    (text,) = said(root)
+    assert "missing values (NA, NaN, None) in 1 line are read as unknown" in text
+    assert open_data(root).records[0].unknown == (1,)

@@ -106,3 +106,10 @@ def test_yolo_says_another_number_of_classes_and_words_that_yaml_reads_otherwise
     (tmp_path / "data.yaml").write_text("names: [yes, no]\ntrain: images/train\n")
     with pytest.raises(DataError, match="YAML reads yes, no, on and off so"):
         open_data(tmp_path)
+
+
+def test_class_folders_one_folder_deeper(tmp_path: Path) -> None:
+    photos(*(tmp_path / "images" / folder / "0.jpg" for folder in ("cat", "dog")))
+    with pytest.raises(DataError, match="folders in images/ that may be classes") as error:
+        open_data(tmp_path)
+    assert error.value.fix == f"give {tmp_path / 'images'} instead"

@@ -27,6 +27,8 @@ NO_CLASSES = frozenset(
     }
 )
 """Folders of other formats, which are no classes; in lower case."""
+AROUND = frozenset({"images", "image", "img", "imgs", "data", "dataset", "jpegimages"})
+"""Folders around class folders; in lower case."""
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".xml", ".xls", ".xlsx", ".parquet", ".yaml", ".yml", ".npy", ".tar")
 """Endings of files that hold labels: where one lies beside the folders, these may be no classes."""
 DESCRIPTIONS = frozenset({"expected.json", "dataset_info.json", "dataset-metadata.json", "datapackage.json"})
@@ -54,6 +56,9 @@ def _beside(folder: Path) -> list[str]:
 
 def _nearly(root: Path) -> tuple[str, str] | None:
     """Folders of images with a file beside them that may hold the labels instead."""
+    inner = next((root / name for name in names_in(root) if name.lower() in AROUND and is_folder(root / name)), None)
+    if inner is not None and _sniff(inner, Reading()) is not None:
+        return f"no table of tags there, but folders in {inner.name}/ that may be classes", f"give {inner} instead"
     starts = _starts(root)
     classes = sorted({name for start in starts for name in _class_folders(start)})
     beside = [name for folder in dict.fromkeys([root, *starts]) for name in _beside(folder)]

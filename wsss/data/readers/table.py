@@ -26,9 +26,19 @@ from wsss.data.readers.label_fields import (
     spaces_separate,
 )
 from wsss.data.readers.reader import Options, Reader
-from wsss.data.readers.table_columns import NAMES, PRESENT, UNCERTAIN, Columns, find_columns, mark, plain_column
+from wsss.data.readers.table_columns import (
+    MISSING,
+    NAMES,
+    PRESENT,
+    UNCERTAIN,
+    Columns,
+    find_columns,
+    mark,
+    plain_column,
+)
 from wsss.data.readers.table_rows import TABLE_ENDINGS, Rows, first_rows, read_rows
 from wsss.data.readers.tag_table import COLUMNS, TAG_FILES
+from wsss.data.records import counted
 from wsss.data.walking import conventional, is_file, is_folder, names_in
 from wsss.reporting import first_few
 
@@ -154,6 +164,14 @@ def _say_unread_labels(rows: Rows, columns: Columns, options: Options, path: Pat
 
 
 def _say_blank(rows: Rows, columns: Columns, note: Note, path: Path) -> None:
+    missing = [
+        place
+        for cells, place in rows.rows
+        if any(str(cells.get(name) or "").strip().lower() in MISSING for name in columns.classes)
+    ]
+    if missing:
+        what = f"missing values (NA, NaN, None) in {counted(len(missing), 'line')} are read as unknown"
+        note(BadData(f"{path}: {what}", "write 0 or 1 there", [Finding("cell-blank", missing[0], what)]))
     blank = [place for cells, place in rows.rows if any(mark(cells.get(name)) == "" for name in columns.classes)]
     if blank:
         what = f"blank cells in {len(blank)} lines are read as 0"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from wsss.config import Reading
 from wsss.data.findings import BadData, Place
+from wsss.data.readers.label_fields import NO_VALUE
 from wsss.data.readers.table_rows import Rows
 from wsss.reporting import first_few
 
@@ -26,6 +27,8 @@ NO_CLASS = frozenset({"", "id", "index", "unnamed:0"})
 PRESENT = frozenset({"1", "1.0", "true", "yes", "y", "x"})
 ABSENT = frozenset({"0", "0.0", "false", "no", "n"})
 UNCERTAIN = frozenset({"-1", "-1.0"})
+MISSING = NO_VALUE | {"na", "n/a", "none"}
+"""What R, pandas and spreadsheets write for a value that is not known; in lower case."""
 MARKS = PRESENT | ABSENT | UNCERTAIN | {"", "?"}
 
 
@@ -83,8 +86,9 @@ def find_columns(rows: Rows, path: Path, reading: Reading) -> Columns:
 
 @lru_cache(maxsize=1024)  # the cells are few
 def mark(cell: object) -> str:
-    """A cell of a column of 0 and 1, in one spelling."""
-    return "" if cell is None else str(cell).strip().lower()
+    """A cell of a column of 0 and 1, in one spelling; what programs write for a missing value is "?"."""
+    text = "" if cell is None else str(cell).strip().lower()
+    return "?" if text in MISSING else text
 
 
 def _told(rows: Rows, path: Path, reading: Reading) -> dict[str, str]:
