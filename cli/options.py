@@ -161,6 +161,11 @@ def _remark(text: str) -> None:
     remark(text)
 
 
+def option_of(key: str) -> str:
+    """The option of a config key; options stay as they are."""
+    return key if key.startswith("-") else f"--{_option_name(key).replace('_', '-')}"
+
+
 def _option_name(name: str) -> str:
     """The Python name of the parameter of a config key, or of an option that has a name already."""
     return NAMES.get(name, name.rpartition(".")[2])

@@ -45,7 +45,7 @@ def predict(
         from wsss.data.index import keep_readable_records
         from wsss.data.levels import with_levels
         from wsss.data.records import Record
-        from wsss.errors import DataError
+        from wsss.errors import DataError, UsageError
         from wsss.inference.predicting import predict_masks
         from wsss.inference.settings import predict_words
         from wsss.labels.crf import require_crf
@@ -56,6 +56,10 @@ def predict(
     if early.predict.crf:
         require_crf()
     chosen = prepare_device(early.run)
+    if not (run / "run.json").is_file() and (images / "run.json").is_file():
+        raise UsageError(
+            f"{images} is a run and {run} is none: the run comes first", f"wsss predict {images} {run} -o OUT"
+        )
     network, trained, path = load_network(run, checkpoint)
     settings = given.resolve_for(trained)
     if settings.predict.crf:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from wsss.cli.options import Given
+from wsss.cli.options import Given, option_of
 from wsss.config import Config
 from wsss.errors import UsageError
 
@@ -27,8 +27,8 @@ def new_run(given: Given, output: Path | None, example: str) -> tuple[Config, Pa
     return config, output
 
 
-MOVABLE = ("data.root", "data.tags", "data.saliency", "run.workers")
-"""Keys whose options may stand beside ``--resume``: where the data of the run lie now, and its loader processes."""
+MOVABLE = ("data.root", "data.tags", "data.saliency", "run.workers", "run.device")
+"""Keys whose options may stand beside ``--resume``: where the data of the run lie now, and on what it is trained."""
 
 
 def refuse_beside_resume(resume: Path, given: Given, **others: Path | None) -> None:
@@ -42,11 +42,12 @@ def refuse_beside_resume(resume: Path, given: Given, **others: Path | None) -> N
     Raises:
         UsageError: an option was given.
     """
-    names = [name for name in given.names() if name not in MOVABLE]
+    names = [option_of(name) for name in given.names() if name not in MOVABLE]
     names += [f"--{name}" for name, value in others.items() if value is not None]
     if names:
         raise UsageError(
-            f"--resume {resume} uses the run's own config; it takes no {', '.join(names)}", f"--resume {resume}"
+            f"--resume {resume} uses the run's own config; it takes no {', '.join(names)}",
+            f"--resume {resume}  # or begin a new run: -o RUN",
         )
 
 

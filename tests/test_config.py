@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -307,3 +308,23 @@ def test_keys_are_checked_one_by_one_before_the_base_is_known() -> None:
         resolve(None, ["labels.low=0.8"])
     with pytest.raises(UsageError, match=r"'labels.high' must be .* 1, got 2; unknown key 'labels.lwo'"):
         check_early(None, ["labels.lwo=0.8", "labels.high=2"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("classify:\n  epochs: 3\nclassify:\n  lr: 0.1\n", "'classify' stands twice, in lines 1 and 3"),
+        ("classify:\n  lr: 0.1\n  epochs: 3\n  lr: 0.2\n", "'lr' stands twice, in lines 2 and 4"),
+        ("classify.lr: 0.1\n", "write 'classify:' and below it, indented, 'lr: ...'"),
+        ("classify:\n  epochs: yes\n", "epochs must be no yes or no"),
+        ("predict:\n  scales: 48\n", "must be a list in brackets, such as [48, 64]"),
+        ("data:\n  classes: [yes, no]\n", "must be text, in quotes, got True"),
+    ],
+)
+def test_what_yaml_hides_is_said(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(said)):
+        resolve(written(tmp_path, text))
+
+
+def test_a_section_whose_lines_are_comments_changes_nothing(tmp_path: Path) -> None:
+    assert resolve(written(tmp_path, "classify:\n#  epochs: 3\n")) == Config()

@@ -329,4 +329,8 @@ def _explain(item: Any) -> str:
     if not item["msg"].startswith("Input should be "):
         return f"'{key}': {item['msg'].removeprefix('Value error, ')}"
     message = item["msg"].removeprefix("Input should be ").replace("greater than or equal to", "at least")
+    if item["type"] == "tuple_type":
+        message = "a list in brackets, such as [48, 64]"
+    if item["type"] == "string_type" and not isinstance(item["input"], str):
+        message = "text, in quotes"
     return f"'{key}' must be {message}, got {brief.repr(item['input'])}"

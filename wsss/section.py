@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class Section(BaseModel):
     """A frozen group of keys. Unknown keys, NaN and infinity are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _yes_is_no_number(cls, keys: Any) -> Any:
+        """A section of which all lines are comments is empty; YAML's yes and no are no numbers."""
+        if keys is None:
+            return {}
+        for key, value in keys.items() if isinstance(keys, dict) else ():
+            field = cls.model_fields.get(key)
+            if (
+                isinstance(value, bool)
+                and field is not None
+                and bool not in (field.annotation, *get_args(field.annotation))
+            ):
+                raise ValueError(f"{key} must be no yes or no (YAML reads yes, no, on and off so), got {value}")
+        return keys

@@ -268,8 +268,8 @@ def test_resume_takes_no_other_flag(wsss: Program, tmp_path: Path, trained: Path
     done = wsss("train-cls", "--resume", trained, "--lr", "1", "-c", config_file, "--set", "run.seed=1", "-o", tmp_path)
     assert done.status == 2
     problem, fix = done.error()
-    assert "it takes no classify.lr, --config, --set, --output" in problem
-    assert fix == f"--resume {trained}"
+    assert "it takes no --lr, --config, --set, --output" in problem
+    assert fix == f"--resume {trained}  # or begin a new run: -o RUN"
     done = wsss("train-seg", "--resume", trained, "--labels", tmp_path, "--init", trained)
     assert (done.status, "it takes no --init" in done.error()[0]) == (2, True)
     assert wsss("train-cls", "--resume", trained).out == f"{trained}\n"
@@ -451,7 +451,7 @@ def test_resume_takes_the_new_place_of_the_data(wsss: Program, tmp_path: Path, c
     assert wsss("train-cls", "--resume", run, "--data", moved)[:2] == (0, f"{run}\n")
     assert wsss("train-cls", "--resume", run)[:2] == (0, f"{run}\n")
     done = wsss("train-cls", "--resume", run, "--data", moved, "--train-split", "val")
-    assert (done.status, done.error()[0].rpartition("; ")[2]) == (2, "it takes no data.train_split")
+    assert (done.status, done.error()[0].rpartition("; ")[2]) == (2, "it takes no --train-split")
     (moved / "images" / "train_00003.jpg").write_bytes((moved / "images" / "train_00004.jpg").read_bytes())
     done = wsss("train-cls", "--resume", run, "--data", moved)
     assert (done.status, done.error()[0].rpartition(": ")[2]) == (3, "the image files have changed")

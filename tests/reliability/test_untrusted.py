@@ -493,3 +493,21 @@ def test_a_checkpoint_without_its_training_says_so(part: Literal["training", "ta
     with pytest.raises(DataError, match="weights alone"):
         part_of({part: "a string"}, part, Path("run"))
     assert part_of({part: {"step": 3}}, part, Path("run")) == {"step": 3}
+
+
+@pytest.mark.parametrize(
+    ("content", "what", "fix"),
+    [
+        (b"", "it is empty", "copy it again"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git-lfs pointer", "git lfs pull"),
+        (b"<!DOCTYPE html><html></html>", "a web page", "download the file itself"),
+        (b"PK\x03\x04" + bytes(200), "it was cut off", "copy it again"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["checkpoint", "weights"])
+def test_what_lies_in_place_of_a_file_is_named(tmp_path: Path, content: bytes, what: str, fix: str, kind: str) -> None:
+    path = tmp_path / "a.pt"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=what) as caught:
+        read_checkpoint(path) if kind == "checkpoint" else read_weights(path)
+    assert caught.value.fix == fix

@@ -30,7 +30,7 @@ from wsss.models import checkpoint
 from wsss.models.checkpoint import read_checkpoint
 from wsss.outputs.run import data_facts
 from wsss.reporting import Silent
-from wsss.training import loop, optimiser
+from wsss.training import loop, optimiser, start
 from wsss.training.classify import ClassifyStep
 from wsss.training.segment import SegmentStep
 from wsss.training.start import Moved, resume_classifier, resume_segmenter, train_classifier, train_segmenter
@@ -692,8 +692,11 @@ def test_the_program_leaves_with_75_when_terminated(tmp_path: Path, tiny_config:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_labels_of_an_unknown_class(tmp_path: Path, tiny_config: Any, scenes: Path, workers: int) -> None:
-    """Label maps of another data set raise an error that names the file, instead of failing in the loss or a worker."""
+def test_labels_of_an_unknown_class(
+    tmp_path: Path, tiny_config: Any, scenes: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A label map that changed after the start raises an error that names it, and does not fail in the loss."""
+    monkeypatch.setattr(start, "check_pixels", lambda *arguments: None)
     for record in open_data(scenes, split="train").records:
         label_HW = np.full(read_mask(scenes / "masks" / f"{record.name}.png").shape, 7, dtype=np.uint8)
         write_mask(tmp_path / "labels" / f"{record.name}.png", label_HW)
@@ -723,3 +726,35 @@ def test_a_changed_config_beside_a_run_is_named_and_not_used(tmp_path: Path, tin
     resume_classifier(run, Saying())
     assert said.count(f"{file}: unknown key 'classify.epoch' (did you mean 'classify.epochs'?); {keeps}") == 1
     assert read_checkpoint(run / "last.pt")["training"]["step"] == 3
+
+
+def test_a_run_is_resumed_with_other_loader_processes_or_on_another_device(
+    tmp_path: Path, tiny_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loader processes change no weight; the device is said, as it rounds otherwise."""
+
+    class Saying(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    said: list[str] = []
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    expected = train_classifier(tiny_config(classify__epochs=1), whole, QUIET).state_dict()
+    with monkeypatch.context() as patched:
+        stop_at(patched, ClassifyStep, 2, terminate)
+        with pytest.raises(Interrupted):
+            train_classifier(tiny_config(classify__epochs=1, run__workers=0, run__device="cpu"), run, QUIET)
+    found = resume_classifier(run, Saying(), Moved(workers=1, device="auto")).state_dict()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert any("was trained with device cpu" in text and "now with auto" in text for text in said)
+    assert not any("moved" in text for text in said)
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe\0{", b'{"loss": 1}\n', b"[1]\n", b'{"step": "x"}\n'])
+def test_damaged_lines_of_figures_are_dropped(tmp_path: Path, tiny_config: Any, damage: bytes) -> None:
+    run = tmp_path / "run"
+    train_classifier(tiny_config(classify__epochs=1), run, QUIET)
+    rows = (run / "metrics.jsonl").read_bytes()
+    (run / "metrics.jsonl").write_bytes(rows + damage)
+    resume_classifier(run, QUIET)
+    assert (run / "metrics.jsonl").read_bytes() == rows

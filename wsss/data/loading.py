@@ -18,7 +18,7 @@ import signal
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -111,7 +111,7 @@ def read_ahead(
     *,
     batches: Sampler[list[Any]] | None = None,
     pin_memory: bool = False,
-) -> Iterator[Any]:
+) -> Generator[Any]:
     """The items of a data set in order, or batches of them where a sampler is given.
 
     Raises:

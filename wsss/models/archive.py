@@ -138,6 +138,26 @@ def utf8_path(path: Path) -> Iterator[Path]:
         yield path
 
 
+def strange(path: Path) -> tuple[str, str] | None:
+    """What a file is that should hold tensors, and what mends it; None where its first bytes do not tell."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError:
+        return None
+    if not start:
+        return "it is empty", "copy it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "a git-lfs pointer in place of the file", "git lfs pull"
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "a web page in place of the file", "download the file itself"
+    if start.startswith(b"PK\x03\x04") and not zipfile.is_zipfile(path):
+        return f"{path.stat().st_size} bytes, not whole: it was cut off", "copy it again"
+    if start.startswith(b"PK\x05\x06"):
+        return "an empty archive", "copy it again"
+    return None
+
+
 def first_line(error: Exception) -> str:
     """The first line of an error's message, at most 300 characters; its type where it has no message."""
     return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from wsss.errors import DataError, MachineError, UsageError
-from wsss.models.archive import first_line, read_archive, read_safetensors, tensors_in
+from wsss.models.archive import first_line, read_archive, read_safetensors, strange, tensors_in
 
 HEAD_PREFIXES = ("head.", "head_dist.")
 """Keys of the ImageNet classifiers in a weights file; they are skipped, since the readout classifies."""
@@ -196,6 +196,10 @@ def read_weights(path: Path, check: Callable[[Mapping[str, Tensor]], None] | Non
         DataError: the file is missing, broken, or holds no tensors by name.
     """
     if not path.is_file():
+        if (path / "run.json").is_file():
+            raise DataError(
+                f"{path}: a run, and no file of weights", f"train-seg --init {path}  # continues from a run"
+            )
         raise DataError(f"{path}: no such weights file", "wsss train-cls --weights FILE|pretrained|none")
 
     def check_all(content: Any) -> None:
@@ -212,7 +216,8 @@ def read_weights(path: Path, check: Callable[[Mapping[str, Tensor]], None] | Non
     except DataError:
         raise
     except Exception as error:  # torch and safetensors raise many kinds for a broken file
-        raise DataError(f"{path}: cannot be read as weights ({first_line(error)})", REEXPORT) from error
+        what, fix = strange(path) or (first_line(error), REEXPORT)
+        raise DataError(f"{path}: cannot be read as weights ({what})", fix) from error
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import zipfile
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,7 +23,7 @@ from wsss.config import Config, config_from_plain
 from wsss.data.masks import IGNORE_INDEX
 from wsss.errors import DataError, UsageError
 from wsss.files import whole
-from wsss.models.archive import first_line, read_archive, tensors_in
+from wsss.models.archive import first_line, read_archive, strange, tensors_in
 from wsss.models.backbone import difference
 from wsss.models.network import Network, build_network
 from wsss.reporting import first_few
@@ -80,22 +79,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except DataError:
         raise
     except Exception as error:  # torch raises many kinds for a broken file
-        cut = f"{path.stat().st_size} bytes, not whole: did a copy stop?" if _is_cut(path) else first_line(error)
-        raise DataError(
-            f"{path}: cannot be read as a checkpoint ({cut})",
-            "wsss train-cls --data DIR -o RUN",
-        ) from error
+        what, fix = strange(path) or (first_line(error), "wsss train-cls --data DIR -o RUN")
+        raise DataError(f"{path}: cannot be read as a checkpoint ({what})", fix) from error
     return content
-
-
-def _is_cut(path: Path) -> bool:
-    """Whether a file begins as a checkpoint does, or is empty, and has no end: its directory stands there."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-        return not start or (start == b"PK\x03\x04" and not zipfile.is_zipfile(path))
-    except OSError:
-        return False
 
 
 def find_checkpoint(run: Path, which: str = "last") -> Path:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,13 +143,14 @@ class Loop:
         self.saved_at = time.monotonic()
         try:
             self._validate_if_due(stop)  # a run that was stopped between a step and its validation
-            for batch in self._batches():
-                self._step(batch)
-                self._log()
-                self._save_if_due()
-                self._validate_if_due(stop)
-                if not self._is_finished():
-                    stop.leave_if_asked("", "")  # the message follows below
+            with closing(self._batches()) as batches:  # a signal while it ends the loader is not lost
+                for batch in batches:
+                    self._step(batch)
+                    self._log()
+                    self._save_if_due()
+                    self._validate_if_due(stop)
+                    if not self._is_finished():
+                        stop.leave_if_asked("", "")  # the message follows below
         except Interrupted as error:  # asked to stop here, in a validation, or by the end of a loader process
             self.save()
             raise Interrupted(
@@ -164,7 +166,7 @@ class Loop:
                 f"--resume {self.run} --workers 1",
             ) from error
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Generator[Batch]:
         self.batches.start, self.batches.stop = self.state.step, self.total
         pin_memory = self.device.type == "cuda"
         return read_ahead(self.images, num_workers(self.config.run), batches=self.batches, pin_memory=pin_memory)
@@ -279,7 +281,12 @@ class Loop:
         if self.state.step == 0 < self.total < FEW_STEPS:
             each = self.batches.steps_per_epoch
             epochs = math.ceil(FEW_STEPS / each)
-            self.reporter.say(f"{self.total} steps are few to learn from; --epochs {epochs} makes them {epochs * each}")
+            few = "1 step is" if self.total == 1 else f"{self.total} steps are"
+            self.reporter.say(f"{few} few to learn from; --epochs {epochs} makes them {epochs * each}")
+        if self.state.step == 0 and self.section.batch_size > len(self.images):
+            self.reporter.say(
+                f"batches of {len(self.images)} images, all there are, for a batch size of {self.section.batch_size}"
+            )
         epochs = epochs_of(len(self.images), self.section)
         if self.state.step == 0 and epochs > MANY_EPOCHS and self.total > 10 * FEW_STEPS:
             say = f"{epochs} epochs are many for {len(self.images)} images: it learns them by heart"

@@ -40,10 +40,12 @@ def drop_rows_after(run: Path, step: int, *, validated: bool = True) -> None:
     if not path.is_file():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.endswith("}"):  # cut off in the middle
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+            at = int(row["step"])
+        except (ValueError, KeyError, TypeError):  # cut off in the middle, or damaged
             continue
-        row = json.loads(line)
-        if row["step"] < step or (row["step"] == step and (validated or "split" not in row)):
+        if at < step or (at == step and (validated or "split" not in row)):
             kept.append(line + "\n")
     write_whole(path, "".join(kept))

@@ -99,6 +99,7 @@ class Moved:
         saliency: the folder of saliency maps.
         labels: the folder of label maps that the run learns from.
         workers: loader processes; they change no result.
+        device: where it is trained now; another one rounds otherwise.
     """
 
     root: Path | None = None
@@ -106,10 +107,11 @@ class Moved:
     saliency: Path | None = None
     labels: Path | None = None
     workers: int | None = None
+    device: str | None = None
 
     def __bool__(self) -> bool:
         """Whether data were moved."""
-        return replace(self, workers=None) != Moved()
+        return replace(self, workers=None, device=None) != Moved()
 
 
 STAYED = Moved()
@@ -277,8 +279,12 @@ def _fit_head(loop: Loop, train: TaggedSet) -> None:
         loop.step.average.network.load_state_dict(loop.step.network.state_dict())
     loop.save()
     context.reporter.say(
-        f"fitted the head in {found['steps']} steps, chosen by {found['held_out']} held-out images"
-        f" (loss {found['held_out_loss']:.4f})"
+        f"fitted the head in {counted(found['steps'], 'step')}"
+        + (
+            f", chosen by {counted(found['held_out'], 'held-out image')} (loss {found['held_out_loss']:.4f})"
+            if found["held_out"]
+            else "; there are too few images to hold some out"
+        )
     )
 
 
@@ -306,8 +312,12 @@ def _resumed(run: Path, reporter: Reporter, moved: Moved, *, decoder: bool) -> t
         raise UsageError(f"{run} trains a segmentation network", f"wsss train-seg --resume {run}")
     remark_on_settings(run, config, reporter)
     config = config.moved({"root": moved.root, "tags": moved.tags, "saliency": moved.saliency})
-    if moved.workers is not None:
-        config = config.model_copy(update={"run": config.run.model_copy(update={"workers": moved.workers})})
+    machine = {key: value for key in ("workers", "device") if (value := getattr(moved, key)) is not None}
+    if moved.device not in (None, config.run.device):
+        reporter.say(
+            f"{run} was trained with device {config.run.device} before, now {moved.device}: it rounds otherwise"
+        )
+    config = config.model_copy(update={"run": config.run.model_copy(update=machine)})
     _check_there(run, config.data.root, "data", "data folder")
     context = RunContext(run, config, prepare_device(config.run), reporter)
     train, val = open_training(config, reporter, network.classes)

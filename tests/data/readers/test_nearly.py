@@ -113,3 +113,10 @@ def test_class_folders_one_folder_deeper(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="folders in images/ that may be classes") as error:
         open_data(tmp_path)
     assert error.value.fix == f"give {tmp_path / 'images'} instead"
+
+
+def test_folders_of_other_names_are_classes_where_that_is_asked_for(tmp_path: Path) -> None:
+    photos(*(tmp_path / folder / "0.jpg" for folder in ("images", "labels")))
+    with pytest.raises(DataError, match="no data set there"):
+        open_data(tmp_path)
+    assert open_data(tmp_path, reading=Reading(format="class-folders")).classes == ("images", "labels")

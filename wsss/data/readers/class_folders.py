@@ -39,8 +39,8 @@ def _sniff(root: Path, reading: Reading) -> str | None:
     asked = reading.format == CLASS_FOLDERS.name
     if reading.tags is not None or (not asked and _beside(root)):
         return None
-    starts = _starts(root)
-    classes = {name for start in starts for name in _class_folders(start)}
+    starts = _starts(root, asked)
+    classes = {name for start in starts for name in _class_folders(start, asked)}
     if not classes or (starts == [root] and sum(name.lower() not in SPLITS for name in classes) < 2):
         return None
     if not asked and any(_is_table(name) for start in starts for name in names_in(start)):
@@ -69,16 +69,19 @@ def _nearly(root: Path) -> tuple[str, str] | None:
     return f"{what}, but {first_few(beside)} beside them", f"--format {CLASS_FOLDERS.name}  # or move {beside[0]} away"
 
 
-def _starts(root: Path) -> list[Path]:
+def _starts(root: Path, asked: bool = False) -> list[Path]:
     """The folders that hold class folders: the splits where there are such, else the root."""
     splits = [root / name for name in names_in(root) if name.lower() in SPLITS]
-    return splits if any(_class_folders(folder) for folder in splits) else [root]
+    return splits if any(_class_folders(folder, asked) for folder in splits) else [root]
 
 
-def _class_folders(folder: Path) -> list[str]:
-    """Names of the folders in a folder that hold images without annotations; none if one of them is no class."""
+def _class_folders(folder: Path, asked: bool = False) -> list[str]:
+    """Names of the folders in a folder that hold images without annotations.
+
+    None if the name of one of them is that of another format's folder, unless this format was asked for.
+    """
     names = [name for name in names_in(folder) if is_folder(folder / name)]
-    if any(name.lower() in NO_CLASSES for name in names):
+    if not asked and any(name.lower() in NO_CLASSES for name in names):
         return []
     return [name for name in names if _holds_image(folder / name)]
 
@@ -100,7 +103,8 @@ def _is_table(name: str) -> bool:
 
 def _open(root: Path, options: Options) -> AnnotatedSource:
     photographs = find_images(root, note=options.note)
-    splits = {start.name for start in _starts(root) if start != root}
+    asked = options.reading.format == CLASS_FOLDERS.name
+    splits = {start.name for start in _starts(root, asked) if start != root}
     return AnnotatedSource(
         options=options,
         photographs=photographs,
