@@ -9,6 +9,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save as safetensors
 
-from wsss.config import Config, resolve, to_yaml
+from wsss.config import Config, Reading, resolve, to_yaml
 from wsss.data.check import inspect_data
 from wsss.data.dataset import list_splits, open_data
 from wsss.data.facts import examine_image
@@ -293,3 +294,72 @@ def test_only_our_errors_come_out(name: str, place: Callable[[str], Path]) -> No
     feed()
     assert outcomes["refused"] > EXAMPLES // 10
     print(name, json.dumps(outcomes))
+
+
+TREES = Path(__file__).parents[1] / "formats"
+ANNOTATIONS = (".json", ".jsonl", ".csv", ".xml", ".txt", ".yaml", ".tar")
+NO_DAMAGE = ("EXPECTED.json", "README.dataset.txt", "README.roboflow.txt")
+
+
+def options_of(tree: Path) -> dict[str, Any]:
+    """Keys of the config that a fixture needs to be read, as the options in its ``EXPECTED.json`` tell them."""
+    words = json.loads((tree / "EXPECTED.json").read_text(encoding="utf-8")).get("options", [])
+    told = ["--columns", "image=Datei,labels=Klassen,split=Aufteilung"] if tree.name == "table_excel" else words
+    keys = ["keep" if word == "--class" else word.removeprefix("--").replace("-", "_") for word in told[::2]]
+    many = {name for name, field in Reading.model_fields.items() if "tuple" in str(field.annotation)}
+    return {f"data.{key}": word.split(",") if key in many else word for key, word in zip(keys, told[1::2], strict=True)}
+
+
+def is_refused(tree: Path) -> bool:
+    return "refuse" in json.loads((tree / "EXPECTED.json").read_text(encoding="utf-8"))
+
+
+FIXTURES = [
+    path.parent.relative_to(TREES).as_posix()
+    for path in sorted(TREES.rglob("EXPECTED.json"))
+    if path.parent.name != "outputs" and not is_refused(path.parent)
+]
+
+
+@pytest.mark.usefixtures("little_memory")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", FIXTURES)
+def test_only_our_errors_come_out_of_a_damaged_export(name: str, tmp_path: Path) -> None:
+    """Every format: one of its files is damaged, then splits, tags and masks are read, and the folder is checked."""
+    root = tmp_path / "tree"
+    shutil.copytree(TREES / name, root)
+    reading = resolve(flags=options_of(TREES / name)).data
+    kept = {
+        path: path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file() and path.name not in NO_DAMAGE
+    }
+    texts = [
+        path for path in kept if path.suffix.lower() in (".json", ".jsonl", ".csv", ".xml", ".txt", ".yaml", ".tar")
+    ]
+    paths = texts or [*kept]
+
+    def look() -> None:
+        for split in list_splits(root, reading):
+            tagged = open_data(root, split=split, reading=reading, need_tags=False)
+            for record in tagged.records:
+                assert root in record.image.parents
+                tagged.truth(record)
+
+    look()
+
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=timedelta(seconds=SECONDS),
+        suppress_health_check=[*HealthCheck],
+        database=None,
+    )
+    @given(st.sampled_from(paths).flatmap(lambda path: st.tuples(st.just(path), files((kept[path],)))))
+    def feed(damage: tuple[Path, bytes]) -> None:
+        path, content = damage
+        path.write_bytes(content)
+        for work in (look, lambda: inspect_data(root, Silent(), reading=reading)):
+            error = refusal(Reader(lambda path, work=work: work(), "", ()), path)
+            assert error is None or (error.exit_status in (2, 3) and len(error.problem) < 3000), error
+        path.write_bytes(kept[path])
+
+    feed()
+    look()
