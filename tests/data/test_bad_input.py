@@ -201,7 +201,7 @@ def layer(name: str, content: Callable[[], bytes] | None, kind: str, what: str) 
     def build(root: Path) -> None:
         place = root / ("Saliency" if saliency else "masks")
         for one in NAMES:
-            write_mask(place / f"{one}.png", np.full((HEIGHT, WIDTH), 1, dtype=np.uint8))
+            write_mask(place / f"{one}.png", np.full((HEIGHT, WIDTH), 200 if saliency else 1, dtype=np.uint8))
         (place / "a.png").unlink()
         if content is not None:
             (place / "a.png").write_bytes(content())
@@ -226,6 +226,11 @@ def turned_layer(kind: str) -> Row:
 
 def other(name: str, build: Build, kind: str, what: str, outcome: Outcome) -> Row:
     return Row(name=name, build=build, kind=kind, what=what, outcome=outcome)
+
+
+def small_saliency(root: Path) -> None:
+    for one in NAMES:
+        write_mask(root / "Saliency" / f"{one}.png", np.full((HEIGHT, WIDTH), 1, dtype=np.uint8))
 
 
 def label_map(*size: int, value: int = 1) -> Image.Image:
@@ -516,6 +521,7 @@ LAYERS = [
     layer("saliency-16-bit", lambda: deep("png", GREY_16), "saliency-format", "mode I"),
     layer("saliency-jpeg", lambda: encoded("JPEG", label_map(HEIGHT, WIDTH)), "saliency-format", "a JPEG file"),
     layer("saliency-cut", lambda: encoded("PNG", label_map(HEIGHT, WIDTH), 0.7), "saliency-unreadable", "unreadable"),
+    other("saliency-of-0-and-1", small_saliency, "saliency-range", "largest value of all maps is 1", "accepted"),
     layer("saliency-empty", lambda: b"", "saliency-unreadable", "it is empty"),
 ]
 
@@ -551,14 +557,18 @@ ANNOTATED = {
 """Kinds of annotation files; tests/data/readers has them."""
 
 
-OF_SETS = {*LESSONS, "mask-order", "class-order", "class-spreadsheet", "class-no-object"}
+OF_SETS = {*LESSONS, "mask-order", "class-order", "class-spreadsheet", "class-no-object", "mask-palette"}
 """Kinds of larger sets and of the names of their classes; tests/data/test_lessons.py and its neighbours have them."""
+OF_SPREADSHEETS = {"label-spaces", "column-unread", "table-columns", "class-letters", "mask-elsewhere"}
+"""Kinds that tests/data/test_spreadsheets.py has."""
 
 
 def test_the_rows_are_many_and_distinct() -> None:
     assert len({row.name for row in ROWS}) == len(ROWS) >= 60
     unseen = set(KINDS) - {row.kind for row in ROWS}
-    elsewhere = {"text-unreadable", "folder-unreadable", "split-alike", *CONTRADICTIONS} | ANNOTATED | OF_SETS
+    elsewhere = (
+        {"text-unreadable", "folder-unreadable", "split-alike", *CONTRADICTIONS} | ANNOTATED | OF_SETS | OF_SPREADSHEETS
+    )
     assert unseen == elsewhere, "every kind has a row; these take what may not be read, or several splits"
 
 

@@ -76,7 +76,7 @@ def test_a_training_says_what_it_chose(
 ) -> None:
     lines = []
     for number, name in enumerate(names):
-        write_photo(tmp_path / f"{number}.png")
+        write_photo(tmp_path / f"{number}.png", 6 + number)
         lines.append(f"{number}.png,cat,{name}\n")
     (tmp_path / "tags.csv").write_text("image,labels,split\n" + "".join(lines))
     remarks = Remarks()

@@ -22,7 +22,7 @@ def turned(root: Path, turn: int, size: tuple[int, int], layer: tuple[int, int] 
     Image.fromarray(image_HW3).save(root / "images" / "a.png", exif=exif)
     upright = size[::-1] if turn > 4 else size
     for folder in ("masks", "Saliency"):
-        write_mask(root / folder / "a.png", np.ones(layer or upright, np.uint8))
+        write_mask(root / folder / "a.png", np.full(layer or upright, 200 if folder == "Saliency" else 1, np.uint8))
     (root / "tags.csv").write_text("image,labels\na,cat\n")
     return root
 

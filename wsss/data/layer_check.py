@@ -41,14 +41,19 @@ def inspect_layers(jobs: Sequence[LayerJob], reporter: Reporter) -> Iterator[Fin
     if jobs:
         reporter.begin("checking masks", len(jobs))
     seen: dict[str, list[tuple[frozenset[int], frozenset[int]]]] = {}
-    palettes = _Palettes()
-    for job, (findings, found, colours) in zip(jobs, in_threads(_inspect_job, jobs), strict=True):
+    palettes, brightest = _Palettes(), 0
+    for job, layers in zip(jobs, in_threads(_inspect_job, jobs), strict=True):
         reporter.advance()
-        yield from findings
-        if found is not None and job.tagged is not None:
-            seen.setdefault(job.tagged.split, []).append((frozenset(tag + 1 for tag in job.record.tags), found))
-            palettes.add(job, colours)
+        yield from layers.findings
+        brightest = max(brightest, layers.brightest)
+        if layers.held and job.tagged is not None:
+            tags = frozenset(tag + 1 for tag in job.record.tags)
+            seen.setdefault(job.tagged.split, []).append((tags, frozenset(layers.held)))
+            palettes.add(job, layers.colours)
     yield from palettes.findings()
+    if brightest == 1:
+        where = next(job.saliency for job in jobs if job.saliency is not None)
+        yield Finding("saliency-range", Place(where), "the largest value of all maps is 1; they are read as 0 to 255")
     sets = {job.tagged.split: job.tagged for job in jobs if job.tagged is not None}
     for split, pairs in seen.items():
         yield from mask_order(pairs, sets[split])
@@ -87,24 +92,39 @@ def _hex(colour: Colour) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
-def _inspect_job(job: LayerJob) -> tuple[list[Finding], frozenset[int] | None, dict[int, Colour]]:
-    """What is found in the mask and saliency map of an image; the indices and colours of a mask that can be read."""
-    findings: list[Finding] = []
-    colours: dict[int, Colour] = {}
-    held: set[int] = set()
+@dataclass(slots=True)
+class _Layers:
+    """What lies over one image.
+
+    Attributes:
+        findings: what is wrong with it.
+        held: the indices of its mask; empty where it cannot be read.
+        colours: those that a palette gives to these indices.
+        brightest: the largest value of its saliency map, 0 to 255.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    held: set[int] = field(default_factory=set)
+    colours: dict[int, Colour] = field(default_factory=dict)
+    brightest: int = 0
+
+
+def _inspect_job(job: LayerJob) -> _Layers:
+    """Look at the mask and the saliency map of an image."""
+    found = _Layers()
     try:
         mask = None if job.tagged is None else job.tagged.mask_path(job.record)
         if mask is not None and job.tagged is not None:
-            findings += _inspect_layer("mask", mask, job.size, job.turn, (job.tagged, job.record), held)
-            colours = mask_colours(mask, held - {IGNORE_INDEX}) if held else {}
+            found.findings += _inspect_layer("mask", mask, job.size, job.turn, found, (job.tagged, job.record))
+            found.colours = mask_colours(mask, found.held - {IGNORE_INDEX}) if found.held else {}
         elif job.tagged is not None and job.size is not None and job.tagged.has_truth(job.record):
-            findings += _inspect_drawn(job.tagged, job.record, held)
+            found.findings += _inspect_drawn(job.tagged, job.record, found.held)
         if job.saliency is not None:
             saliency = spelled(job.saliency, f"{job.record.name}.png")
-            findings += _inspect_layer("saliency", saliency, job.size, job.turn)
+            found.findings += _inspect_layer("saliency", saliency, job.size, job.turn, found)
     except BadData as error:  # the folder may not be read
-        findings += error.findings
-    return findings, frozenset(held) if held else None, colours
+        found.findings += error.findings
+    return found
 
 
 def _inspect_layer(
@@ -112,8 +132,8 @@ def _inspect_layer(
     path: Path,
     size: tuple[int, int] | None,
     turn: int,
+    found: _Layers,
     tagged: tuple[TaggedSet, Record] | None = None,
-    held: set[int] | None = None,
 ) -> Iterator[Finding]:
     """What is wrong with a mask or saliency map.
 
@@ -122,8 +142,8 @@ def _inspect_layer(
         path: of the PNG.
         size: (H, W) of its image, None where that is unknown.
         turn: the EXIF orientation of its image, 1 to 8.
+        found: gets the indices of the mask, or the brightest value of the saliency map.
         tagged: of a mask, its set and record; None: pixel values are not checked.
-        held: gets the indices of the mask.
     """
     if not is_file(path):
         yield Finding(f"{what}-missing", Place(path), "no such file")
@@ -140,13 +160,11 @@ def _inspect_layer(
         shapes = f"{width}x{height}, its image {size[1]}x{size[0]} (width x height)"
         turned = "; images are read upright, as their EXIF asks" if (width, height) == size else ""
         yield Finding(f"{what}-size", Place(path), shapes + turned)
-    if what == "saliency" and layer_HW.size and 0 < layer_HW.max() <= 1:
-        yield Finding("saliency-range", Place(path), "its largest value is 1; maps are read as 0 to 255")
-    if tagged is not None:
-        indices = set(count_indices(layer_HW))
-        if held is not None:
-            held |= indices
-        yield from _inspect_indices(path, indices, *tagged)
+    if tagged is None:
+        found.brightest = int(layer_HW.max(initial=0))
+    else:
+        found.held |= count_indices(layer_HW).keys()
+        yield from _inspect_indices(path, found.held, *tagged)
 
 
 def _inspect_drawn(tagged: TaggedSet, record: Record, held: set[int]) -> Iterator[Finding]:

@@ -84,8 +84,8 @@ def open_training(
     val = open_split(data, val_split, reporter, train.classes, note=note) if val_split is not None else None
     if val is not None and (both := overlap(train, val)):
         reporter.say(both)
-    unused = [name for name in splits if name not in (train.split, val.split if val is not None else None)]
-    if unused:
+    unused = [] if val is None else [name for name in splits if name not in (train.split, val.split)]
+    if unused:  # without a validation split they were named
         reporter.say(f"not read: split{'s' if len(unused) > 1 else ''} {first_few(unused, 10)}")
     for words in odd_splits(splits):
         reporter.say(words)

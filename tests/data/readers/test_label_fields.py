@@ -103,8 +103,8 @@ def labels_of(
 
 
 def test_lists_beside_plain_labels_choose_no_separator(tmp_path: Path) -> None:
-    text = "image,labels\na,\"['horse', 'person']\"\nb,cat dog\nc,[]\n"
-    assert labels_of(tmp_path, text) == ([("horse", "person"), ("cat", "dog"), ()], "")
+    text = "image,labels\na,\"['horse', 'person']\"\nb,cat dog\nc,[]\nd,cat\ne,dog\n"
+    assert labels_of(tmp_path, text) == ([("horse", "person"), ("cat", "dog"), (), ("cat",), ("dog",)], "")
 
 
 def test_a_known_class_in_brackets_stays(tmp_path: Path) -> None:
