@@ -12,7 +12,16 @@ from wsss.cli.options import READING, Given, JsonOption, configured
 
 
 @configured(
-    "predictions", "data.root", "split", *READING, "scores", "threshold", "errors", "missing_as_wrong", "as_json"
+    "predictions",
+    "data.root",
+    "split",
+    *READING,
+    "scores",
+    "threshold",
+    "errors",
+    "sizes",
+    "missing_as_wrong",
+    "as_json",
 )
 def evaluate(
     given: Given,
@@ -29,6 +38,10 @@ def evaluate(
     errors: Annotated[
         bool,
         typer.Option("--errors", help="Sort the wrong pixels of label maps by kind of error: missed, bleeding, ..."),
+    ] = False,
+    sizes: Annotated[
+        bool,
+        typer.Option("--sizes", help="IoU and recall of label maps by the size of objects, as shares of their images."),
     ] = False,
     missing_as_wrong: Annotated[
         bool,
@@ -52,10 +65,11 @@ def evaluate(
     data = given.resolve().data
     if data.root is None:
         raise UsageError("no data folder was given", f"wsss evaluate {predictions} --data DIR")
-    if scores and errors:
+    if scores and (errors or sizes):
+        flag = "--errors" if errors else "--sizes"
         raise UsageError(
-            "--errors needs label maps and --scores needs class scores: choose one",
-            f"wsss evaluate {predictions} --data {data.root} --errors",
+            f"{flag} needs label maps and --scores needs class scores: choose one",
+            f"wsss evaluate {predictions} --data {data.root} {flag}",
         )
     report: Report | ScoreReport
     with Terminal() as terminal:
@@ -71,7 +85,12 @@ def evaluate(
             report = evaluate_scores(predictions, tagged, fixed_threshold=threshold, on_progress=step)
         else:
             report = evaluate_labels(
-                predictions, tagged, errors=errors, missing_as_wrong=missing_as_wrong, on_progress=step
+                predictions,
+                tagged,
+                errors=errors,
+                sizes=sizes,
+                missing_as_wrong=missing_as_wrong,
+                on_progress=step,
             )
     print_report(report, console)
     if as_json:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wsss.cli.log import printable
-from wsss.evaluation.report import ErrorReport, Report, ScoreReport
+from wsss.evaluation.report import ErrorReport, Report, ScoreReport, SizeReport
 
 UNKNOWN = "unknown"
 
@@ -34,6 +34,8 @@ def print_report(report: Report | ScoreReport, console: Console) -> None:
     console.print(Text(_caption(first), style="dim"), soft_wrap=True)
     for remark in first.remarks:
         console.print(Text(printable(remark), style="yellow"), soft_wrap=True)
+    if first.sizes is not None:
+        _print_sizes(first.sizes, console)
     if first.errors is not None:
         _print_errors(first.errors, 1 - first.pixel_accuracy, console)
 
@@ -61,6 +63,22 @@ def _print_errors(errors: ErrorReport, lost: float, console: Console) -> None:
     title = f"lost pixels: {_percent(lost)} % of all; the share of each class and of each kind of error, in percent"
     console.print(Text(title, style="italic"), soft_wrap=True)
     console.print(table)
+
+
+def _print_sizes(sizes: SizeReport, console: Console) -> None:
+    """Print IoU and recall by the size of objects."""
+    table = Table(show_edge=False, pad_edge=False)
+    table.add_column("share of the image")
+    for name in sizes.iou:
+        table.add_column(name, justify="right")
+    table.add_row("IoU", *map(_percent, sizes.iou.values()))
+    table.add_row("of classes in images", *map(str, sizes.pairs.values()))
+    table.add_row("parts found", *map(_percent, sizes.recall.values()))
+    table.add_row("of parts", *map(str, sizes.parts.values()))
+    console.print(Text("by the size of objects, in percent", style="italic"), soft_wrap=True)
+    console.print(table)
+    said = f"{_percent(sizes.absent)} % of the pixels are predicted as a class that their image does not have"
+    console.print(Text(said, style="dim"), soft_wrap=True)
 
 
 def _title(report: Report, rules: list[str]) -> str:

@@ -92,6 +92,7 @@ def test_perfect_labels_and_their_settings(tagged: TaggedSet, out: Path) -> None
         "per_class_iou": {"background": 1.0, "cat": 1.0, "dog": 1.0},
         "pixel_accuracy": 1.0,
         "coverage": 1.0,
+        "remarks": [],
     }
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert evaluate_labels(out / "labels", tagged) == report

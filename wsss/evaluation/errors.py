@@ -142,15 +142,15 @@ def _in_regions(
         if index in (0, IGNORE_INDEX):
             continue
         regions, region_HW = cv2.connectedComponents((label_HW == index).astype(np.uint8), connectivity=8)
-        size_R = _histogram(region_HW, regions)
-        share_R = _histogram(region_HW[other_HW == index], regions) / np.maximum(size_R, 1)
+        size_R = histogram(region_HW, regions)
+        share_R = histogram(region_HW[other_HW == index], regions) / np.maximum(size_R, 1)
         wanted_R = wanted(share_R)
         wanted_R[0] = False
         inside_HW |= wanted_R[region_HW]
     return inside_HW
 
 
-def _histogram(region_P: NDArray[Any], regions: int) -> NDArray[np.int64]:
+def histogram(region_P: NDArray[Any], regions: int) -> NDArray[np.int64]:
     """Number of pixels of each region, (R,); counted in parts, because bincount converts each pixel to 8 bytes."""
     flat, counts = region_P.reshape(-1), np.zeros(regions, dtype=np.int64)
     for start in range(0, flat.size, PIXELS_AT_ONCE):

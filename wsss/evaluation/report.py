@@ -32,6 +32,25 @@ class ErrorReport:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SizeReport:
+    """Scores by the size of objects, a share of their image ("<1%", "1-5%", "5-20%", ">20%"); see ``SizeCounts``.
+
+    Attributes:
+        iou: in [0, 1], over pairs of an image and a class of this size; None where there is none.
+        pairs: how many there are.
+        recall: share of the connected parts of this size that are found; None where there is none.
+        parts: how many there are.
+        absent: share of the scored pixels that are predicted as a class that their image does not have.
+    """
+
+    iou: dict[str, float | None]
+    pairs: dict[str, int]
+    recall: dict[str, float | None]
+    parts: dict[str, int]
+    absent: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """The score of one folder of predictions; every share is in [0, 1].
 
@@ -53,6 +72,7 @@ class Report:
         coverage: share of the pixels that the prediction gives a class; the others count as wrong.
         remarks: what makes the figures doubtful, in words.
         errors: the lost pixels by kind of error; None unless requested.
+        sizes: the score by the size of objects; None unless requested.
     """
 
     split: str
@@ -72,12 +92,14 @@ class Report:
     coverage: float
     remarks: tuple[str, ...] = ()
     errors: ErrorReport | None = None
+    sizes: SizeReport | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for ``json.dumps``: tuples become lists, NaN becomes None; no ``errors`` if it is None."""
+        """Plain values for ``json.dumps``: tuples become lists, NaN None; no ``errors`` or ``sizes`` if None."""
         values = {key: _plain(value) for key, value in asdict(self).items()}
-        if self.errors is None:
-            del values["errors"]
+        for key in ("errors", "sizes"):
+            if values[key] is None:
+                del values[key]
         return values
 
 

@@ -25,7 +25,8 @@ from wsss.data.walking import is_file, near_file, spelled
 from wsss.errors import DataError
 from wsss.evaluation.confusion import ConfusionMatrix, ThresholdSweep
 from wsss.evaluation.errors import ErrorCounts, ErrorKind
-from wsss.evaluation.report import ErrorReport, LostPixels, Report, ScoreReport
+from wsss.evaluation.report import ErrorReport, LostPixels, Report, ScoreReport, SizeReport
+from wsss.evaluation.sizes import BIN_NAMES, SizeCounts
 from wsss.inference.odd_truth import odd_truth
 from wsss.outputs.manifest import Making, crossing, find_predictions
 from wsss.pool import WRITERS, Job, Pool
@@ -50,6 +51,7 @@ def evaluate_labels(
     tagged: TaggedSet,
     *,
     errors: bool = False,
+    sizes: bool = False,
     missing_as_wrong: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Report:
@@ -59,6 +61,7 @@ def evaluate_labels(
         predictions: see ``find_predictions``.
         tagged: the split; its images without a mask are counted as unscored.
         errors: count the lost pixels by kind of error as well.
+        sizes: score by the size of objects as well.
         missing_as_wrong: count every pixel of an image without a prediction as wrong instead of raising.
         on_progress: called after each image.
 
@@ -71,6 +74,7 @@ def evaluate_labels(
     work = _pair(tagged, found.labels, ".png", missing_as_wrong=missing_as_wrong)
     matrix = ConfusionMatrix(len(tagged.classes) + 1)
     counts = ErrorCounts(matrix.num_classes) if errors else None
+    by_size = SizeCounts(matrix.num_classes) if sizes else None
 
     def read(pair: _Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         truth_HW = read_truth(tagged, pair.record)
@@ -82,11 +86,17 @@ def evaluate_labels(
         matrix.update(label_HW, truth_HW)
         if counts is not None:
             counts.update(label_HW, truth_HW)
+        if by_size is not None:
+            by_size.update(label_HW, truth_HW)
         del label_HW, truth_HW  # before the next ones are read
         if on_progress is not None:
             on_progress(done, len(work.pairs))
     report = _report(matrix, tagged, found.making, work, threshold_rule="none")
-    return report if counts is None else replace(report, errors=_error_report(counts, tagged))
+    return replace(
+        report,
+        errors=None if counts is None else _error_report(counts, tagged),
+        sizes=None if by_size is None else _size_report(by_size),
+    )
 
 
 def evaluate_scores(
@@ -306,6 +316,21 @@ def _error_report(counts: ErrorCounts, tagged: TaggedSet) -> ErrorReport:
     return ErrorReport(
         all_classes=lost(counts.counts.sum(axis=0), counts.shares()),
         per_class=dict(zip(names, map(lost, counts.counts, counts.per_class()), strict=True)),
+    )
+
+
+def _size_report(counts: SizeCounts) -> SizeReport:
+    def by_bin(share_S: NDArray[np.float64]) -> dict[str, float | None]:
+        return {
+            name: None if np.isnan(share) else share for name, share in zip(BIN_NAMES, share_S.tolist(), strict=True)
+        }
+
+    return SizeReport(
+        iou=by_bin(counts.iou()),
+        pairs=dict(zip(BIN_NAMES, counts.pairs_S.tolist(), strict=True)),
+        recall=by_bin(counts.recall()),
+        parts=dict(zip(BIN_NAMES, counts.parts_S.tolist(), strict=True)),
+        absent=counts.absent / max(1, counts.scored),
     )
 
 
