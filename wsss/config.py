@@ -283,7 +283,7 @@ def _sections(source: str | Path) -> dict[str, Any]:
         return {}
     if not isinstance(tree, dict):
         raise UsageError(f"{source}: expected sections of keys, got {type(tree).__name__}", "wsss config show")
-    return tree
+    return {key: {} if section is None else section for key, section in tree.items()}  # all its lines are comments
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:

@@ -15,9 +15,7 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _yes_is_no_number(cls, keys: Any) -> Any:
-        """A section of which all lines are comments is empty; YAML's yes and no are no numbers."""
-        if keys is None:
-            return {}
+        """YAML's yes and no are no numbers."""
         for key, value in keys.items() if isinstance(keys, dict) else ():
             field = cls.model_fields.get(key)
             if (

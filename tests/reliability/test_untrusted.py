@@ -454,7 +454,7 @@ MERGES = "a0: &a0 {x: 1, y: 2}\n" + "\n".join(
         ("run: {seed: 2001-99-99}", "not valid YAML"),
         ("run: {seed: !!int x}", "not valid YAML"),
         (f"run: {{seed: {'9' * 5000}}}", "not valid YAML"),
-        (f"run: {{device: [{'x, ' * 5_000}x]}}", "'run.device' must be a valid string"),
+        (f"run: {{device: [{'x, ' * 5_000}x]}}", "'run.device' must be text, in quotes"),
         (f"maps: {{scales: [{'x, ' * 5_000}x]}}", "and 4982 more mistakes"),
         ("".join(f"key{k}: 1\n" for k in range(9000)), "and 8980 more mistakes"),
     ],

@@ -143,7 +143,7 @@ def write_scenes(root: Path, *, train: int, val: int, seed: int, settings: Scene
             name = f"{split}_{k:05d}"
             write_whole(root / "images" / f"{name}.jpg", _jpeg(scene.image_HW3))
             write_mask(root / "masks" / f"{name}.png", scene.mask_HW)
-            rows.append(f"{name}.jpg,{' '.join(settings.classes[tag] for tag in scene.tags)},{split}")
+            rows.append(f"{name}.jpg,{';'.join(settings.classes[tag] for tag in scene.tags)},{split}")
     write_whole(root / "classes.txt", "".join(f"{name}\n" for name in settings.classes))
     write_whole(root / "tags.csv", "\n".join(rows) + "\n")
 
