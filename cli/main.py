@@ -12,6 +12,7 @@ import typer
 from wsss import __version__
 from wsss.cli import config, data
 from wsss.cli.backbones import backbones
+from wsss.cli.ceiling import ceiling
 from wsss.cli.demo import demo
 from wsss.cli.evaluate import evaluate
 from wsss.cli.log import leave, log
@@ -37,6 +38,7 @@ WANTED = re.compile(r"(?:tried|unable) to allocate ([0-9.]+ \w+)", re.IGNORECASE
 USES_LESS = {
     "train-cls": "start a new run with a smaller --batch-size or with --amp bf16",
     "train-seg": "start a new run with a smaller --batch-size, with --amp bf16 or with --set run.batch_pixels=65536",
+    "ceiling": "start a new run with a smaller --batch-size or with --amp bf16",
     "make-pseudo": "--set run.batch_pixels=65536; if that is not enough, --pamr-stride 2 in a new folder",
     "predict": "--set run.batch_pixels=65536; if that is not enough, smaller --scales in a new folder",
     "demo": "--overwrite --set classify.batch_size=4 --set segment.batch_size=2 --set run.batch_pixels=65536",
@@ -64,6 +66,7 @@ app.command("make-pseudo")(make_pseudo)
 app.command("train-seg")(train_seg)
 app.command("predict")(predict)
 app.command("evaluate")(evaluate)
+app.command("ceiling")(ceiling)
 app.command("demo")(demo)
 app.command("backbones")(backbones)
 app.add_typer(config.app, name="config")

@@ -45,6 +45,7 @@ from wsss.outputs.run import (
 )
 from wsss.reporting import Reporter, Silent
 from wsss.stopping import stop_requests
+from wsss.training.ceiling import TRUE_MASKS, ceiling_config, with_masks, write_true_masks
 from wsss.training.classify import ClassifyStep, tag_validation
 from wsss.training.given_labels import check_pixels, edited_labels, find_labels, remark_on_changes
 from wsss.training.head import fit_head, mode_of
@@ -143,6 +144,7 @@ def train_segmenter(
     *,
     labels: str | Path | None = None,
     init: str | Path | None = None,
+    true_masks: bool = False,
 ) -> Network:
     """Train a segmentation network, from label maps on disk or end to end, in a new folder.
 
@@ -152,6 +154,8 @@ def train_segmenter(
         reporter: progress and remarks.
         labels: folder of label maps NAME.png; None makes pseudo labels inside each step.
         init: run of ``train-cls`` whose backbone and readout to start from.
+        true_masks: train on the masks of the data set, in as many steps as all rounds have: the ceiling of the run
+            that learns from tags (``wsss.training.ceiling``).
 
     Raises:
         UsageError, DataError, MachineError, Interrupted: see ``train_classifier``.
@@ -170,6 +174,9 @@ def train_segmenter(
     context = RunContext(run, config, prepare_device(config.run), reporter)
     train, val = open_training(config, reporter, None if start is None else start.classes)
     config = with_range_of(config, train)
+    if true_masks:
+        train = with_masks(train, reporter)
+        config = ceiling_config(config, len(train))
     context = replace(context, config=config)
     if labels is not None:
         labels = find_labels(labels, train)
@@ -188,6 +195,7 @@ def train_segmenter(
         ),
         () if labels is None else labels_supervision(labels),
         LABEL_MAPS if edited else (),
+        TRUE_MASKS if true_masks else (),
     )
     if start is not None:
         network.backbone.load_state_dict(start.backbone.state_dict())
@@ -196,14 +204,15 @@ def train_segmenter(
     task = {
         "labels": None if labels is None else str(labels.absolute()),
         "started": init is not None,
-        "taught": labels is None and config.segment.rounds > 1,
+        "taught": labels is None and not true_masks and config.segment.rounds > 1,
         "init": None if init is None else str(init.absolute()),
+        "true_masks": true_masks,
     }
     loop = segment_loop(context, network, train, val, task)
     choices = _say_choices(loop, train, val)
     with locked(run, reporter.say):
         create_run(run, config, train, val, choices, layers=_layers(config, labels))
-        if task["taught"]:
+        if task["taught"] or true_masks:
             loop.save()
             _be_taught(loop, train)
         loop.train()
@@ -214,7 +223,7 @@ def resume_segmenter(run: Path, reporter: Reporter, moved: Moved = STAYED) -> Ne
     """Continue a run of ``train_segmenter`` from its last checkpoint; see ``resume_classifier``."""
     with _locked_run(run, reporter):
         loop, train = _resumed(run, reporter, moved, decoder=True)
-        if loop.task.get("taught") and loop.state.step == 0:
+        if (loop.task.get("taught") or loop.task.get("true_masks")) and loop.state.step == 0:
             _be_taught(loop, train, moved)
         loop.train()
     return loop.shown
@@ -253,6 +262,7 @@ def segment_loop(
     labels = task["labels"] and Path(task["labels"])
     if task.get("taught"):
         check_map_settings(network, MapSettings.of(config.maps))
+    if task.get("taught") or task.get("true_masks"):
         labels = context.run / LABELS / "labels"
     saliency = config.data.saliency if task.get("taught") or labels is None else None
     images = TrainingImages(train, config.augment, seed=config.run.seed, labels=labels, saliency=saliency)
@@ -289,7 +299,10 @@ def _fit_head(loop: Loop, train: TaggedSet) -> None:
 
 
 def _be_taught(loop: Loop, train: TaggedSet, moved: Moved = STAYED) -> None:
-    """Make the labels that a run of several rounds learns from; see ``learn_from_teacher``."""
+    """Make the labels that a run of several rounds learns from; see ``learn_from_teacher``. Or write the true masks."""
+    if loop.task.get("true_masks"):
+        write_true_masks(train, loop.context.run / LABELS, loop.context.config, loop.context.reporter)
+        return
     context, init = loop.context, loop.task["init"] and Path(loop.task["init"])
 
     def train_teacher(teacher: Path) -> Network:
@@ -329,6 +342,8 @@ def _resumed(run: Path, reporter: Reporter, moved: Moved, *, decoder: bool) -> t
         labels = find_labels(moved.labels, train).absolute()
         task = {**task, "labels": str(labels)}
     _check_there(run, labels, "labels", "folder of label maps")
+    if task.get("true_masks"):
+        train = with_masks(train, reporter)
     check_same_data(run, train, val, _layers(config, labels), moved=bool(moved))
     loop = (
         segment_loop(context, network, train, val, task)
