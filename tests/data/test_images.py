@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -285,3 +286,18 @@ def test_a_large_photo_is_held_once(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(tmp_path / "a.jpg"), str(tmp_path / "b.jpg")]
     kibibytes = int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
     assert kibibytes * 1024 < 1.3 * 4000 * 6000 * 3
+
+
+@pytest.mark.parametrize("lost", [1, 5, 12, 13, 40])
+def test_a_png_without_its_end_is_refused_in_little_memory(lost: int) -> None:
+    """OpenCV takes the bytes that are missing for the size of a chunk, and allocates up to 4 GiB."""
+    content = stored(PHOTO, "PNG")[:-lost]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(images.UnreadableImage, match=r"truncated|OpenCV cannot decode it"):
+        images.decode_image(content, Path("photo"))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # KiB
+
+
+def test_what_follows_the_end_of_a_png_is_ignored() -> None:
+    content = stored(PHOTO, "PNG")
+    np.testing.assert_array_equal(images.decode_image(content + b"more", Path("photo")), np.array(PHOTO))

@@ -144,7 +144,10 @@ def _unmarked(rows: Rows, others: set[str]) -> dict[str, tuple[Place, str]]:
     for name in rows.header:
         if name in others or plain_column(name) in NO_CLASS:
             continue
-        odd = [(mark(cells.get(name)), place) for cells, place in rows.rows if mark(cells.get(name)) not in MARKS]
+        cells = [(cells.get(name), place) for cells, place in rows.rows]
+        if any(isinstance(cell, list | dict) for cell, _ in cells):
+            continue
+        odd = [(mark(cell), place) for cell, place in cells if mark(cell) not in MARKS]
         numbers = all(re.fullmatch(r"[-+]?\d*[.,]?\d+%?", cell) for cell, _ in odd)
         if odd and (numbers or 2 * len(odd) < len(rows.rows)):
             found[name] = odd[0][1], reprlib.repr(odd[0][0])
