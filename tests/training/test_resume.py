@@ -172,6 +172,7 @@ def test_a_resumed_segmenter_keeps_its_label_folders(
         "started": False,
         "taught": False,
         "init": None,
+        "true_masks": False,
     }
     resume_segmenter(tmp_path / "cut", QUIET)
     assert_same_checkpoints(tmp_path / "whole", tmp_path / "cut")

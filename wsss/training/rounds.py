@@ -20,6 +20,8 @@ from wsss.files import DiskError
 from wsss.inference.labelling import make_pseudo_labels
 from wsss.models.checkpoint import file_hash
 from wsss.models.network import Network
+from wsss.outputs.journal import read_journal
+from wsss.training.confirmation import say_growth
 from wsss.training.loop import RunContext
 
 TEACHER, LABELS = "teacher", "labels"
@@ -59,6 +61,8 @@ def learn_from_teacher(
             device=context.device,
             checkpoint_sha256=file_hash(teacher / "last.pt"),
         )
+        labelled = read_journal(context.run / LABELS)
+        say_growth(network, train, labelled, context.config, context.device, context.reporter)
     student.to(context.device)
 
 
