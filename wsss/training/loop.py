@@ -108,14 +108,17 @@ class Loop:
             MachineError: the disk cannot be written; the last checkpoint is complete.
         """
         self._remark_on_steps()
-        before = "before; nothing is left to do" if self._is_finished() else ""
-        if not before:
+        finished = self._is_finished()
+        if not finished:
             try:
                 with stop_requests() as stop:
                     self._train(stop)
             except DiskError as error:
                 raise MachineError(error.problem, f"{error.remedy}, then --resume {self.run}") from error
-        done = f"trained {self.total} steps{f' {before}' if before else ''}"
+        if self.total == 0:
+            self.reporter.say(f"the head alone is trained; {self.run / 'last.pt'} is the checkpoint")
+            return
+        done = f"trained {self.total} steps{' before; nothing is left to do' if finished else ''}"
         self.reporter.say(f"{done}; {self.run / 'last.pt'} is the checkpoint of the last one")
 
     def resume(self, content: Mapping[str, Any]) -> None:
