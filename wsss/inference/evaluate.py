@@ -200,8 +200,10 @@ def _pair(tagged: TaggedSet, folder: Path, suffix: str, *, missing_as_wrong: boo
     masks = [record for record in tagged.records if tagged.has_truth(record)]
     if not masks:
         folder_of_masks = tagged.root if tagged.mask_folder is None else tagged.mask_folder
+        boxes = "; boxes and other annotations without an outline make no mask" if tagged.of_objects else ""
+        images = f"the {len(tagged)} images of split '{tagged.split}'"
         raise DataError(
-            f"{folder_of_masks}: no mask of the {len(tagged)} images of split '{tagged.split}', nothing to score with",
+            f"{folder_of_masks}: no mask of {images}, nothing to score with{boxes}",
             f"put masks there as palette PNGs (NAME.png): ls {folder_of_masks}",
         )
     pairs, missing = [], []

@@ -13,6 +13,7 @@ from wsss.data.check import inspect_data
 from wsss.data.dataset import open_data
 from wsss.data.findings import telling
 from wsss.errors import DataError
+from wsss.inference.evaluate import evaluate_labels
 from wsss.reporting import Silent
 
 
@@ -120,3 +121,18 @@ def test_folders_of_other_names_are_classes_where_that_is_asked_for(tmp_path: Pa
     with pytest.raises(DataError, match="no data set there"):
         open_data(tmp_path)
     assert open_data(tmp_path, reading=Reading(format="class-folders")).classes == ("images", "labels")
+
+
+@pytest.mark.parametrize(("name", "fix"), [("tags.csv", "--tags"), ("photos.zip", "unpack it")])
+def test_a_file_in_place_of_a_folder(tmp_path: Path, name: str, fix: str) -> None:
+    (tmp_path / name).write_text("image,labels\n")
+    with pytest.raises(DataError, match="a file, where a data folder is expected") as error:
+        open_data(tmp_path / name)
+    assert fix in error.value.fix
+
+
+def test_boxes_alone_are_named_where_nothing_can_be_scored(tmp_path: Path) -> None:
+    annotations = [{"id": 1, "image_id": 0, "category_id": 1, "segmentation": [], "bbox": [1, 1, 4, 4]}]
+    tagged = open_data(coco(tmp_path, annotations=annotations))
+    with pytest.raises(DataError, match="boxes and other annotations without an outline make no mask"):
+        evaluate_labels(tmp_path, tagged)

@@ -27,7 +27,7 @@ from wsss.data.readers.voc import VOC
 from wsss.data.readers.voc_flat import VOC_FLAT
 from wsss.data.readers.webdataset import WEBDATASET
 from wsss.data.readers.yolo import YOLO
-from wsss.data.walking import is_folder, names_in
+from wsss.data.walking import is_file, is_folder, names_in
 from wsss.errors import DataError, UsageError
 
 READERS: dict[str, Reader] = {
@@ -61,6 +61,10 @@ def find_reader(root: Path, reading: Reading | None = None, readers: Mapping[str
     if reading.format not in ("auto", *readers):
         near = NearNames(readers).ask(reading.format)
         raise UsageError(f"no format '{reading.format}'{near}; there are {', '.join(readers)}", "wsss data formats")
+    if is_file(root):
+        packed = root.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+        fix = "unpack it and give the folder" if packed else f"--data {root.parent} --tags {root}"
+        raise DataError(f"{root}: a file, where a data folder is expected", fix)
     if not is_folder(root):
         raise DataError(f"{root}: no such data folder", f"ls {root.parent}")
     asked = readers if reading.format == "auto" else {reading.format: readers[reading.format]}
