@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from wsss.cli.importing import heavy_imports
-from wsss.cli.options import READING, Given, JsonOption, ResumeOption, RunOption, configured
+from wsss.cli.options import READING, Given, JsonOption, ResumeOption, RunOption, configured, option_of
 
 
 @configured(
@@ -35,7 +35,7 @@ def ceiling(
     train-seg, and both are scored on the validation split: at one scale, without flip. Prints the run folder on
     standard output, with --json the figures.
     """
-    from wsss.cli.running import moved_paths, new_run, refuse_beside_resume, refuse_together
+    from wsss.cli.running import new_run, refuse_beside_resume, refuse_together, resume_changes
     from wsss.cli.terminal import Terminal
     from wsss.errors import UsageError
 
@@ -46,9 +46,8 @@ def ceiling(
         config, run = new_run(given, output, "wsss ceiling --data DIR --of RUN -o CEILING")
         others = [name for name in given.names() if not name.startswith(("data.", "run."))]
         if of is not None and others:
-            raise UsageError(
-                f"--of {of} brings its own settings, it takes no {', '.join(others)}", f"leave out {others[0]}"
-            )
+            what = f"--of {of} brings its own settings, it takes no {', '.join(map(option_of, others))}"
+            raise UsageError(what, f"leave out {option_of(others[0])}")
 
     with heavy_imports():
         from wsss.training.ceiling import score_both, settings_of
@@ -57,10 +56,10 @@ def ceiling(
     with Terminal() as terminal:
         if resume is not None:
             run = resume
-            network = resume_segmenter(resume, terminal, Moved(**moved_paths(given)))
+            network = resume_segmenter(resume, terminal, Moved(**resume_changes(given)))
         else:
             if of is not None:
-                config, init = settings_of(of, config, init)
+                config, init = settings_of(of, config, given.names(), init)
             network = train_segmenter(config, run, terminal, init=init, true_masks=True)
         found = score_both(network, run, of, terminal)
     typer.echo(json.dumps(found) if as_json else run)

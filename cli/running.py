@@ -51,7 +51,7 @@ def refuse_beside_resume(resume: Path, given: Given, **others: Path | None) -> N
         )
 
 
-def moved_paths(given: Given) -> dict[str, Any]:
+def resume_changes(given: Given) -> dict[str, Any]:
     """What differs for a resumed run: the values of the ``MOVABLE`` options, by the last part of their key."""
     return {key.rpartition(".")[2]: given.flags.get(key) for key in MOVABLE}
 

@@ -26,7 +26,7 @@ def train_cls(given: Given, output: RunOption = None, resume: ResumeOption = Non
 
     Prints the run folder on standard output.
     """
-    from wsss.cli.running import moved_paths, new_run, refuse_beside_resume
+    from wsss.cli.running import new_run, refuse_beside_resume, resume_changes
     from wsss.cli.terminal import Terminal
 
     if resume is not None:
@@ -40,7 +40,7 @@ def train_cls(given: Given, output: RunOption = None, resume: ResumeOption = Non
     with Terminal() as terminal:
         if resume is not None:
             run = resume
-            resume_classifier(resume, terminal, Moved(**moved_paths(given)))
+            resume_classifier(resume, terminal, Moved(**resume_changes(given)))
         else:
             train_classifier(config, run, terminal)
     typer.echo(run)

@@ -33,7 +33,7 @@ def train_seg(
     backward); with --rounds 2 that network then labels the training split for a second one, which is the result.
     Prints the run folder on standard output.
     """
-    from wsss.cli.running import moved_paths, new_run, refuse_beside_resume, refuse_together
+    from wsss.cli.running import new_run, refuse_beside_resume, refuse_together, resume_changes
     from wsss.cli.terminal import Terminal
 
     if resume is not None:
@@ -49,7 +49,7 @@ def train_seg(
     with Terminal() as terminal:
         if resume is not None:
             run = resume
-            resume_segmenter(resume, terminal, Moved(**moved_paths(given), labels=labels))
+            resume_segmenter(resume, terminal, Moved(**resume_changes(given), labels=labels))
         else:
             train_segmenter(config, run, terminal, labels=labels, init=init)
     typer.echo(run)

@@ -316,7 +316,7 @@ def test_keys_are_checked_one_by_one_before_the_base_is_known() -> None:
         ("classify:\n  epochs: 3\nclassify:\n  lr: 0.1\n", "'classify' stands twice, in lines 1 and 3"),
         ("classify:\n  lr: 0.1\n  epochs: 3\n  lr: 0.2\n", "'lr' stands twice, in lines 2 and 4"),
         ("classify.lr: 0.1\n", "write 'classify:' and below it, indented, 'lr: ...'"),
-        ("classify:\n  epochs: yes\n", "epochs must be no yes or no"),
+        ("classify:\n  epochs: yes\n", "epochs must not be true or false (YAML reads yes, no, on and off as these)"),
         ("predict:\n  scales: 48\n", "must be a list in brackets, such as [48, 64]"),
         ("data:\n  classes: [yes, no]\n", "must be text, in quotes, got True"),
     ],

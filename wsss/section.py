@@ -14,8 +14,8 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _yes_is_no_number(cls, keys: Any) -> Any:
-        """YAML's yes and no are no numbers."""
+    def _no_bool_for_other_types(cls, keys: Any) -> Any:
+        """Refuse true and false where a number or a text is expected: pydantic would take them as 1 and 0."""
         for key, value in keys.items() if isinstance(keys, dict) else ():
             field = cls.model_fields.get(key)
             if (
@@ -23,5 +23,7 @@ class Section(BaseModel):
                 and field is not None
                 and bool not in (field.annotation, *get_args(field.annotation))
             ):
-                raise ValueError(f"{key} must be no yes or no (YAML reads yes, no, on and off so), got {value}")
+                raise ValueError(
+                    f"{key} must not be true or false (YAML reads yes, no, on and off as these), got {value}"
+                )
         return keys

@@ -83,8 +83,12 @@ def test_images_without_a_mask_are_left_out_and_said(tmp_path: Path, tiny_config
 def test_the_ratio_of_a_run_to_its_ceiling(tmp_path: Path, tiny_config: Any, scenes: Path) -> None:
     config = tiny_config(segment__epochs=1)
     train_segmenter(config, tmp_path / "tags", Silent())
-    taken, init = settings_of(tmp_path / "tags", tiny_config(segment__epochs=7, run__seed=3), None)
+    other = tiny_config(segment__epochs=7, run__seed=3, data__train_split="other", data__root=tmp_path)
+    taken, init = settings_of(tmp_path / "tags", other, ["run.seed"], None)
     assert (taken.segment.epochs, taken.run.seed, init) == (1, 3, None)
+    assert taken.data == config.anchored().data
+    moved, _ = settings_of(tmp_path / "tags", other, ["data.root"], None)
+    assert (moved.data.root, moved.data.train_split, moved.run.seed) == (tmp_path, config.data.train_split, 0)
     network = train_segmenter(taken, tmp_path / "masks", Silent(), true_masks=True)
     reporter = Saying()
     found = score_both(network, tmp_path / "masks", tmp_path / "tags", reporter)

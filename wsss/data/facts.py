@@ -21,9 +21,9 @@ from wsss.data.images import (
     UnreadableImage,
     decode_deep,
     decode_image,
-    is_cut_png,
     opened,
     orientation,
+    refuse_cut_png,
     stored_mode,
     upright_size,
 )
@@ -143,8 +143,7 @@ def _compare_with_opencv(path: Path, content: bytes, facts: ImageFacts) -> None:
         if decode_image(content, path).shape[:2] != facts.size:
             raise UnreadableImage(path, "its header and its pixels disagree about its size", "image-turned")
         return
-    if is_cut_png(content):
-        raise UnreadableImage(path, "truncated: a chunk of this PNG goes beyond its end", "image-truncated")
+    refuse_cut_png(content, path)
     step = DRAFT if facts.format == "JPEG" and _shows_its_side(facts.size) else 1
     flags = cv2.IMREAD_COLOR if step == 1 else cv2.IMREAD_REDUCED_COLOR_8
     try:

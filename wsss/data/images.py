@@ -55,6 +55,7 @@ IMAGE_SUFFIXES = (
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", *EXTRA)
 """Formats that are read, whatever the ending; Pillow's names. OpenCV reads other formats in some builds only."""
 PNG = b"\x89PNG\r\n\x1a\n"
+"""First bytes of a PNG file."""
 TIFF = (b"II*\0", b"MM\0*")
 """First bytes of TIFF files."""
 HEIF_KINDS = {
@@ -212,8 +213,7 @@ def decode_image(content: bytes, where: Path, levels: Levels | None = None) -> N
     if _heif_kind(content) in EXTRA:
         with opened(where, io.BytesIO(content)) as image:
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    if is_cut_png(content):  # OpenCV would take the missing bytes for the size of a chunk, and allocate 4 GiB
-        raise UnreadableImage(where, "truncated: a chunk of this PNG goes beyond its end", "image-truncated")
+    refuse_cut_png(content, where)
     if content[:4] in TIFF:
         with opened(where, io.BytesIO(content)) as image:
             if image.mode in ("RGBA", "LA"):  # OpenCV multiplies the colours by their alpha
@@ -238,17 +238,22 @@ def decode_image(content: bytes, where: Path, levels: Levels | None = None) -> N
     return np.asarray(image_HW3, dtype=np.uint8)
 
 
-def is_cut_png(content: bytes) -> bool:
-    """Whether a chunk of a PNG goes beyond the end of its bytes."""
+def refuse_cut_png(content: bytes, where: Path) -> None:
+    """Refuse a PNG one of whose chunks goes beyond the end of its bytes; other images pass.
+
+    OpenCV allocates what the damaged size of a chunk says, up to 4 GiB, before it finds that the bytes are missing.
+
+    Raises:
+        UnreadableImage: it is such a PNG.
+    """
     at = len(PNG)
     while content.startswith(PNG) and at < len(content):
         size = int.from_bytes(content[at : at + 4], "big")
         if at + 12 + size > len(content):
-            return True
+            raise UnreadableImage(where, "truncated: a chunk of this PNG goes beyond its end", "image-truncated")
         if content[at + 4 : at + 8] == b"IEND":
-            break
+            return
         at += 12 + size
-    return False
 
 
 def decode_deep(content: bytes) -> NDArray[np.uint16] | None:

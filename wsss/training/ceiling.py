@@ -5,6 +5,7 @@ This is pixel supervision, asked for by its name alone; the supervision of such 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,14 @@ def write_true_masks(train: TaggedSet, out: Path, config: Config, reporter: Repo
         folder.complete([*sources.values()])
 
 
-def settings_of(run: Path, given: Config, init: Path | None) -> tuple[Config, Path | None]:
-    """The settings of a run of ``train-seg``, with the data and the machine that are given, and the run it began from.
+def settings_of(run: Path, given: Config, keys: Collection[str], init: Path | None) -> tuple[Config, Path | None]:
+    """The settings of a run of ``train-seg`` and the run it began from.
+
+    Args:
+        run: its folder.
+        given: a config, of which some keys are taken instead of those of the run.
+        keys: these keys, of the sections data and run ("data.root", "run.device").
+        init: the run to begin from; None takes that of the run.
 
     Raises:
         DataError: the run it began from is gone.
@@ -88,8 +95,12 @@ def settings_of(run: Path, given: Config, init: Path | None) -> tuple[Config, Pa
         init = Path(began)
         if not init.is_dir():
             raise DataError(f"{init}: no such run; {run} began from it", f"--init RUN  # where {init.name} lies now")
-    data = given.data if given.data.root is not None else trained.data
-    return trained.model_copy(update={"data": data, "run": given.run}), init
+    update = {}
+    for name in ("data", "run"):
+        fields = [key.partition(".")[2] for key in keys if key.startswith(f"{name}.")]
+        changed = {field: getattr(getattr(given, name), field) for field in fields}
+        update[name] = getattr(trained, name).model_copy(update=changed)
+    return trained.model_copy(update=update), init
 
 
 def score_both(network: Network, run: Path, of: Path | None, reporter: Reporter) -> dict[str, Any]:

@@ -162,6 +162,8 @@ def train_segmenter(
     """
     run = Path(run)
     labels, init = (None if folder is None else Path(folder) for folder in (labels, init))
+    if true_masks and labels is not None:
+        raise UsageError("true masks and label maps were given at once", "leave out one of the two")
     edited: list[str] = []
     check_free(run)
     config = config.anchored()
@@ -214,7 +216,7 @@ def train_segmenter(
         create_run(run, config, train, val, choices, layers=_layers(config, labels))
         if task["taught"] or true_masks:
             loop.save()
-            _be_taught(loop, train)
+            _make_labels(loop, train)
         loop.train()
     return loop.shown
 
@@ -224,7 +226,7 @@ def resume_segmenter(run: Path, reporter: Reporter, moved: Moved = STAYED) -> Ne
     with _locked_run(run, reporter):
         loop, train = _resumed(run, reporter, moved, decoder=True)
         if (loop.task.get("taught") or loop.task.get("true_masks")) and loop.state.step == 0:
-            _be_taught(loop, train, moved)
+            _make_labels(loop, train, moved)
         loop.train()
     return loop.shown
 
@@ -298,8 +300,8 @@ def _fit_head(loop: Loop, train: TaggedSet) -> None:
     )
 
 
-def _be_taught(loop: Loop, train: TaggedSet, moved: Moved = STAYED) -> None:
-    """Make the labels that a run of several rounds learns from; see ``learn_from_teacher``. Or write the true masks."""
+def _make_labels(loop: Loop, train: TaggedSet, moved: Moved = STAYED) -> None:
+    """Make the labels that a run learns from: those of its teacher (``learn_from_teacher``), or the true masks."""
     if loop.task.get("true_masks"):
         write_true_masks(train, loop.context.run / LABELS, loop.context.config, loop.context.reporter)
         return

@@ -20,7 +20,7 @@ from wsss.errors import MachineError
 from wsss.files import whole
 from wsss.reporting import Reporter
 
-VERSION = 2
+VERSION = 3
 LEAST = 2**23
 """Smaller files are read again in less than a second."""
 COLUMNS = {"rows": "i", "kinds": "i", "flags": "b", "starts": "q", "lengths": "i"}

@@ -14,6 +14,8 @@ NO_VALUE = frozenset(
     {"nan", "-nan", "null", "nil", "nat", "<na>", "<nan>", "<null>", "#n/a", "#na", "#value!", "#ref!"}
 )
 """What tools write into a field without a value; in lower case."""
+KEEP_WORDS = "list every class in classes.txt, or separate labels by ';'"
+"""What keeps white space from dividing the name of a class."""
 NOTHING = NO_VALUE | {
     *("none", "<none>", "n/a", "na", "n.a.", "n.a", "n/a.", "1.#qnan", "1.#ind", "-1.#ind", "undefined"),
     *("-", "--", "---", "\u2013", "\u2014", "?", "??", "???", "unknown", "unlabeled", "unlabelled", "untagged"),
@@ -39,8 +41,7 @@ ESCAPE = re.compile(r"\\(?:(?:U([0-9a-fA-F]{8})|u([0-9a-fA-F]{4})|x([0-9a-fA-F]{
 
 def label_separator(fields: Iterable[str], known: Collection[str]) -> Callable[[str], list[str]]:
     """The function that splits a label field; the same for the whole file, so that names may hold spaces."""
-    listed = any(character in field for field in fields for character in LABEL_SEPARATORS)
-    pattern = re.compile(f"[{LABEL_SEPARATORS}]" if listed else r"\s+")
+    pattern = re.compile(f"[{LABEL_SEPARATORS}]" if _has_separator(fields) else r"\s+")
     names = {tidy(name) for name in known}
 
     def separate(field: str) -> list[str]:
@@ -50,14 +51,21 @@ def label_separator(fields: Iterable[str], known: Collection[str]) -> Callable[[
     return separate
 
 
+def _has_separator(fields: Iterable[str]) -> bool:
+    return any(character in field for field in fields for character in LABEL_SEPARATORS)
+
+
 def spaces_separate(fields: Sequence[str], known: Collection[str]) -> str:
     """What to say of label fields that white space divides, since a name of two words would become two classes.
 
-    Empty where the classes are known, or where each of the words also stands alone in some field.
+    Empty where the classes are known, where another separator is used, or where each of the words also stands alone in
+    some field.
     """
+    if known or _has_separator(fields):
+        return ""
     words = [field.split() for field in fields]
     alone = {one[0] for one in words if len(one) == 1}
-    divided = [] if known else [one for one in words if len(one) > 1 and not alone.issuperset(one)]
+    divided = [one for one in words if len(one) > 1 and not alone.issuperset(one)]
     if not divided:
         return ""
     lines = f"{len(divided)} line{'s' if len(divided) > 1 else ''}"

@@ -18,7 +18,7 @@ from wsss.data.photographs import Photographs, find_images
 from wsss.data.readers.annotated import ONLY_SPLIT, AnnotatedImage, AnnotatedSource
 from wsss.data.readers.image_finder import UPLOAD, ImageFinder
 from wsss.data.readers.label_fields import (
-    LABEL_SEPARATORS,
+    KEEP_WORDS,
     NO_VALUE,
     is_nothing,
     label_separator,
@@ -186,10 +186,8 @@ def _labels(
     key, known = columns.labels or "", {tidy(name) for name in (*(options.classes or ()), *options.reading.none)}
     fields = [cell for cells, _ in rows.rows if isinstance(cell := cells.get(key), str) and cell[:1] not in "[{"]
     separate = (lambda cell: [cell]) if columns.studio else label_separator(fields, known)
-    listed = any(character in field for field in fields for character in LABEL_SEPARATORS)
-    if not (columns.studio or listed) and (said := spaces_separate(fields, options.classes or ())):
-        fix = "list every class in classes.txt, or separate labels by ';'"
-        options.note(BadData.at("label-spaces", path, said, fix))
+    if not columns.studio and (said := spaces_separate(fields, options.classes or ())):
+        options.note(BadData.at("label-spaces", path, said, KEEP_WORDS))
     texts = rows.text or columns.studio
     nothing = False
 

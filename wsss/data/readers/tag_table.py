@@ -18,6 +18,7 @@ from wsss.data.findings import BadData, Finding, Note, Place, refuse
 from wsss.data.images import split_suffix
 from wsss.data.near_names import tidy
 from wsss.data.readers.label_fields import (
+    KEEP_WORDS,
     LABEL_SEPARATORS,
     NO_VALUE,
     is_nothing,
@@ -154,8 +155,8 @@ def read_tag_file(
     separator = _find_separator(rows)
     fields = [row.labels for row in rows if isinstance(row.labels, str)]
     separate = label_separator(fields, known)
-    if separator is None and (said := spaces_separate(fields, known)):
-        note(BadData.at("label-spaces", path, said, "list every class in classes.txt, or separate labels by ';'"))
+    if said := spaces_separate(fields, known):
+        note(BadData.at("label-spaces", path, said, KEEP_WORDS))
     lines: dict[str, TagLine] = {}
     for row in rows:
         try:
