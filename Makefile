@@ -4,13 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check crf clean
+.PHONY: demo test check docs dist crf clean
 
 demo: $(INSTALLED)
 	$(BIN)/wsss demo -o demo
 
+# A process a core, each with one thread: more threads than cores only wait for each other.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal --durations 25
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -19,6 +20,18 @@ check: $(INSTALLED)
 	$(BIN)/python -m pip install -q --no-deps --target build/check .
 	cd build/check && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p wsss
 	cd benchmarks && MYPYPATH=../build/check $(abspath $(BIN))/mypy --config-file ../pyproject.toml *.py ../examples/*.py
+
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install -q -e '.[docs]'
+	$(BIN)/python -m mkdocs build -q
+
+# The packages, installed in an environment of their own and used from an empty folder.
+dist: $(INSTALLED)
+	rm -rf build dist
+	$(BIN)/python -m pip install -q build twine
+	$(BIN)/python -m build --outdir dist > /dev/null
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python tests/installed.py dist
 
 crf: $(INSTALLED)
 	$(BIN)/python -m pip install -q -e '.[crf]'
@@ -30,4 +43,4 @@ $(INSTALLED): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

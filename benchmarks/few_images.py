@@ -36,8 +36,8 @@ from wsss.models.network import Network
 from wsss.training.start import SILENT, resume_classifier, train_classifier
 
 
-def subset(data: Path, into: Path, count: int, seed: int) -> Path:
-    """A data folder with the first images of a random order of ``train_aug``, and the other folders as links."""
+def subset(data: Path, into: Path, count: int, seed: int, split: str = "train_aug") -> Path:
+    """A data folder with the first images of a random order of a split, and the other folders as links."""
     if not into.exists():
         (into / "ImageSets").mkdir(parents=True)
         for entry in data.iterdir():
@@ -45,7 +45,7 @@ def subset(data: Path, into: Path, count: int, seed: int) -> Path:
                 (into / entry.name).symlink_to(entry.absolute())
         for entry in (data / "ImageSets").rglob("*.txt"):
             names = entry.read_text().split()
-            if entry.stem == "train_aug":
+            if entry.stem == split:
                 order = np.random.default_rng(seed).permutation(len(names))[:count]
                 names = [names[i] for i in sorted(order)]
             copy = into / entry.relative_to(data)

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Any, NamedTuple
 
@@ -286,19 +286,31 @@ def check_equal(network: Network, batch: Batch, start_layer: int) -> float:
     return difference
 
 
+def one_tag(batches: Sequence[Batch]) -> list[Batch]:
+    """The same images with the first of their tags alone."""
+    return [Batch(images_B3HW, next(iter(one_class_an_image(present_BK)))) for images_B3HW, present_BK in batches]
+
+
 def cost_table(network: Network, batches: Sequence[Batch], rounds: int) -> str:
-    """Table of the time of `class_maps` over that of the plain forward."""
+    """Table of the time of `class_maps` over that of the plain forward, and over LeGrad of one class an image."""
     starts = starts_of(network)
-    rivals: Mapping[str, Callable[[], Any]] = {
-        "forward": partial(plain_forward, network, batches),
-        **{name: partial(our_maps, network, batches, start_layer=start) for name, start in starts.items()},
-    }
+    rivals: dict[str, Callable[[], Any]] = {"forward": partial(plain_forward, network, batches)}
+    for name, start in starts.items():
+        rivals[name] = partial(our_maps, network, batches, start_layer=start)
+        rivals[f"legrad {start}"] = partial(our_maps, network, one_tag(batches), start_layer=start, method="legrad")
     times = take_turns(rivals, rounds, batches[0].images_B3HW.device)
     rows = [
-        [name, ratio_cell(times[name], times["forward"]), target]
-        for name, target in zip(starts, COST_TARGETS, strict=True)
+        [
+            name,
+            ratio_cell(times[name], times["forward"]),
+            target,
+            ratio_cell(times[name], times[f"legrad {start}"]),
+        ]
+        for (name, start), target in zip(starts.items(), COST_TARGETS, strict=True)
     ]
-    return table(["class_maps", "time over the plain forward", "target, DeiT-Small"], rows)
+    return table(
+        ["class_maps", "time over the plain forward", "target, DeiT-Small", "over LeGrad of one class (target 1)"], rows
+    )
 
 
 def rival_table(network: Network, batches: Sequence[Batch], rounds: int) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsss.cli.commands import Commands
 from wsss.cli.data_convert import convert
 from wsss.cli.data_formats import formats
 from wsss.cli.data_info import info
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 FIRST = 3
 """Findings of a kind that are shown; the file of --output has all."""
 
-app = typer.Typer(help="Commands for data sets.", no_args_is_help=True)
+app = Commands(help="Commands for data sets.", no_args_is_help=True)
 app.command()(info)
 app.command()(formats)
 app.command()(convert)
@@ -109,6 +110,7 @@ def _print(inspection: Inspection) -> None:
             remark(f"... and {count - FIRST} more of {kind}", "dim")
     if kinds:
         console.print(table)
+        remark(f"wsss explain {next(iter(kinds))}  # what a kind is, and why it matters", "dim")
     splits = ", ".join(f"{name} {count}" for name, count in inspection.splits.items())
     warnings = inspection.count("warning") + len(inspection.lessons)
     figures = f"{counted(inspection.images, 'image')} examined ({splits or 'no split can be opened'}): "

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from wsss.cli.completing import written_formats
 from wsss.cli.options import READING, Given, JsonOption, OutOption, configured
 
 
@@ -20,7 +21,14 @@ def convert(
     given: Given,
     data: Annotated[Path, typer.Argument(help="Data folder, or a folder of make-pseudo or predict.", metavar="DIR")],
     output: OutOption,
-    to: Annotated[str, typer.Option(help="Format to write; wsss data formats lists them.", metavar="FORMAT")],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="Format to write; wsss data formats lists them.",
+            metavar="FORMAT",
+            autocompletion=written_formats,
+        ),
+    ],
     masks: Annotated[bool, typer.Option("--masks", help="Write the masks too, where --to folder.")] = False,
     split: Annotated[
         list[str] | None, typer.Option(help="Write this split; may be repeated. All of them unless given.")

@@ -1,6 +1,7 @@
 """Standard error as a log, whose lines are dropped where they cannot be written, and standard output.
 
-Text is escaped where it would move the cursor of a terminal, and never fails to be encoded.
+Text is escaped where it would move the cursor of a terminal, and never fails to be encoded. ``--quiet`` leaves errors
+alone on standard error, ``--log-json`` makes each line of it one JSON object (`event`).
 """
 
 from __future__ import annotations
@@ -8,10 +9,14 @@ from __future__ import annotations
 import codecs
 import errno
 import io
+import json
 import os
 import re
 import sys
-from typing import IO, NoReturn
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import IO, Any, NoReturn
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 """Characters that a terminal obeys instead of showing them; file names may hold them."""
@@ -117,14 +122,50 @@ class Output(Log):
 log = Log()
 
 
+@dataclass(slots=True)
+class Style:
+    """What standard error carries; of one program, as the log is.
+
+    Attributes:
+        quiet: errors alone.
+        as_json: one JSON object a line.
+    """
+
+    quiet: bool = False
+    as_json: bool = False
+
+    def choose(self, words: Sequence[str]) -> None:
+        """Choose by the words of a command line, also of one that cannot be parsed: its error is a line too."""
+        options = words[: words.index("--")] if "--" in words else words
+        self.quiet, self.as_json = QUIET in options, LOG_JSON in options
+
+
+QUIET, LOG_JSON = "--quiet", "--log-json"
+style = Style()
+
+
+def event(kind: str, /, **facts: Any) -> None:
+    """Write one line of ``--log-json``: the time, the kind of event, and what belongs to it."""
+    log.write(json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": kind, **facts}) + "\n")
+    log.flush()
+
+
 def printable(text: str) -> str:
     """The text in one line, with escapes in place of control characters."""
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
-def leave(problem: str, fix: str, status: int) -> NoReturn:
-    """End the program with the two lines of an error."""
-    for word, text in (("error: ", problem), ("fix:   ", fix)):
+GENERAL = ("", "usage", "data", "machine", "interrupted")
+"""Kinds of errors that say no more than the exit status does."""
+
+
+def leave(problem: str, fix: str, status: int, kind: str = "") -> NoReturn:
+    """End the program with the two lines of an error, and a third one where its kind has a page of its own."""
+    if style.as_json:
+        event("error", kind=kind, problem=problem, fix=fix, status=status)
+        sys.exit(status)
+    page = () if kind in GENERAL else (("more:  ", f"wsss explain {kind}"),)
+    for word, text in (("error: ", problem), ("fix:   ", fix), *page):
         log.write(word + "\n".join(map(printable, text.split("\n"))) + "\n")
     log.flush()
     sys.exit(status)

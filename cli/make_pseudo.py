@@ -9,14 +9,23 @@ from typing import Annotated
 import typer
 
 from wsss.cli.importing import heavy_imports
-from wsss.cli.options import READING, CheckpointOption, Given, JsonOption, OutOption, configured
+from wsss.cli.options import (
+    READING,
+    CheckpointOption,
+    Given,
+    JsonOption,
+    OutOption,
+    PaletteOption,
+    ShardOption,
+    configured,
+)
 
 
 @configured(
     *("run", "output", "data.root", "split", "config", "assignments", *READING),
     *("maps.method", "maps.coupling", "maps.start_layer", "maps.scales", "maps.flip", "maps.tile", "labels.background"),
     *("data.saliency", "labels.pamr_stride", "labels.decoder", "labels.crf"),
-    *("save_scores", "overlays", "overwrite", "checkpoint"),
+    *("save_scores", "overlays", "palette", "overwrite", "checkpoint", "shard"),
     *("run.device", "run.amp", "run.workers", "run.deterministic", "as_json"),
     split="data.train_split",
 )
@@ -28,8 +37,10 @@ def make_pseudo(
     overlays: Annotated[
         int, typer.Option(min=0, help="Number of images, spread over the split, to draw.", metavar="N")
     ] = 0,
+    palette: PaletteOption = "voc",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Also make again what exists.")] = False,
     checkpoint: CheckpointOption = "last",
+    shard: ShardOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make pseudo labels from tags: class maps, PAMR, completion.
@@ -38,9 +49,11 @@ def make_pseudo(
     images are read at 1.4 times the side of the training crops.
     Images that have a label already are skipped. Prints the output folder on standard output.
     """
+    from wsss.cli.sharding import SharedWork
     from wsss.cli.terminal import Terminal
 
     early = given.check()
+    work = SharedWork.of(shard)
     with heavy_imports():
         from wsss.data.splits import open_to_label
         from wsss.inference.labeller import effective_labels
@@ -50,10 +63,11 @@ def make_pseudo(
         from wsss.machine import prepare_device
         from wsss.models.checkpoint import file_hash, load_network
         from wsss.outputs.choices import use_words
+        from wsss.outputs.palettes import palette_named
 
     if early.labels.crf:
         require_crf()
-    chosen = prepare_device(early.run)
+    colours, chosen = palette_named(palette), prepare_device(work.on_its_device(early.run))
     network, trained, path = load_network(run, checkpoint)
     settings = given.resolve_for(trained)
     if settings.labels.crf:
@@ -70,9 +84,12 @@ def make_pseudo(
             terminal,
             device=chosen,
             checkpoint_sha256=file_hash(path),
-            wanted=Wanted(scores=save_scores, overlays=overlays, overwrite=overwrite),
+            wanted=Wanted(scores=save_scores, overlays=overlays, palette=colours, overwrite=overwrite),
+            shard=work.shard,
         )
         terminal.say(f"{counts['made']} pseudo labels made, {counts['skipped']} there already")
         if counts["foreground"] == 0:
             terminal.say("they hold no class: train longer, or try another --method or --background")
-    typer.echo(json.dumps({"output": str(output), "split": tagged.split, **counts}) if as_json else output)
+        counts |= work.merged_labels(output, terminal)
+    facts = {"output": str(output), "split": tagged.split, **work.facts(), **counts}
+    typer.echo(json.dumps(facts) if as_json else output)

@@ -10,28 +10,59 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
+from wsss.cli import completing
 from wsss.config import Config, Reading, check_early, config_from_plain, field_of, resolve
 
 ConfigOption = Annotated[
-    str | None,
-    typer.Option("-c", "--config", help="YAML file, or the name of a preset (wsss config list).", metavar="FILE"),
+    list[str] | None,
+    typer.Option(
+        "-c",
+        "--config",
+        help="YAML file, or the name of a preset (wsss config list). Of several, later ones win.",
+        metavar="FILE",
+        autocompletion=completing.presets,
+    ),
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Set any config key; overrides the file.", metavar="KEY=VALUE")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Set any config key; overrides the files.",
+        metavar="KEY=VALUE",
+        autocompletion=completing.assignments,
+    ),
 ]
 RunOption = Annotated[Path | None, typer.Option("-o", "--output", help="Run folder to make.", metavar="RUN")]
 OutOption = Annotated[Path, typer.Option("-o", "--output", help="Folder to write.", metavar="OUT")]
-CheckpointOption = Annotated[str, typer.Option(help="Which checkpoint of the run: last or best.")]
+CheckpointOption = Annotated[
+    str,
+    typer.Option(help="Which checkpoint of the run: last or best.", autocompletion=completing.words("last", "best")),
+]
+PaletteOption = Annotated[
+    str,
+    typer.Option(
+        help="Colours of the classes in pictures that are drawn now; label maps always have those of VOC.",
+        metavar="voc|colorblind",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(help="One part of N, the first is 0/N; wsss merge makes one whole of all.", metavar="I/N"),
+]
 ResumeOption = Annotated[
     Path | None,
     typer.Option(help="Resume this run, with its own config; --data says where its data were moved.", metavar="RUN"),
+]
+AgainOption = Annotated[
+    bool,
+    typer.Option("--resume-or-start", help="Resume the run of -o if this command began it; else begin it."),
 ]
 
 NAMES = {"data.root": "data", "data.keep": "keep_class"}
@@ -62,6 +93,8 @@ METAVARS = {
     "predict.tile": "PIXELS",
     "labels.pamr_stride": "N",
     "segment.rounds": "N",
+    "classify.accumulate": "N",
+    "segment.accumulate": "N",
 }
 """Placeholders in the help; by default the choices of a key, or its type."""
 
@@ -71,17 +104,21 @@ class Given:
     """What the command line says about the config.
 
     Attributes:
-        config: YAML file or name of a preset (``-c``), or None.
+        config: YAML file or name of a preset of each ``-c``; later ones win.
         assignments: ``key=value`` of each ``--set``.
         flags: dotted key -> value of each derived option; None where it was not given.
     """
 
-    config: str | None
+    config: list[str]
     assignments: list[str]
     flags: Mapping[str, Any]
 
+    def with_key(self, key: str, value: Any) -> Given:
+        """The same with the value of an option that `configured` does not derive."""
+        return replace(self, flags={**self.flags, key: value})
+
     def resolve(self) -> Config:
-        """The config; flags override ``--set``, which overrides the file.
+        """The config; flags override ``--set``, which overrides the files.
 
         Raises:
             UsageError: every unknown key and bad value, together.
@@ -102,7 +139,7 @@ class Given:
         return config_from_plain({name: tree.get(name, {}) for name in ("data", "run")} | crf)
 
     def resolve_for(self, trained: Config) -> Config:
-        """The config for using a run: flags override ``--set``, which overrides the file, which overrides the run.
+        """The config for using a run: flags override ``--set``, which overrides the files, which override the run.
 
         Args:
             trained: the config in the checkpoint of the run.
@@ -117,7 +154,7 @@ class Given:
     def names(self) -> list[str]:
         """Config keys and options that were given, for error messages."""
         keys = [key for key, value in self.flags.items() if value is not None]
-        return keys + ["--config"] * (self.config is not None) + ["--set"] * bool(self.assignments)
+        return keys + ["--config"] * bool(self.config) + ["--set"] * bool(self.assignments)
 
 
 def configured(
@@ -138,14 +175,14 @@ def configured(
         keys = {_option_name(name): renamed.get(name, name) for name in order if "." in renamed.get(name, name)}
         known = {name: own[name].replace(kind=inspect.Parameter.KEYWORD_ONLY) for name in own_names}
         known |= {name: _parameter(name, _option(key, name)) for name, key in keys.items()}
-        known |= {"config": _parameter("config", ConfigOption, preset)}
+        known |= {"config": _parameter("config", ConfigOption, None if preset is None else [preset])}
         known |= {"assignments": _parameter("assignments", SetOption)}
         parameters = [known[_option_name(name)] for name in order]
 
         @functools.wraps(command)
         def run(**values: Any) -> None:
             flags = {key: _value(key, values.pop(name)) for name, key in keys.items()}
-            given = Given(values.pop("config", None), values.pop("assignments", None) or [], flags)
+            given = Given(values.pop("config", None) or [], values.pop("assignments", None) or [], flags)
             command(**{given_name: given}, **values)
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -171,7 +208,7 @@ def _option_name(name: str) -> str:
     return NAMES.get(name, name.rpartition(".")[2])
 
 
-def _parameter(name: str, annotation: Any, default: str | None = None) -> inspect.Parameter:
+def _parameter(name: str, annotation: Any, default: list[str] | None = None) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
@@ -187,7 +224,12 @@ def _option(key: str, name: str) -> Any:
     help_text = " ".join((field.description or "").split("\n\n")[0].split())
     metavar = METAVARS.get(key) or _choices(field.annotation)
     panel = READING_PANEL if key in READING else None
-    option = typer.Option(*names, help=help_text.replace("[", "\\["), metavar=metavar, rich_help_panel=panel)
+    offer: completing.Offer | None = completing.read_formats if key == "data.format" else None
+    if choices := _choices(field.annotation):
+        offer = completing.words(*choices.split("|"))
+    option = typer.Option(
+        *names, help=help_text.replace("[", "\\["), metavar=metavar, rich_help_panel=panel, autocompletion=offer
+    )
     return Annotated[Union[kind, None], option]  # noqa: UP007  # kind is a value
 
 

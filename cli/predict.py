@@ -10,23 +10,40 @@ from typing import Annotated
 import typer
 
 from wsss.cli.importing import heavy_imports
-from wsss.cli.options import READING, CheckpointOption, Given, JsonOption, OutOption, configured
+from wsss.cli.options import (
+    READING,
+    CheckpointOption,
+    Given,
+    JsonOption,
+    OutOption,
+    PaletteOption,
+    ShardOption,
+    configured,
+)
 
 
 @configured(
-    *("run", "images", "output", "split", *READING, "config", "assignments"),
-    *("predict.scales", "predict.flip", "predict.tile", "predict.crf", "overlays", "overwrite", "checkpoint"),
-    *("run.device", "run.amp", "run.workers", "run.deterministic", "as_json"),
+    *("run", "images", "output", "onnx", "split", *READING, "config", "assignments"),
+    *("predict.scales", "predict.flip", "predict.tile", "predict.crf", "overlays", "palette"),
+    *("overwrite", "checkpoint", "shard", "run.device", "run.amp", "run.workers", "run.deterministic", "as_json"),
 )
 def predict(
     given: Given,
-    run: Annotated[Path, typer.Argument(help="Run of train-seg, or a checkpoint file.")],
-    images: Annotated[Path, typer.Argument(help="An image, a folder of images, or with --split a data folder.")],
+    run: Annotated[Path, typer.Argument(help="Run of train-seg, or a checkpoint file; left out with --onnx.")],
+    images: Annotated[
+        Path | None, typer.Argument(help="An image, a folder of images, or with --split a data folder.")
+    ] = None,
+    *,
     output: OutOption,
+    onnx: Annotated[
+        Path | None, typer.Option(help="File of wsss export to use in place of a run.", metavar="FILE")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Take the images of this split; their tags are not used.")] = None,
     overlays: Annotated[bool, typer.Option("--overlays/--no-overlays", help="Draw the masks over the images.")] = True,
+    palette: PaletteOption = "voc",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Also make again what exists.")] = False,
     checkpoint: CheckpointOption = "last",
+    shard: ShardOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Segment images without tags.
@@ -35,32 +52,47 @@ def predict(
     --scales, images are read at the side of the training crops. Images that have a mask already are skipped.
     Prints the output folder on standard output.
     """
+    from wsss.cli.sharding import SharedWork
     from wsss.cli.terminal import Terminal
+    from wsss.errors import UsageError
 
     early = given.check()
+    if onnx is not None:
+        run, images = onnx, _only_images(run, images)
+    elif images is None:
+        raise UsageError("no images were named", f"wsss predict {run} IMAGES -o {output}")
+    work = SharedWork.of(shard)
     with heavy_imports():
+        import torch
+
         from wsss.data.dataset import format_of, open_data, open_unlabelled
         from wsss.data.findings import telling
-        from wsss.data.geo import remark
-        from wsss.data.index import keep_readable_records
-        from wsss.data.levels import with_levels
         from wsss.data.records import Record
-        from wsss.errors import DataError, UsageError
-        from wsss.inference.predicting import predict_masks
+        from wsss.inference.predicting import predict_readable
         from wsss.inference.settings import predict_words
         from wsss.labels.crf import require_crf
         from wsss.machine import prepare_device
         from wsss.models.checkpoint import file_hash, load_network
-        from wsss.outputs.choices import use_words
+        from wsss.models.network import Network
+        from wsss.models.onnx_network import OnnxNetwork
+        from wsss.outputs.palettes import palette_named
 
     if early.predict.crf:
         require_crf()
-    chosen = prepare_device(early.run)
-    if not (run / "run.json").is_file() and (images / "run.json").is_file():
+    colours, chosen = palette_named(palette), prepare_device(work.on_its_device(early.run))
+    if onnx is None and not (run / "run.json").is_file() and (images / "run.json").is_file():
         raise UsageError(
             f"{images} is a run and {run} is none: the run comes first", f"wsss predict {images} {run} -o OUT"
         )
-    network, trained, path = load_network(run, checkpoint)
+    network: Network | OnnxNetwork
+    if onnx is not None:
+        if chosen.type != "cpu" and early.run.device != "auto":
+            raise UsageError(f"--device {early.run.device}: ONNX files are run on the CPU", "--device cpu")
+        chosen, path, network = torch.device("cpu"), onnx, OnnxNetwork(onnx)
+        network.require_any_size()
+        trained = network.config
+    else:
+        network, trained, path = load_network(run, checkpoint)
     settings = given.resolve_for(trained)
     if settings.predict.crf:
         require_crf("--no-crf")
@@ -72,31 +104,37 @@ def predict(
         else:
             opened = open_data(images, split=split, reading=early.data, need_tags=False, note=note)
             listed, kind = opened.records, opened.format
-        origin = f"{images} (format {kind})" if kind else str(images)
         terminal.say(predict_words(settings, trained))
-        records, bad = keep_readable_records(listed, reporter=terminal)
-        for message in bad:
-            terminal.say(f"skipped {message}")
-        if not records:
-            raise DataError(f"{images}: no image can be read ({bad[0]})", "convert it to PNG or JPEG")
-        if words := remark(records.paths):
-            terminal.say(words)
-        records = with_levels(records, settings.data.levels, terminal.say)
-        terminal.say(use_words(settings.run, chosen, origin, split, len(records)))
-        counts = predict_masks(
+        counts = predict_readable(
             network,
-            records,
+            listed,
             output,
             settings,
             terminal,
+            data=images,
+            kind=kind,
             device=chosen,
-            checkpoint_sha256=file_hash(path),
             split=split,
-            origin={"data": str(images.absolute()), "format": kind},
+            checkpoint_sha256=file_hash(path),
             overlays=overlays,
+            palette=colours,
             overwrite=overwrite,
+            shard=work.shard,
         )
-        terminal.say(f"{counts['made']} masks made, {counts['skipped']} there already")
-        if counts["foreground"] == 0:
-            terminal.say("they hold background alone: the training was probably too short (--epochs)")
-    typer.echo(json.dumps({"output": str(output), **counts, "unreadable": len(bad)}) if as_json else output)
+        counts |= work.merged_labels(output, terminal)
+    facts = {"output": str(output), **work.facts(), **counts}
+    typer.echo(json.dumps(facts) if as_json else output)
+
+
+def _only_images(first: Path, second: Path | None) -> Path:
+    """The images, where a file takes the place of the run.
+
+    Raises:
+        UsageError: a run was named too.
+    """
+    from wsss.errors import UsageError
+
+    if second is not None:
+        what = f"{first} and {second} were named, but --onnx is in place of the run: it takes images alone"
+        raise UsageError(what, f"wsss predict --onnx FILE {second} -o OUT")
+    return first

@@ -28,16 +28,16 @@ def run() -> None:
             output.flush()
             if output.failure is not None and not left.code:
                 why = output.failure.strerror
-                leave(f"standard output cannot be written: {why}; all else is done", "send it elsewhere", 4)
+                leave(f"standard output cannot be written: {why}; all else is done", "send it elsewhere", 4, "machine")
             raise
         except ImportError as error:
             cause = lost_library(str(error))
             if cause is None:
                 raise
-            leave(*cause, 4)
+            leave(*cause, 4, "machine")
         except (Stopped, KeyboardInterrupt) as stopped:
             problem, status = ending(str(stopped) or "SIGINT")
-            leave(problem, AGAIN, status)
+            leave(problem, AGAIN, status, "interrupted")
     finally:
         finish_despite_signals()
 
@@ -49,7 +49,12 @@ def refuse_lost_folder() -> None:
     try:
         os.getcwd()  # noqa: PTH109
     except OSError:
-        leave("the working folder is no longer there", "cd to a folder that exists, then run the same command again", 4)
+        leave(
+            "the working folder is no longer there",
+            "cd to a folder that exists, then run the same command again",
+            4,
+            "machine",
+        )
 
 
 def lost_library(text: str) -> tuple[str, str] | None:

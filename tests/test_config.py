@@ -41,6 +41,33 @@ def test_flags_beat_set_beats_file_beats_defaults(tmp_path: Path) -> None:
     assert config.run.seed == 2  # a flag that was not given sets nothing
 
 
+def test_later_files_win_key_by_key(tmp_path: Path) -> None:
+    mine, other = tmp_path / "mine.yaml", tmp_path / "other.yaml"
+    mine.write_text("maps: {method: getam, start_layer: 3}\n")
+    other.write_text("maps: {start_layer: 8}\n")
+    maps = resolve([mine, str(other)], ["maps.gamma=1"]).maps
+    assert (maps.method, maps.start_layer, maps.gamma) == ("getam", 8, 1)
+    assert resolve([other, mine]).maps.start_layer == resolve([mine, other, mine]).maps.start_layer == 3
+    assert resolve(["demo", other]).model == resolve("demo").model
+
+
+def test_a_mistake_is_that_of_the_file_whose_value_is_used(tmp_path: Path) -> None:
+    mine, other = tmp_path / "mine.yaml", tmp_path / "other.yaml"
+    mine.write_text("run: {seed: -1}\nmaps: {spread: -1}\n")
+    other.write_text("run: {seed: -2}\n")
+    with pytest.raises(UsageError) as raised:
+        resolve([mine, other], ["maps.gamma=0"])
+    of_mine, of_other, typed = raised.value.problem.split("; ")
+    assert of_mine.startswith(f"{mine}: 'maps.spread'")
+    assert of_other.startswith(f"{other}: 'run.seed'")
+    assert typed.startswith("the command line: 'maps.gamma'")
+    assert raised.value.fix == f"wsss config show -c {mine} -c {other}"
+    mine.write_text("labels: {low: 0.5}\n")
+    other.write_text("labels: {high: 0.4}\n")
+    with pytest.raises(UsageError, match=r"other.yaml: .*low must not exceed high"):
+        resolve([mine, other])
+
+
 def test_the_last_assignment_wins() -> None:
     assert resolve(None, ["run.seed=1", "run.seed=2"]).run.seed == 2
 

@@ -65,7 +65,7 @@ def sharp(network: Network) -> Network:
 
 @pytest.mark.parametrize("overhead", [0.01, 4096.0], ids=["apart", "together"])
 @pytest.mark.parametrize(
-    "method", ["getam", "attention-gradient", "gradcam", "rollout", "chefer", "attention", "cam", "objects"]
+    "method", ["getam", "attention-gradient", "gradcam", "rollout", "chefer", "legrad", "attention", "cam", "objects"]
 )
 @pytest.mark.parametrize("backbone", ["deit_tiny_distilled_patch16_224", "vit_base_patch16_siglip_gap_224"])
 def test_class_maps_equal_those_of_the_cpu(

@@ -1,7 +1,8 @@
-"""Every `wsss` command of the README and of the presets' first lines, run in order on small data."""
+"""Every `wsss` command of the README, the tutorials and the presets' first lines, run in order on small data."""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -23,7 +24,7 @@ SMALL = [
     "maps.start_layer=2", "maps.scales=[32]", "predict.scales=[32]", "predict.crf=false", "run.device=cpu",
     "run.amp=none",
 ]  # fmt: skip
-TRAINS = ("train-cls", "train-seg", "make-pseudo", "predict", "demo")
+TRAINS = ("run", "train-cls", "train-seg", "make-pseudo", "predict", "demo")
 
 
 def commands(text: str) -> list[list[str]]:
@@ -47,6 +48,24 @@ def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert left.value.code in (0, None), words
 
 
+def write_coco(root: Path, photos: Path) -> None:
+    """The photos as a COCO data set: one box of each tag."""
+    shutil.copytree(photos / "images", root / "train2017")
+    rows = [line.split(",") for line in (photos / "tags.csv").read_text().splitlines()[1:]]
+    tags = sorted({tag for row in rows for tag in row[1].split()})
+    content = {
+        "images": [{"id": i, "file_name": Path(row[0]).name, "width": 48, "height": 32} for i, row in enumerate(rows)],
+        "categories": [{"id": k + 1, "name": tag} for k, tag in enumerate(tags)],
+        "annotations": [
+            {"id": 100 * i + k, "image_id": i, "category_id": tags.index(tag) + 1, "bbox": [4, 4, 8, 8], "iscrowd": 0}
+            for i, row in enumerate(rows)
+            for k, tag in enumerate(row[1].split())
+        ],
+    }
+    (root / "annotations").mkdir()
+    (root / "annotations" / "instances_train2017.json").write_text(json.dumps(content))
+
+
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with photos and tags, new photos without tags, and a small VOC data set with saliency maps."""
@@ -64,6 +83,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         with Image.open(voc / "JPEGImages" / f"{name}.jpg") as image:
             image.convert("L").save(voc / "Saliency" / f"{name}.png")
     shutil.copytree(voc, tmp_path / "VOCdevkit" / "VOC2012")
+    write_coco(tmp_path / "coco", tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -76,6 +96,19 @@ def test_readme_commands_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -
         run(words, monkeypatch)
     assert (workplace / "masks" / "labels").is_dir()
     run_python_interface(workplace, monkeypatch)
+
+
+@pytest.mark.slow
+def test_tutorial_commands_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(workplace / "photos", workplace / "painted" / "data" / "tissue")
+    for page in ("own-photos", "label-studio", "tissue"):
+        for words in commands(code_blocks((ROOT / "docs" / "tutorials" / f"{page}.md").read_text())):
+            run(without_weights(words), monkeypatch)
+    assert (workplace / "tissue" / "masks" / "labels").is_dir()
+
+
+def without_weights(words: list[str]) -> list[str]:
+    return ["none" if before == "--weights" else word for before, word in zip(["", *words], words, strict=False)]
 
 
 def run_python_interface(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,6 +130,4 @@ def test_preset_commands_run(name: str, workplace: Path, monkeypatch: pytest.Mon
     assert text.startswith("# wsss "), "a preset begins with the command that runs it"
     for words in found:
         words = [word.replace("$WSSS_VOC_ANIMALS", str(workplace / "VOC2012")) for word in words]
-        if "--weights" in words:
-            words[words.index("--weights") + 1] = "none"
-        run(words, monkeypatch)
+        run(without_weights(words), monkeypatch)

@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("cores", "errors", "section", "waiting"),
     ("reading",),
-    ("files", "sections", "plain_yaml", "reporting", "stopping"),
-    ("config", "pool", "processes"),
+    ("explain", "files", "launcher", "sections", "plain_yaml", "reporting", "stopping"),
+    ("cluster", "config", "pool", "processes", "shard"),
     ("machine",),
     ("data",),
     ("attention",),
@@ -23,8 +23,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("evaluation", "labels"),
     ("outputs",),
     ("inference",),
-    ("training",),
-    ("demo",),
+    ("analysis", "robustness", "training"),
+    ("report",),
+    ("demo", "doctor", "pipeline"),
     ("cli", "configs"),
 )
 """Rooms of `wsss`, from the bottom to the top: modules import from their own room and from lower floors."""
@@ -32,9 +33,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 OWN = {
     "rich": ("cli",),
     "typer": ("cli",),
+    "jinja2": ("report",),
     "yaml": ("config", "plain_yaml"),
     "pydensecrf": ("labels",),
     "rasterio": ("data",),
+    "onnx": ("inference",),
+    "onnxruntime": ("inference", "models"),
 }
 """Libraries that only these rooms import."""
 
@@ -43,15 +47,19 @@ HEAVY = ("torch", "torchvision", "timm", "cv2")
 
 LIGHT = (
     "cli",
+    "cluster",
     "config",
     "configs",
     "errors",
+    "explain",
     "files",
+    "launcher",
     "reading",
     "section",
     "sections",
     "plain_yaml",
     "reporting",
+    "shard",
     "stopping",
     "waiting",
 )

@@ -1,4 +1,4 @@
-"""Read a config: defaults, then a YAML file or preset (``-c``), then ``--set key=value``, then flags; later ones win.
+"""Read a config: defaults, then YAML files or presets (``-c``), then ``--set key=value``, then flags; later ones win.
 
 Where a trained network is used, its run's own settings come before the file (`wsss.inference.settings.resolve_for`).
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -77,6 +77,8 @@ __all__ = [
 
 MOST_MISTAKES = 20
 """Largest number of mistakes that one error lists."""
+Source = str | Path | Sequence[str | Path] | None
+"""A YAML file or the name of a preset ("demo"), several of them, of which later ones win, or None."""
 brief = Repr()
 brief.maxstring = brief.maxother = 200
 
@@ -115,35 +117,34 @@ RENAMED: Mapping[str, str] = {"data.layout": "data.format"}
 
 
 def resolve(
-    source: str | Path | None = None,
+    source: Source = None,
     assignments: Iterable[str] = (),
     flags: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = warnings.warn,
     *,
     base: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Config:
-    """Merge defaults, base, file, assignments and flags into one config.
+    """Merge defaults, base, files, assignments and flags into one config.
 
     Args:
-        source: a YAML file or the name of a preset ("demo"), or None.
+        source: files or presets; see ``Source``.
         assignments: ``key=value`` with dotted keys; the value is read as YAML.
         flags: dotted key -> value; None values are flags that were not given.
-        say: called with a remark for each retired key of the file, which is ignored.
-        base: section -> key -> value, used for keys that neither file, assignments nor flags name.
+        say: called with a remark for each retired key of a file, which is ignored.
+        base: section -> key -> value, used for keys that neither files, assignments nor flags name.
 
     Raises:
         UsageError: every unknown key and bad value, and every retired key that is assigned, together.
     """
-    tree, given = _merged(source, assignments, flags or {}, say, base or {})
+    read = _read(source, say)
+    tree, given = _merged(read, assignments, flags or {}, base or {})
     try:
         return config_from_plain(tree)
     except ValidationError as error:
-        raise _mistakes(error.errors(), source, given) from error
+        raise _mistakes(error.errors(), read, given) from error
 
 
-def check_early(
-    source: str | Path | None, assignments: Iterable[str], flags: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def check_early(source: Source, assignments: Iterable[str], flags: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Check what `resolve` will be given before its ``base`` is known: every key and value by itself.
 
     Two keys that do not fit together are left to `resolve`, since the base may hold one of them.
@@ -154,33 +155,42 @@ def check_early(
     Raises:
         UsageError: every unknown key and bad value, and every retired key that is assigned, together.
     """
-    tree, given = _merged(source, assignments, flags or {}, lambda text: None, {})
+    read = _read(source, lambda text: None)
+    tree, given = _merged(read, assignments, flags or {}, {})
     try:
         config_from_plain(tree)
     except ValidationError as error:
         mistakes = [item for item in error.errors() if len(item["loc"]) > 1 or item["type"] != "value_error"]
         if mistakes:
-            raise _mistakes(mistakes, source, given) from error
+            raise _mistakes(mistakes, read, given) from error
     return tree
 
 
+def _read(source: Source, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+    """The sections of each file or preset by its name, in their order, not checked, without retired keys."""
+    trees: dict[str, dict[str, Any]] = {}
+    for one in [source] if isinstance(source, str | Path) else source or ():
+        trees.pop(str(one), None)  # of one that is named twice, the second place counts
+        trees[str(one)] = _with_new_names(_sections(one))
+    for name, tree in trees.items():
+        for key, retired in RETIRED.items():
+            section, _, last = key.partition(".")
+            keys = tree.get(section)
+            if isinstance(keys, dict) and last in keys and keys.pop(last) != retired.default:
+                say(f"{name}: '{key}' was removed from wsss and is ignored: {retired.instead}")
+    return trees
+
+
 def _merged(
-    source: str | Path | None,
+    read: Mapping[str, Mapping[str, Any]],
     assignments: Iterable[str],
     flags: Mapping[str, Any],
-    say: Callable[[str], None],
     base: Mapping[str, Mapping[str, Any]],
 ) -> tuple[dict[str, Any], list[str]]:
     """Section -> key -> value of all sources, not checked, and the dotted keys that the command line gave."""
     tree: dict[str, Any] = {}
-    _merge(tree, base)
-    read = {} if source is None else _with_new_names(_sections(source))
-    for key, retired in RETIRED.items():
-        section, _, name = key.partition(".")
-        keys = read.get(section)
-        if isinstance(keys, dict) and name in keys and keys.pop(name) != retired.default:
-            say(f"{source}: '{key}' was removed from wsss and is ignored: {retired.instead}")
-    _merge(tree, read)
+    for one in (base, *read.values()):
+        _merge(tree, one)
     given: list[str] = []
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -224,6 +234,13 @@ def preset_names() -> tuple[str, ...]:
 def known_keys() -> tuple[str, ...]:
     """All dotted keys."""
     return tuple(f"{name}.{key}" for name in Config.model_fields for key in _fields_of(name))
+
+
+def plain_settings(config: Config, but: Collection[str] = ()) -> dict[str, Any]:
+    """The value of each dotted key as JSON has it, without those of some keys."""
+    tree = config.model_dump(mode="json")
+    keys = (key.partition(".") for key in known_keys() if key not in but)
+    return {f"{section}.{name}": tree[section][name] for section, _, name in keys}
 
 
 def field_of(key: str) -> FieldInfo:
@@ -300,18 +317,35 @@ def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
             into[key] = dict(value) if isinstance(value, Mapping) else value
 
 
-def _mistakes(mistakes: Sequence[Any], source: str | Path | None, given: Sequence[str]) -> UsageError:
-    """One error with all mistakes, those of the file before those of the command line."""
-    in_file: list[str] = []
-    typed: list[str] = []
+def _mistakes(mistakes: Sequence[Any], read: Mapping[str, Mapping[str, Any]], given: Sequence[str]) -> UsageError:
+    """One error with all mistakes, those of the files before those of the command line."""
+    said: dict[str, list[str]] = {name: [] for name in (*read, "the command line")}
     for item in mistakes[:MOST_MISTAKES]:
         key = ".".join(str(part) for part in item["loc"])
-        was_typed = source is None or any(f"{one}.".startswith(f"{key}.") or key.startswith(f"{one}.") for one in given)
-        (typed if was_typed else in_file).append(_explain(item))
-    parts = [(str(source), in_file), ("the command line", typed)]
-    problem = "; ".join(f"{where}: {'; '.join(some)}" for where, some in parts if some)
+        was_typed = not read or any(f"{one}.".startswith(f"{key}.") or key.startswith(f"{one}.") for one in given)
+        said["the command line" if was_typed else _file_of(item["loc"], read)].append(_explain(item))
+    problem = "; ".join(f"{where}: {'; '.join(some)}" for where, some in said.items() if some)
     problem += f"; and {len(mistakes) - MOST_MISTAKES} more mistakes" if len(mistakes) > MOST_MISTAKES else ""
-    return UsageError(problem, f"wsss config check {source}" if in_file else "wsss config show")
+    wrong = [name for name in read if said[name]]
+    if wrong and len(read) > 1:  # each may be right by itself
+        return UsageError(problem, f"wsss config show {' '.join(f'-c {name}' for name in read)}")
+    return UsageError(problem, f"wsss config check {wrong[0]}" if wrong else "wsss config show")
+
+
+def _file_of(place: Sequence[str | int], read: Mapping[str, Mapping[str, Any]]) -> str:
+    """The last file that names a key, which is the one whose value is used; the last of all where none does."""
+
+    def names_it(tree: Any) -> bool:
+        for part in place:
+            if not isinstance(tree, Mapping):  # an element of a value
+                return True
+            if part not in tree:
+                return False
+            tree = tree[part]
+        return True
+
+    last_first = [*read][::-1]
+    return next((name for name in last_first if names_it(read[name])), last_first[0])
 
 
 def _explain(item: Any) -> str:

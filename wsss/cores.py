@@ -19,7 +19,7 @@ def usable_cores(environment: Mapping[str, str] = os.environ, root: Path = ROOT)
     """The number of cores that this process may use, at least 1.
 
     It is the least of: the cores of its CPU affinity, the CPU quota of its cgroups (a part of a core counts as one) and
-    ``SLURM_CPUS_PER_TASK``.
+    ``SLURM_CPUS_PER_TASK``. Processes that ``torchrun`` started on a machine (``LOCAL_WORLD_SIZE``) share them.
 
     Args:
         environment: variables.
@@ -30,7 +30,8 @@ def usable_cores(environment: Mapping[str, str] = os.environ, root: Path = ROOT)
     job = environment.get("SLURM_CPUS_PER_TASK", "")
     if job.isdecimal() and int(job):
         cores.append(int(job))
-    return max(1, math.ceil(min(cores)))
+    together = environment.get("LOCAL_WORLD_SIZE", "")
+    return max(1, math.ceil(min(cores)) // (int(together) if together.isdecimal() and int(together) else 1))
 
 
 def _quotas(root: Path) -> Iterator[float]:

@@ -103,6 +103,7 @@ def run_demo(config: Config, out: Path, reporter: Reporter, *, train: int, val: 
         device=device,
         checkpoint_sha256=file_hash(path),
         split="val",
+        origin={"data": str(scenes.absolute()), "format": unseen.format},
     )
     write_jpeg(out / "overview.jpg", overview(unseen, out))
     return DemoFigures(

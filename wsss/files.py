@@ -41,6 +41,8 @@ REMEDIES = {
     errno.EISDIR: "choose another folder: there is a folder of this name",
 }
 
+_host = int.from_bytes(os.urandom(4))
+"""Part of the names of temporary files: processes of other machines may have the same process id."""
 _numbers = count()
 
 
@@ -51,6 +53,8 @@ class DiskError(MachineError):
         path: the file.
         error: the error of the operating system.
     """
+
+    kind = "disk"
 
     def __init__(self, path: Path, error: OSError) -> None:
         self.remedy = REMEDIES.get(error.errno or 0, f"check the disk of {path.parent}")
@@ -84,7 +88,7 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         DiskError: it cannot be written, even if the writer turned that into another exception.
     """
-    temporary = path.with_name(f".{path.name[:MOST_OF_A_NAME]}.{os.getpid()}{next(_numbers):06}.tmp")
+    temporary = path.with_name(f".{path.name[:MOST_OF_A_NAME]}.{os.getpid()}{_host:010}{next(_numbers):06}.tmp")
     raw: _Raw | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +123,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         DiskError: it cannot be written, or ``path`` holds something.
     """
     path = path.absolute()
-    temporary = path.with_name(f".{path.name[:MOST_OF_A_NAME]}.{os.getpid()}{next(_numbers):06}.tmp")
+    temporary = path.with_name(f".{path.name[:MOST_OF_A_NAME]}.{os.getpid()}{_host:010}{next(_numbers):06}.tmp")
     try:
         with disk_errors(path):
             temporary.mkdir(parents=True)

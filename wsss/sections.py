@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from wsss.reading import Reading
 from wsss.section import Section
 
-Method = Literal["getam", "attention-gradient", "gradcam", "rollout", "chefer", "attention", "cam", "objects"]
+Method = Literal["getam", "attention-gradient", "gradcam", "rollout", "chefer", "legrad", "attention", "cam", "objects"]
 Coupling = Literal["released", "paper"]
 Rows = Literal["auto", "token", "pool", "both"]
 ReadoutName = Literal["auto", "project", "token", "pool", "both"]
@@ -59,11 +59,29 @@ class DataSection(Reading):
         return None if path is None else path.expanduser()
 
 
+EditName = Literal["temperature", "channel-gate", "evolving", "sparse", "object-aware"]
+
+
+class EditSection(Section):
+    """An edit of the backbone's attention that is learned with it."""
+
+    name: EditName
+    """temperature: of the softmax, one for each head. channel-gate: of the channels of the MLP. evolving: logits mixed
+    with those of the block before, and a convolution of them. sparse: few keys for each query. object-aware:
+    less from patch to patch the more a guide tells them apart."""
+    layers: tuple[Count, Count] | None = None
+    """First and last block that are edited, from 0. None: all."""
+    control: bool = False
+    """Learn the control of the edit instead: the same without what it is said to be good for."""
+    guide: Literal["colour", "labels"] = "colour"
+    """Of object-aware: the mean colours of the patches, or the label maps of --guide, which only the training has."""
+
+
 class ModelSection(Section):
     """The network."""
 
     backbone: str = "deit_small_patch16_224"
-    """A timm vision transformer (wsss backbones)."""
+    """A timm vision transformer, or for `wsss train-cls` a ConvNeXt or ResNet (wsss backbones)."""
     weights: str = "pretrained"
     """Initial weights of the backbone: FILE.safetensors, FILE.pth, pretrained (timm downloads them) or none."""
     readout: ReadoutName = "auto"
@@ -75,6 +93,9 @@ class ModelSection(Section):
     """Channels of the segmentation decoder."""
     vit: dict[str, int] = Field(default_factory=dict)
     """Arguments passed to timm's constructor of the backbone, for small networks trained from scratch."""
+    attention: tuple[EditSection, ...] = ()
+    """Edits of the backbone's attention that are learned with it, each with `name` and perhaps `layers`,
+    `control` and `guide`."""
 
     @field_validator("weights")
     @classmethod
@@ -124,7 +145,12 @@ class Optimisation(Section):
     epochs: Positive | None = None
     """Passes over the training split. None: 4 in train-cls and 2 in train-seg, or as many as make 200 steps."""
     batch_size: Positive = 16
-    """Images in a training step."""
+    """Images in a training step, of all processes together."""
+    accumulate: Positive = 1
+    """Parts of a batch that a process computes one after the other, which takes less memory.
+
+    The gradient is that of the whole batch, up to rounding, where label maps are given and in train-cls. End to end,
+    background and foreground are balanced in each part by itself, and `model.drop_path` draws for a part."""
     optimizer: Literal["adamw", "sgd-poly"] = "adamw"
     """adamw: linear warmup, then cosine decay to 0. sgd-poly: SGD, the rate decays by (1 - t)^0.9, t from 0 to 1."""
     lr: Above0 = 1e-4
@@ -135,6 +161,8 @@ class Optimisation(Section):
     """Momentum of sgd-poly, in [0, 1]; adamw does not use it."""
     warmup: Share = 0.05
     """Share of the steps, in [0, 1], in which adamw's rate rises linearly from 0."""
+    attention_lr_factor: Above0 = 20.0
+    """Learning rate of learned edits of attention, as a factor of the backbone's rate; they have no weight decay."""
     clip_norm: Weight = 1.0
     """Largest norm of the gradient; a longer gradient is scaled down to it. 0: no clipping."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -156,12 +184,19 @@ class ClassifySection(Optimisation):
 
     least_epochs: ClassVar[int] = 4
 
+    weight_gain: Weight = 0.0
+    """Weight of the attention gain: the tags are to follow from what the explaining rows of attention add. 0: none.
+
+    Each step compares with a second forward, whose explaining rows are even in one block of the last third."""
+    adversarial: Weight = 0.0
+    """Largest change of a pixel, in 1/255, of half of each batch: one step against the tags (FGSM). 0: none."""
     finetune: Literal["auto", "head", "top", "all"] = "auto"
     """What is trained: the head alone on the features of the given backbone (head), then the upper half of its blocks
     too (top), or all weights from the first step (all). "auto" takes "top" for a backbone with weights, else "all".
 
     The head is stopped by a held-out tenth of the tags. "top" then takes half the steps of the epochs, at least 200,
-    each block at 0.7 times the rate of the one above it."""
+    each block at 0.7 times the rate of the one above it. With --init "auto" does as that run did, and "top" does not
+    fit the head again."""
 
 
 class SegmentSection(Optimisation):
@@ -171,6 +206,11 @@ class SegmentSection(Optimisation):
 
     lr: Above0 = 5e-5
     """Largest learning rate."""
+    finetune: Literal["auto", "top", "all"] = "auto"
+    """What is trained beside the decoder: the upper half of the blocks (top) or all of them (all). "auto" takes "top"
+    with --init of a run that began from given weights, where the training split has fewer than 1,000 images.
+
+    With "top" each block has 0.7 times the rate of the one above it."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Decay of the moving average of the weights, in [0, 1). 0: no average.
 
@@ -208,7 +248,8 @@ class MapsSection(Section):
     """Class maps: where the network sees each class."""
 
     method: Method = "attention-gradient"
-    """How class maps are computed: attention-gradient, getam, gradcam, rollout, chefer, attention, cam or objects.
+    """How class maps are computed: attention-gradient, getam, gradcam, rollout, chefer, legrad, attention, cam or
+    objects.
 
     objects needs no tags: the patches are cut in two by their likeness. For a single class that is in every image."""
     coupling: Coupling = "released"

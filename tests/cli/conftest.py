@@ -19,10 +19,13 @@ class Result(NamedTuple):
     err: str
 
     def error(self) -> tuple[str, str]:
-        """The two lines of an error; they must be the last ones, and standard output must be empty."""
+        """The two lines of an error; they must be the last ones but its page, and standard output must be empty."""
         assert self.out == ""
         assert "Traceback" not in self.err
-        problem, fix = self.err.splitlines()[-2:]
+        lines = self.err.splitlines()
+        if lines[-1].startswith("more:  wsss explain "):
+            lines.pop()
+        problem, fix = lines[-2:]
         assert problem.startswith("error: ")
         assert fix.startswith("fix:   ")
         return problem.removeprefix("error: "), fix.removeprefix("fix:   ")

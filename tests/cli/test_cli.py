@@ -39,7 +39,7 @@ def surface(command: Any, name: str) -> Iterator[str]:
         else:
             words = [*parameter.opts, *parameter.secondary_opts]
         words += ["[required]"] * parameter.required + ["[repeated]"] * parameter.multiple
-        default = parameter.default
+        default = " ".join(parameter.default) if isinstance(parameter.default, list) else parameter.default
         if isinstance(default, str | int | float | Path) and not isinstance(default, bool):
             words.append(f"[{default}]")
         yield f"{name}: {' '.join(words)}"
@@ -120,6 +120,13 @@ def test_arguments_that_click_refuses(wsss: Program, words: list[str], said: str
     assert fix.endswith("--help")
 
 
+@pytest.mark.parametrize("words", [["predict", "run", "photos"], ["make-pseudo", "run"]])
+def test_another_palette_is_refused_at_once(wsss: Program, words: list[str]) -> None:
+    done = wsss(*words, "-o", "out", "--palette", "rainbow")
+    assert done.status == 2
+    assert done.error() == ("no palette 'rainbow'; there are voc, colorblind", "--palette voc")
+
+
 def test_config_show_is_a_config(wsss: Program, tmp_path: Path) -> None:
     done = wsss("config", "show", "--set", "run.seed=5")
     assert done.status == 0
@@ -135,6 +142,8 @@ def test_config_list_and_backbones(wsss: Program) -> None:
         assert wsss("config", "check", name).status == 0
     names = wsss("backbones", "deit_tiny*224").out.split()
     assert {"deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"} <= set(names)
+    (row,) = json.loads(wsss("backbones", "resnet10t", "--details", "--json").out)
+    assert row == {"name": "resnet10t", "read": "maps", "stride": 32, "prefix_tokens": 0, "heads": 0}
 
 
 def test_unknown_keys(wsss: Program, tmp_path: Path) -> None:
@@ -354,12 +363,16 @@ def test_from_tags_to_masks(wsss: Program, tmp_path: Path, config_file: Path, sc
     done = wsss("train-seg", "-c", config_file, "-o", seg, "--labels", pseudo, "--init", cls, "--epochs", "1")
     assert (done.status, done.out) == (0, f"{seg}\n")
     assert "mean_iou" in plain(done.err)
-    done = wsss("train-seg", "-c", config_file, "-o", tmp_path / "e2e", "--init", cls, "--epochs", "1")
+    assert f"<h3>{pseudo}</h3>" in (seg / "report.html").read_text("utf-8")
+    options = ("--init", cls, "--epochs", "1", "--no-report")
+    done = wsss("train-seg", "-c", config_file, "-o", tmp_path / "e2e", *options)
     assert done.status == 0
+    assert not (tmp_path / "e2e" / "report.html").exists()
     assert json.loads((tmp_path / "e2e" / "metrics.jsonl").read_text().splitlines()[0])["segmentation"] > 0
     done = wsss("train-seg", "-c", config_file, "-o", tmp_path / "scratch", "--rounds", "2", "--epochs", "1")
     assert done.status == 0
     assert read_manifest(tmp_path / "scratch" / "labels")["counts"]["images"] == 24
+    assert "24 of 24 images" in (tmp_path / "scratch" / "report.html").read_text("utf-8")
     assert read_manifest(tmp_path / "scratch" / "labels")["scales"] == [46]
 
     done = wsss("predict", seg, scenes, "--split", "val", "-o", masks, "--json")

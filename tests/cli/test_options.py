@@ -50,7 +50,7 @@ def run() -> Run:
 
 def test_nothing_given(run: Run) -> None:
     given = run()
-    assert (given.config, given.assignments) == (None, [])
+    assert (given.config, given.assignments) == ([], [])
     assert set(given.flags.values()) == {None}
     assert given.names() == []
 

@@ -62,7 +62,7 @@ def anywhere() -> None:
     ids=["GPU", "driver", "cuBLAS", "torch", "NumPy", "worker", "fork", "Python"],
 )
 def test_which_memory_is_full(wsss: Program, monkeypatch: pytest.MonkeyPatch, fail: Fail, problem: str) -> None:
-    monkeypatch.setattr("wsss.training.start.train_classifier", lambda *words: fail())
+    monkeypatch.setattr("wsss.training.start.train_classifier", lambda *words, **more: fail())
     done = wsss(*TRAIN)
     assert (done.status, done.error()[0]) == (4, problem)
 
@@ -70,7 +70,9 @@ def test_which_memory_is_full(wsss: Program, monkeypatch: pytest.MonkeyPatch, fa
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_that_is_full(wsss: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsss.training.start.train_classifier", lambda *words: torch.empty(1 << 44, device="cuda"))
+    monkeypatch.setattr(
+        "wsss.training.start.train_classifier", lambda *words, **more: torch.empty(1 << 44, device="cuda")
+    )
     done = wsss(*TRAIN)
     assert (done.status, done.error()[0]) == (4, "the GPU has no memory left: 65536.00 GiB more were wanted")
 

@@ -153,6 +153,18 @@ def test_an_overlay_has_a_key_of_the_classes(tmp_path: Path, network: Network, p
     assert np.abs(drawn_HW3[56:].astype(int) - key_HW3).mean() < 6  # a JPEG
 
 
+def test_the_palette_changes_pictures_alone(tmp_path: Path, network: Network, photos: Path, tiny_config: Any) -> None:
+    predict(network, photos / "side.jpg", tmp_path / "voc", tiny_config())
+    predict(network, photos / "side.jpg", tmp_path / "other", tiny_config(), palette="colorblind")
+    read = [(tmp_path / out / "labels" / "side.png").read_bytes() for out in ("voc", "other")]
+    drawn = [read_image(tmp_path / out / "overlays" / "side.jpg") for out in ("voc", "other")]
+    assert read[0] == read[1]
+    assert (drawn[0] != drawn[1]).any()
+    label_HW = read_mask(tmp_path / "other" / "labels" / "side.png")
+    key_HW3 = key(label_HW, network.classes, KEY_MIN_WIDTH, "colorblind").astype(int)
+    assert np.abs(drawn[1][56:].astype(int) - key_HW3).mean() < 10
+
+
 def test_one_image_and_no_overlays(tmp_path: Path, network: Network, photos: Path, tiny_config: Any) -> None:
     counts = predict(network, photos / "side.jpg", tmp_path / "out", tiny_config(), overlays=False)
     assert counts["made"] == 1

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from wsss.config import Coupling
 from wsss.maps.generate import class_maps
-from wsss.models.backbone import Backbone
+from wsss.models.backbone import Backbone, Features
 from wsss.models.network import Network
 from wsss.models.readout import READOUTS
 
@@ -117,6 +117,34 @@ def test_attention_gradient_equals_the_explicit_loop() -> None:
     assert relative_error(maps, explicit_maps(network, images, PRESENT, "attention-gradient", 1, "token")) < 1e-5
 
 
+@pytest.mark.parametrize(("prefix", "readout"), [(0, "pool"), (1, "project"), (1, "token"), (5, "both")])
+@pytest.mark.parametrize("start", [0, 2])
+def test_legrad_equals_the_explicit_loop(prefix: int, readout: str, start: int) -> None:
+    """The logit of the tokens after each block; its gradient at the attention of that block alone."""
+    network = small_network(prefix, readout)
+    images = torch.rand(4, 3, 24, 44)
+    _, maps = class_maps(network, images, PRESENT, method="legrad", start_layer=start)
+    attentions: list[Tensor] = []
+    tokens: list[Tensor] = []
+    for block in network.backbone.vit.blocks:
+        block.attn.fused_attn = False
+        block.attn.attn_drop.register_forward_hook(lambda m, i, out: attentions.append(out))
+        block.register_forward_hook(lambda m, i, out: tokens.append(out))
+    expected = torch.zeros_like(maps)
+    for b, k in PRESENT.nonzero().tolist():
+        attentions.clear()
+        tokens.clear()
+        grid = network.features(images[b : b + 1]).grid
+        for layer in range(start, 4):
+            normed = network.backbone.final_norm(network.backbone.vit.norm(tokens[layer]))
+            features = Features(normed[:, prefix:], normed[:, 0] if prefix else None, grid, [])
+            logit = network.readout(features)[0, k]
+            (gradient,) = torch.autograd.grad(logit, attentions[layer], retain_graph=True)
+            expected[b, k] += gradient[0].relu().mean(dim=(0, 1))[prefix:].reshape(grid)
+    assert expected.abs().sum() > 0
+    assert relative_error(maps, expected) < 1e-5
+
+
 def test_more_patches_than_a_chunk_of_rows() -> None:
     network = small_network(1, "pool", depth=2)
     images = torch.rand(1, 3, 8 * 18, 8 * 17)  # 306 patches; chunks hold 256 rows
@@ -171,7 +199,17 @@ def test_parameters_keep_requires_grad_and_get_no_gradient() -> None:
 def test_maps_work_under_no_grad_and_leave_no_hooks() -> None:
     network = small_network(1, "project")
     with torch.no_grad():
-        for method in ("getam", "gradcam", "rollout", "chefer", "attention", "cam", "objects", "attention-gradient"):
+        for method in (
+            "getam",
+            "gradcam",
+            "rollout",
+            "chefer",
+            "legrad",
+            "attention",
+            "cam",
+            "objects",
+            "attention-gradient",
+        ):
             _, maps = class_maps(network, torch.rand(4, 3, 16, 24), PRESENT, method=method)
             assert maps.shape == (4, 5, 2, 3)
             assert maps[0].abs().sum() == 0

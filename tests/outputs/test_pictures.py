@@ -7,17 +7,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsss.data.masks import IGNORE_INDEX, PALETTE
+from wsss.outputs.palettes import palette_of
 from wsss.outputs.pictures import (
     CAPTION_HEIGHT,
     CAPTION_SIZE,
-    CONTOUR,
     GAP,
     HATCH_DARK,
     HATCH_LIGHT,
     HATCH_PERIOD,
+    HATCH_WEIGHT,
     INK,
     KEY_MIN_WIDTH,
     LETTERS_ACROSS,
+    PHOTO_DARK,
+    PHOTO_LIGHT,
     contact_sheet,
     key,
     overlay,
@@ -30,20 +33,56 @@ def flat(height: int, width: int, colour: tuple[int, int, int]) -> NDArray[np.ui
     return np.full((height, width, 3), colour, dtype=np.uint8)
 
 
-def test_background_stays_and_classes_are_blended() -> None:
-    label_HW = np.array([[0, 0, 2, 2]], dtype=np.uint8)
-    drawn_HW3 = overlay(flat(1, 4, (100, 50, 10)), label_HW, alpha=0.25)
-    assert drawn_HW3[0, 0].tolist() == [100, 50, 10]
-    assert drawn_HW3[0, 1].tolist() == [CONTOUR] * 3
-    expected = np.rint(0.75 * np.array([100, 50, 10]) + 0.25 * PALETTE[2])
-    assert drawn_HW3[0, 3].tolist() == expected.tolist()
+def grey(level: int) -> int:
+    """What a grey level of a photo becomes below colours."""
+    return round(PHOTO_DARK + (PHOTO_LIGHT - PHOTO_DARK) * level / 255)
 
 
-def test_ignored_pixels_are_a_light_hatch_without_contours() -> None:
+def test_a_photo_becomes_grey_and_classes_are_blended() -> None:
+    label_HW = np.array([[0, 0, 2, 2]] * 4, dtype=np.uint8)
+    drawn_HW3 = overlay(flat(4, 4, (100, 100, 100)), label_HW, alpha=0.25)
+    assert drawn_HW3[0, 0].tolist() == [grey(100)] * 3
+    assert drawn_HW3[0, 1].tolist() == [grey(100)] * 3  # the background has no contour
+    assert drawn_HW3[0, 2].tolist() == PALETTE[2].tolist()  # the contour, in the colour of the class
+    expected = 0.75 * (PHOTO_DARK + (PHOTO_LIGHT - PHOTO_DARK) * 100 / 255) + 0.25 * PALETTE[2]
+    assert drawn_HW3[0, 3].tolist() == np.rint(expected).tolist()
+
+
+def test_a_colour_means_the_same_on_every_photo() -> None:
+    """Photos of one lightness and any hue give the same picture."""
+    label_HW = np.zeros((6, 6), dtype=np.uint8)
+    label_HW[1:5, 1:5] = 3
+    red, blue = flat(6, 6, (200, 0, 0)), flat(6, 6, (0, 70, 165))  # both of luma 60
+    assert (overlay(red, label_HW) == overlay(blue, label_HW)).all()
+    black_HW3, white_HW3 = (overlay(flat(6, 6, (level,) * 3), label_HW).astype(int) for level in (0, 255))
+    assert np.ptp(black_HW3[0, 0]) == 0
+    assert (white_HW3 - black_HW3).max() <= PHOTO_LIGHT - PHOTO_DARK
+
+
+def test_both_sides_of_a_border_have_a_contour() -> None:
+    label_HW = np.array([[1, 1, 1, 2, 2, 2]] * 5, dtype=np.uint8)
+    drawn_HW3 = overlay(flat(5, 6, (0, 0, 0)), label_HW, palette="colorblind")
+    full_HW = (drawn_HW3 == palette_of("colorblind")[label_HW]).all(axis=2)
+    assert full_HW[2].tolist() == [False, False, True, True, False, False]
+
+
+def test_contours_grow_with_the_picture() -> None:
+    label_HW = np.zeros((1400, 1400), dtype=np.uint8)
+    label_HW[:, 700:] = 4
+    drawn_HW3 = overlay(np.zeros((1400, 1400, 3), dtype=np.uint8), label_HW)
+    full_HW = (drawn_HW3 == PALETTE[4]).all(axis=2)
+    assert full_HW[0].nonzero()[0].tolist() == [700, 701]
+
+
+def stripes(level: int) -> set[int]:
+    return {round((1 - HATCH_WEIGHT) * grey(level) + HATCH_WEIGHT * stripe) for stripe in (HATCH_LIGHT, HATCH_DARK)}
+
+
+def test_ignored_pixels_are_hatched() -> None:
     label_HW = np.full((16, 16), IGNORE_INDEX, dtype=np.uint8)
     label_HW[:4] = label_HW[12:] = 1
     drawn_HW3 = overlay(flat(16, 16, (0, 0, 0)), label_HW, alpha=1.0)
-    assert set(np.unique(drawn_HW3[4:12])) == {HATCH_LIGHT, HATCH_DARK}
+    assert {*np.unique(drawn_HW3[4:12]).tolist()} == stripes(0)
     assert (drawn_HW3[label_HW == 1] == PALETTE[1]).all()
 
 
@@ -91,8 +130,10 @@ ANIMALS = ("cat", "cow", "dog", "horse", "person", "sheep")
 
 
 def places(strip_HW3: NDArray[np.uint8], index: int) -> tuple[int, ...]:
-    """Top, left, height, width and number of the pixels that have the colour of a class index."""
-    rows, columns = (strip_HW3 == PALETTE[index]).all(axis=2).nonzero()
+    """Top, left, height, width and number of the pixels that have the tone of a class index inside its swatch."""
+    middle = (PHOTO_DARK + PHOTO_LIGHT) / 2
+    tone_3 = 0.5 * middle + 0.5 * PALETTE[index]
+    rows, columns = (np.abs(strip_HW3 - tone_3) <= 1).all(axis=2).nonzero()
     return int(rows.min()), int(columns.min()), int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1, len(rows)
 
 
@@ -102,27 +143,35 @@ def held(*indices: int) -> NDArray[np.uint8]:
 
 def hatched(strip_HW3: NDArray[np.uint8]) -> bool:
     """Whether the inside of a swatch in the first line is the hatch."""
-    inside = CAPTION_SIZE - 2
-    stripes = np.add.outer(np.arange(inside), np.arange(inside)) % HATCH_PERIOD < HATCH_PERIOD // 2
-    hatch = np.where(stripes, HATCH_LIGHT, HATCH_DARK)[..., None]
-    line_HW3 = strip_HW3[GAP + 1 : GAP + 1 + inside]
+    inside = CAPTION_SIZE - 4
+    middle = (PHOTO_DARK + PHOTO_LIGHT) // 2
+    lit = np.add.outer(np.arange(inside), np.arange(inside)) % HATCH_PERIOD < HATCH_PERIOD // 2
+    hatch = np.rint((1 - HATCH_WEIGHT) * middle + HATCH_WEIGHT * np.where(lit, HATCH_LIGHT, HATCH_DARK))[..., None]
+    line_HW3 = strip_HW3[GAP + 2 : GAP + 2 + inside]
     return any((line_HW3[:, x : x + inside] == hatch).all() for x in range(strip_HW3.shape[1] - inside))
 
 
-def test_a_key_shows_each_class_held_in_its_colour() -> None:
+def test_a_key_shows_each_class_held_in_its_tone() -> None:
     strip_HW3 = key(np.array([[0, 5, 5], [0, 4, 5]], dtype=np.uint8), ANIMALS, 300)
-    inside = CAPTION_SIZE - 2
+    inside = CAPTION_SIZE - 4
     assert strip_HW3.shape == (GAP + LINE, 300, 3)
-    assert places(strip_HW3, 4) == (GAP + 1, GAP + 1, inside, inside, inside**2)
+    assert places(strip_HW3, 4) == (GAP + 2, GAP + 2, inside, inside, inside**2)
     top, left, *size = places(strip_HW3, 5)
-    assert (top, size) == (GAP + 1, [inside, inside, inside**2])
+    assert (top, size) == (GAP + 2, [inside, inside, inside**2])
     assert left > GAP + 2 * CAPTION_SIZE
-    assert (strip_HW3[GAP, GAP : GAP + CAPTION_SIZE] == INK).all()  # the frame
+    assert (strip_HW3[GAP, GAP : GAP + CAPTION_SIZE] == PALETTE[4]).all()  # framed as the contour is drawn
     absent = [index for index in (1, 2, 3, 6) if (strip_HW3 == PALETTE[index]).all(axis=2).any()]
     assert absent == []
     assert not hatched(strip_HW3)
-    between_HW3 = strip_HW3[:, GAP + CAPTION_SIZE + 2 : left - 2]
+    between_HW3 = strip_HW3[:, GAP + CAPTION_SIZE + 2 : left - 4]
     assert (between_HW3 <= INK + 40).all(axis=2).any()  # a name is written after the swatch
+
+
+def test_the_tone_of_a_key_is_that_of_the_picture() -> None:
+    """On a photo of middle grey they are equal."""
+    drawn_HW3 = overlay(flat(40, 40, (128, 128, 128)), np.full((40, 40), 3, dtype=np.uint8), palette="colorblind")
+    strip_HW3 = key(held(3), ANIMALS, 200, "colorblind")
+    assert drawn_HW3[20, 20].tolist() == strip_HW3[GAP + 5, GAP + 5].tolist()
 
 
 def test_a_key_names_the_classes() -> None:
@@ -155,8 +204,8 @@ def test_many_classes_wrap_and_none_is_lost(width: int, in_a_line: int) -> None:
     lines = math.ceil(len(indices) / in_a_line)
     assert strip_HW3.shape == (GAP + LINE * lines, width, 3)
     corners = [places(strip_HW3, index)[:2] for index in indices]
-    assert [top for top, _ in corners] == [GAP + 1 + LINE * (k // in_a_line) for k in range(len(indices))]
-    assert {left for _, left in corners[::in_a_line]} == {GAP + 1}
+    assert [top for top, _ in corners] == [GAP + 2 + LINE * (k // in_a_line) for k in range(len(indices))]
+    assert {left for _, left in corners[::in_a_line]} == {GAP + 2}
     assert (strip_HW3[:, -GAP:] == 255).all()
 
 
@@ -186,11 +235,11 @@ def test_the_index_distinguishes_names_that_cannot_be_drawn(name: str, expected:
 
 @pytest.mark.parametrize("name", ["", " ", "\0", "\u202eabc", "\U0001f40e", "\u0301", "\r", "\u2028"])
 def test_any_name_gets_a_swatch(name: str) -> None:
-    assert places(key(held(3), ("a", "b", name), 90), 3)[:2] == (GAP + 1, GAP + 1)
+    assert places(key(held(3), ("a", "b", name), 90), 3)[:2] == (GAP + 2, GAP + 2)
 
 
 def test_letters_grow_with_the_picture() -> None:
-    small, large = (places(key(held(1), ANIMALS, width), 1)[2] + 2 for width in (LETTERS_ACROSS * 13, 3000))
+    small, large = (places(key(held(1), ANIMALS, width), 1)[2] + 4 for width in (LETTERS_ACROSS * 13, 3000))
     assert (small, large) == (13, 50)
 
 

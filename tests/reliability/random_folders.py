@@ -44,7 +44,7 @@ CHOSEN = {
     "classify.epochs": ("1", "2"),
     "classify.batch_size": ("1", "3", "8", "200"),
     "segment.batch_size": ("1", "3", "8"),
-    "maps.method": ("getam", "attention-gradient", "gradcam", "cam", "chefer"),
+    "maps.method": ("getam", "attention-gradient", "gradcam", "cam", "chefer", "legrad"),
     "maps.flip": ("true", "false"),
     "augment.size": ("32", "40"),
     "predict.scales": ("[32]", "[32, 48]"),
@@ -200,7 +200,7 @@ def look_at(arguments: list[str], log: Path) -> tuple[int, str, str]:
         raise Faulty(f"no end after {SECONDS:g} s: {said}")
     if status not in STATUSES or "Traceback" in error:
         raise Faulty(f"status {status}: {said}")
-    if status and [line[:7] for line in error.splitlines()[-2:]] != ["error: ", "fix:   "]:
+    if status and [line[:7] for line in error.splitlines() if line[:7] != "more:  "][-2:] != ["error: ", "fix:   "]:
         raise Faulty(f"status {status} without error and fix: {said}")
     return status, output, error
 

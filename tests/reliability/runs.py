@@ -1,7 +1,7 @@
 """The program ``wsss`` in processes forked from one that has imported it, which saves seconds of imports.
 
 As a script this file reads orders from standard input, each a JSON line.
-``{"wsss": [ARGUMENT, ...], "kill_at": N, "log": FILE}`` starts a process and prints its id;
+``{"wsss": [ARGUMENT, ...], "kill_at": N, "log": FILE, "environment": {...}}`` starts a process and prints its id;
 ``{"wait": PID, "seconds": S}`` prints how it ended, or null.
 """
 
@@ -58,8 +58,8 @@ class Forked:
 
     @property
     def error_and_fix(self) -> list[str]:
-        """The last two lines of standard error, ``error:`` and ``fix:``, without these words."""
-        return [line[7:] for line in self.error.splitlines()[-2:]]
+        """The lines ``error:`` and ``fix:`` at the end of standard error, without these words."""
+        return [line[7:] for line in self.error.splitlines() if not line.startswith("more:  ")][-2:]
 
 
 class Warm:
@@ -72,11 +72,14 @@ class Warm:
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def start(self, *arguments: object, kill_at: int | None = None) -> Forked:
+    def start(
+        self, *arguments: object, kill_at: int | None = None, environment: dict[str, str] | None = None
+    ) -> Forked:
         """Start ``wsss`` with these arguments; with ``kill_at`` it is killed at the disk operation of that number."""
         self.count += 1
         log = self.folder / f"{self.count}.log"
-        order = {"wsss": [str(argument) for argument in arguments], "kill_at": kill_at, "log": str(log)}
+        words = [str(argument) for argument in arguments]
+        order = {"wsss": words, "kill_at": kill_at, "log": str(log), "environment": environment or {}}
         return Forked(int(self.ask(order)), log, self)
 
     def run(self, *arguments: object, kill_at: int | None = None) -> Forked:
@@ -136,6 +139,7 @@ def run_program(order: dict[str, Any]) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor, target in ((nothing, 0), (nothing, 1), (log, 2)):
         os.dup2(descriptor, target)
+    os.environ |= order.get("environment", {})
     sys.argv = ["wsss", *order["wsss"]]
     if order["kill_at"] is not None:
         kill_at(order["kill_at"])

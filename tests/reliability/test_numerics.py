@@ -34,7 +34,17 @@ from wsss.training.losses import balanced_cross_entropy, classification_loss, sa
 from wsss.training.start import train_segmenter
 
 EXAMPLES = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-METHODS: list[Method] = ["getam", "attention-gradient", "gradcam", "rollout", "chefer", "attention", "cam", "objects"]
+METHODS: list[Method] = [
+    "getam",
+    "attention-gradient",
+    "gradcam",
+    "rollout",
+    "chefer",
+    "legrad",
+    "attention",
+    "cam",
+    "objects",
+]
 IMAGES = ["noise", "black", "white", "grey", "edge"]
 SCORES = ["random", "zero", "one", "tiny", "same"]
 

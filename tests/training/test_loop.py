@@ -38,6 +38,7 @@ from wsss.training.given_labels import find_labels
 from wsss.training.loop import Loop, RunContext, steps_of
 from wsss.training.optimiser import make_optimizer, schedule
 from wsss.training.pace import Pace
+from wsss.training.ranks import ALONE
 from wsss.training.saving import State
 from wsss.training.start import resume_classifier, train_classifier, train_segmenter
 from wsss.training.validation import Validation
@@ -515,6 +516,7 @@ def test_a_validation_without_a_figure_says_that_there_is_no_best(tmp_path: Path
     training = Loop.__new__(Loop)
     training.run, training.config, training.reporter, training.task = tmp_path, tiny_config(), reporter, {}
     training.section, training.total = training.config.classify, 100
+    training.ranks = ALONE
     training.state = State(step=3)
     training.batches, training.pace = StepBatches(24, 8, 0, 0, 0), Pace(CPU)
     training.bad_steps = SimpleNamespace(stop_if_any=lambda: None)  # type: ignore[assignment]

@@ -151,7 +151,10 @@ ALONE = {"segment__maps_share": 1.0}
         TAUGHT | {"maps__method": "attention-gradient", "maps__spread": 1, "maps__gamma": 0.5, "groups": 3},
         ALONE | {"maps__method": "getam", "maps__spread": 1, "maps__start_layer": 1},
         ALONE | {"maps__method": "getam", "maps__coupling": "paper", "model__readout": "both"},
-        *(ALONE | {"maps__method": method} for method in ("chefer", "gradcam", "cam", "attention", "rollout")),
+        *(
+            ALONE | {"maps__method": method}
+            for method in ("chefer", "legrad", "gradcam", "cam", "attention", "rollout")
+        ),
     ],
     ids=lambda changes: " ".join(f"{name.split('__')[-1]}={value}" for name, value in changes.items()),
 )

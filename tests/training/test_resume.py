@@ -173,6 +173,7 @@ def test_a_resumed_segmenter_keeps_its_label_folders(
         "taught": False,
         "init": None,
         "true_masks": False,
+        "corrected": None,
     }
     resume_segmenter(tmp_path / "cut", QUIET)
     assert_same_checkpoints(tmp_path / "whole", tmp_path / "cut")
@@ -548,8 +549,9 @@ def test_data_elsewhere_are_refused_where_nothing_can_be_compared(begun: tuple[P
         (run / "run.json").unlink()
     else:
         make_earlier(data, run)
+    shutil.copytree(data, data.parent / "elsewhere")
     with pytest.raises(DataError, match=f"has no {missing}, so the files cannot be compared"):
-        resume_classifier(run, QUIET, Moved(root=data))
+        resume_classifier(run, QUIET, Moved(root=data.parent / "elsewhere"))
 
 
 def test_tables_and_saliency_below_the_data_move_with_them(tmp_path: Path) -> None:

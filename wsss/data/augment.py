@@ -8,7 +8,7 @@ Shape suffixes: H x W pixels, S side of the crop, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from wsss.data.geo import TIFF_SUFFIXES, has_rasterio
 from wsss.data.layers import read_layer
 from wsss.data.loading import reading
 from wsss.data.masks import IGNORE_INDEX
-from wsss.data.records import TaggedSet
+from wsss.data.records import Record, TaggedSet
 from wsss.errors import DataError
 
 Key = tuple[int, int]
@@ -39,6 +39,8 @@ class TrainingImages(Dataset[dict[str, Tensor]]):
         seed: of the run.
         labels: a folder of label maps NAME.png to train on, or None.
         saliency: a folder of 8-bit saliency maps NAME.png, or None.
+        corrected: a folder of masks NAME.png of people, and the names of the images that have one; or None.
+        guide: a folder of label maps NAME.png that guide attention, or None.
     """
 
     def __init__(
@@ -49,11 +51,15 @@ class TrainingImages(Dataset[dict[str, Tensor]]):
         seed: int,
         labels: Path | None = None,
         saliency: Path | None = None,
+        corrected: tuple[Path, Collection[str]] | None = None,
+        guide: Path | None = None,
     ) -> None:
         self.tagged = tagged
         self.seed = seed
         self.labels = labels
         self.saliency = saliency
+        self.guide = guide
+        self.corrected = None if corrected is None else (corrected[0], frozenset(corrected[1]))
         self.may_lack_data = has_rasterio() and any(
             path.lower().endswith(TIFF_SUFFIXES) for path in tagged.columns.paths
         )
@@ -70,8 +76,9 @@ class TrainingImages(Dataset[dict[str, Tensor]]):
         return len(self.tagged)
 
     def __getitem__(self, key: Key) -> dict[str, Tensor]:
-        """Image (3, S, S) uint8, present (K,) bool and, where asked for, label (S, S) and saliency (S, S) uint8.
+        """Image (3, S, S) uint8, present (K,) bool and, where asked for, label, saliency and guide, each (S, S) uint8.
 
+        With masks of people also corrected (S, S) uint8 and is_corrected () bool, False where the image has none.
         Of a set with TIFF files also valid (S, S) uint8, 0 where a picture has no data.
         """
         epoch, index = key
@@ -79,9 +86,11 @@ class TrainingImages(Dataset[dict[str, Tensor]]):
         reading(record.name)
         image = tv_tensors.Image(torch.from_numpy(record.decode()).permute(2, 0, 1))
         layers = {"image": image}
-        for name, folder in (("label", self.labels), ("saliency", self.saliency)):
+        for name, folder in (("label", self.labels), ("saliency", self.saliency), ("guide", self.guide)):
             if folder is not None:
                 layers[name] = tv_tensors.Mask(torch.from_numpy(read_layer(folder, record, tuple(image.shape[1:]))))
+        if self.corrected is not None:
+            layers["corrected"] = tv_tensors.Mask(self._drawn(record, tuple(image.shape[1:])))
         if self.may_lack_data:
             valid_HW = record.valid()
             shown_HW = np.ones(image.shape[1:], np.uint8) if valid_HW is None else valid_HW.astype(np.uint8)
@@ -93,10 +102,20 @@ class TrainingImages(Dataset[dict[str, Tensor]]):
             layers = self.place(layers)
             layers["image"] = self.colour(layers["image"])
         sample = {name: layer.as_subclass(torch.Tensor).contiguous() for name, layer in layers.items()}
+        if self.corrected is not None:
+            sample["is_corrected"] = torch.tensor(record.name in self.corrected[1])
         sample["present"] = torch.from_numpy(self.tagged.present(record))
         if self.tagged.has_unknown():
             sample["known"] = torch.from_numpy(self.tagged.known(record))
         return sample
+
+    def _drawn(self, record: Record, size: tuple[int, ...]) -> Tensor:
+        """The mask of a person, (H, W) uint8; ignored pixels where the image has none."""
+        assert self.corrected is not None
+        folder, names = self.corrected
+        if record.name not in names:
+            return torch.full(size, IGNORE_INDEX, dtype=torch.uint8)
+        return torch.from_numpy(read_layer(folder, record, size))
 
 
 class StepBatches(Sampler[list[Key]]):
@@ -108,9 +127,13 @@ class StepBatches(Sampler[list[Key]]):
         start: first step.
         stop: one after the last.
         seed: of the run.
+
+    Attributes:
+        part, parts: which rows of each batch are given: the part of this number, from 0, of so many equal ones.
     """
 
     def __init__(self, length: int, batch_size: int, start: int, stop: int, seed: int) -> None:
+        self.part, self.parts = 0, 1
         self.length = length
         self.batch_size = min(batch_size, length)
         self.start = start
@@ -133,8 +156,9 @@ class StepBatches(Sampler[list[Key]]):
             if epoch != current:
                 order = np.random.default_rng([self.seed, epoch]).permutation(self.length).tolist()
                 current = epoch
-            first = offset * self.batch_size
-            yield [(epoch, index) for index in order[first : first + self.batch_size]]
+            rows = self.batch_size // self.parts
+            first = offset * self.batch_size + self.part * rows
+            yield [(epoch, index) for index in order[first : first + rows]]
 
 
 def mix(*numbers: int) -> int:

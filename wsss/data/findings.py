@@ -199,6 +199,8 @@ class BadData(DataError):
     def __init__(self, problem: str, fix: str, findings: Iterable[Finding]) -> None:
         super().__init__(in_one_line(problem), in_one_line(fix))
         self.findings = tuple(one if one.mend else replace(one, mend=fix) for one in findings)
+        if self.findings:
+            self.kind = self.findings[0].kind
 
     @property
     def severity(self) -> Severity:

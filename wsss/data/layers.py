@@ -40,8 +40,10 @@ def check_layers(folder: Path, tagged: TaggedSet, what: str, fix: str) -> None:
             raise DataError(f"{folder}: {count} have {problem} ({first_few(names)}){hint}", fix)
 
 
-def layer_digest(folder: Path, tagged: TaggedSet) -> str:
+def layer_digest(folder: Path, tagged: TaggedSet, *, some: bool = False) -> str:
     """SHA-256, in hexadecimal, of the names of all images of a set and the bytes of their PNGs, in their order.
+
+    With ``some``, of the images alone that have a PNG.
 
     Raises:
         DataError: a PNG cannot be read.
@@ -49,6 +51,8 @@ def layer_digest(folder: Path, tagged: TaggedSet) -> str:
     digest = hashlib.sha256()
     for record in tagged.records:
         path = folder / f"{record.name}.png"
+        if some and not path.is_file():
+            continue
         try:
             content = image_digest(path.read_bytes())
         except OSError as error:

@@ -240,6 +240,8 @@ def _death(batches_read: Any, begun: Tensor) -> WsssError | None:
 class LoaderDied(MachineError):
     """A loader process died of something else than a request to stop."""
 
+    kind = "loader-died"
+
 
 DEATHS = {
     signal.SIGKILL: "; perhaps the memory does not suffice",

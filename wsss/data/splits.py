@@ -137,6 +137,15 @@ def open_to_label(config: Config, reporter: Reporter, classes: Sequence[str]) ->
     return open_split(data, data.train_split or chosen_split(splits, TRAIN_SPLITS), reporter, classes)
 
 
+def open_to_score(config: Config, reporter: Reporter, classes: Sequence[str]) -> TaggedSet:
+    """The split that ``robustness`` measures: the one named, else the one that training validates on."""
+    data = config.data
+    if data.root is None:
+        raise UsageError("no data folder was given", "--data DIR")
+    splits = list_splits(data.root, data, reporter=reporter)
+    return open_split(data, data.val_split or chosen_split(splits, VAL_SPLITS), reporter, classes)
+
+
 def chosen_split(splits: Sequence[str], usual: Sequence[str]) -> str | None:
     """The split of the first of some usual names; None where there is none.
 

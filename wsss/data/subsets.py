@@ -21,6 +21,13 @@ AUGMENTED = re.compile(r"^(?P<photo>.+)\.rf\.[0-9A-Za-z]+$")
 """Names that Roboflow gives to the augmented copies of a photo."""
 
 
+def evenly(records: Records, count: int) -> Records:
+    """So many records at equal distances; all where there are fewer, or where the count is 0."""
+    if count == 0 or count >= len(records):
+        return records
+    return records.take(np.linspace(0, len(records) - 1, count).round().astype(np.int64))
+
+
 def stratify(
     present_NK: NDArray[np.bool_], group_N: NDArray[np.int64], shares: Sequence[float], seed: int
 ) -> NDArray[np.int64]:

@@ -18,6 +18,7 @@ from wsss.labels.crf import crf_processes
 from wsss.machine import num_workers
 from wsss.pool import Job, Pool
 from wsss.reporting import Reporter
+from wsss.shard import Shard
 from wsss.stopping import StopRequest
 
 Finish = Callable[[Iterable[ScaledBatch], Callable[..., np.ndarray[Any, Any]]], Iterator[Job[None]]]
@@ -65,6 +66,26 @@ def process_remaining(
         for done, _ in enumerate(results, total - len(todo) + 1):
             reporter.advance()
             stop.leave_if_asked(f"after {done} of {total} images", "run the same command again")
+
+
+def take_share(
+    images: ScaledImages, large: Sequence[Record], shard: Shard | None
+) -> tuple[list[Record], frozenset[str]]:
+    """Leave the batches of a shard in ``images``. Batches are those of the whole set, see `process_remaining`.
+
+    Args:
+        images: the batches of the whole set.
+        large: the pictures that are read in windows.
+        shard: None for all.
+
+    Returns:
+        The large pictures of the shard, and the names of all of its images.
+    """
+    if shard is not None:
+        images.batches = list(shard.part(images.batches))
+        large = shard.part(large)
+    names = [record.name for batch in images.batches for record in batch] + [record.name for record in large]
+    return list(large), frozenset(names)
 
 
 def large_records(records: Sequence[Record], tile: int) -> tuple[list[Record], list[Record]]:

@@ -7,33 +7,27 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss.data.images import image_size
 from wsss.data.masks import IGNORE_INDEX, read_mask
 from wsss.data.records import Record, TaggedSet
-from wsss.data.truth import read_truth, truth_place
-from wsss.data.walking import is_file, near_file, spelled
+from wsss.data.truth import read_truth
 from wsss.errors import DataError
 from wsss.evaluation.confusion import ConfusionMatrix, ThresholdSweep
 from wsss.evaluation.errors import ErrorCounts, ErrorKind
 from wsss.evaluation.report import ErrorReport, LostPixels, Report, ScoreReport, SizeReport
 from wsss.evaluation.sizes import BIN_NAMES, SizeCounts
 from wsss.inference.odd_truth import odd_truth
-from wsss.outputs.manifest import Making, crossing, find_predictions
-from wsss.pool import WRITERS, Job, Pool
-from wsss.reporting import first_few
-
-READERS = 4
-"""Threads that decode files ahead of the counting; decoding releases the interpreter lock."""
+from wsss.inference.pairing import Pair, Work, check_classes, check_size, pair_up, read_ahead
+from wsss.outputs.manifest import Making, crossing, find_predictions, made_in
+from wsss.outputs.shards import refuse_unfinished
 
 PUBLISHED_THRESHOLD = crossing(32)
 """Class score from which the published background rule (power, exponent 32) chooses the class."""
@@ -43,7 +37,35 @@ BACKGROUND = "background"
 OnProgress = Callable[[int, int], None]
 """Called with (images done, images in all) after each image."""
 
-_Result = TypeVar("_Result")
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredImage:
+    """One image of ``evaluate_labels``, scored alone.
+
+    Attributes:
+        record: the image.
+        label_HW: its label map.
+        truth_HW: its mask.
+        matrix: pixels by true and predicted class.
+        errors: its lost pixels by class and kind of error; None unless requested.
+    """
+
+    record: Record
+    label_HW: NDArray[np.uint8]
+    truth_HW: NDArray[np.uint8]
+    matrix: ConfusionMatrix
+    errors: ErrorCounts | None
+
+    @classmethod
+    def of(
+        cls, record: Record, label_HW: NDArray[np.uint8], truth_HW: NDArray[np.uint8], classes: int, *, errors: bool
+    ) -> ScoredImage:
+        """Score an image; ``classes`` counts the background."""
+        matrix, counts = ConfusionMatrix(classes), ErrorCounts(classes) if errors else None
+        matrix.update(label_HW, truth_HW)
+        if counts is not None:
+            counts.update(label_HW, truth_HW)
+        return cls(record=record, label_HW=label_HW, truth_HW=truth_HW, matrix=matrix, errors=counts)
 
 
 def evaluate_labels(
@@ -54,6 +76,7 @@ def evaluate_labels(
     sizes: bool = False,
     missing_as_wrong: bool = False,
     on_progress: OnProgress | None = None,
+    on_image: Callable[[ScoredImage], None] | None = None,
 ) -> Report:
     """Score label maps against the masks of a split.
 
@@ -64,31 +87,35 @@ def evaluate_labels(
         sizes: score by the size of objects as well.
         missing_as_wrong: count every pixel of an image without a prediction as wrong instead of raising.
         on_progress: called after each image.
+        on_image: called with each image, in the order of the split; it should not keep the arrays.
 
     Raises:
         DataError: the split has no masks; a prediction is missing or has another size than its mask; the
             predictions have other classes than the data; a file is unreadable.
     """
     found = find_predictions(predictions)
-    _check_classes(found.making, tagged, predictions)
-    work = _pair(tagged, found.labels, ".png", missing_as_wrong=missing_as_wrong)
+    refuse_unfinished(made_in(found.labels))
+    check_classes(found.making, tagged, predictions)
+    work = pair_up(tagged, found.labels, ".png", missing_as_wrong=missing_as_wrong)
     matrix = ConfusionMatrix(len(tagged.classes) + 1)
     counts = ErrorCounts(matrix.num_classes) if errors else None
     by_size = SizeCounts(matrix.num_classes) if sizes else None
 
-    def read(pair: _Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def read(pair: Pair) -> ScoredImage:
         truth_HW = read_truth(tagged, pair.record)
         label_HW = np.full_like(truth_HW, IGNORE_INDEX) if pair.missing else read_mask(pair.prediction)
-        _check_size(label_HW.shape, truth_HW.shape, pair)
-        return label_HW, truth_HW
+        check_size(label_HW.shape, truth_HW.shape, pair)
+        return ScoredImage.of(pair.record, label_HW, truth_HW, matrix.num_classes, errors=errors)
 
-    for done, (label_HW, truth_HW) in enumerate(_read_ahead(read, work.pairs, 2), start=1):
-        matrix.update(label_HW, truth_HW)
-        if counts is not None:
-            counts.update(label_HW, truth_HW)
+    for done, image in enumerate(read_ahead(read, work.pairs, 2), start=1):
+        matrix.counts += image.matrix.counts
+        if counts is not None and image.errors is not None:
+            counts.counts += image.errors.counts
         if by_size is not None:
-            by_size.update(label_HW, truth_HW)
-        del label_HW, truth_HW  # before the next ones are read
+            by_size.update(image.label_HW, image.truth_HW)
+        if on_image is not None:
+            on_image(image)
+        del image  # before the next one is read
         if on_progress is not None:
             on_progress(done, len(work.pairs))
     report = _report(matrix, tagged, found.making, work, threshold_rule="none")
@@ -124,22 +151,23 @@ def evaluate_scores(
         DataError: as for ``evaluate_labels``.
     """
     found = find_predictions(predictions)
+    refuse_unfinished(made_in(found.labels))
     if fixed_threshold is None:
         said = found.making.threshold()
         fixed_threshold = PUBLISHED_THRESHOLD if said is None else said
-    _check_classes(found.making, tagged, predictions)
-    work = _pair(tagged, found.scores, ".npz")
+    check_classes(found.making, tagged, predictions)
+    work = pair_up(tagged, found.scores, ".npz")
     num_classes = len(tagged.classes) + 1
     sweep = ThresholdSweep(num_classes, ORACLE_THRESHOLDS if thresholds is None else thresholds)
     fixed = ThresholdSweep(num_classes, [fixed_threshold])
 
-    def read(pair: _Pair) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8]]:
+    def read(pair: Pair) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8]]:
         truth_HW = read_truth(tagged, pair.record)
-        scores_Chw, classes_C, size = _read_scores(pair.prediction, len(tagged.classes))
-        _check_size(size, truth_HW.shape, pair)  # before arrays of this size are allocated
+        scores_Chw, classes_C, size = read_scores(pair.prediction, len(tagged.classes))
+        check_size(size, truth_HW.shape, pair)  # before arrays of this size are allocated
         return *strongest_class(scores_Chw, classes_C, size), truth_HW
 
-    for done, image in enumerate(_read_ahead(read, work.pairs, 6), start=1):
+    for done, image in enumerate(read_ahead(read, work.pairs, 6), start=1):
         sweep.update(*image)
         fixed.update(*image)
         del image  # before the next one is made
@@ -176,77 +204,7 @@ def strongest_class(
     return best_HW, class_HW
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Pair:
-    """A prediction and the record whose truth it is compared with; ``where`` names the truth in messages."""
-
-    record: Record
-    prediction: Path
-    where: Path | str
-    missing: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Work:
-    """The images to score; numbers of images without a mask (unscored) and of pairs without a prediction (missing)."""
-
-    pairs: list[_Pair]
-    unscored: int
-    missing: int
-
-
-def _pair(tagged: TaggedSet, folder: Path, suffix: str, *, missing_as_wrong: bool = False) -> _Work:
-    """Pair masks with predictions; raises if there is no mask, no prediction or, by default, one is missing."""
-    masks = [record for record in tagged.records if tagged.has_truth(record)]
-    if not masks:
-        folder_of_masks = tagged.root if tagged.mask_folder is None else tagged.mask_folder
-        boxes = "; boxes and other annotations without an outline make no mask" if tagged.of_objects else ""
-        images = f"the {len(tagged)} images of split '{tagged.split}'"
-        raise DataError(
-            f"{folder_of_masks}: no mask of {images}, nothing to score with{boxes}",
-            f"put masks there as palette PNGs (NAME.png): ls {folder_of_masks}",
-        )
-    pairs, missing = [], []
-    for record in masks:
-        prediction = spelled(folder, f"{record.name}{suffix}")
-        where, found = truth_place(tagged, record), is_file(prediction)
-        pairs.append(_Pair(record=record, prediction=prediction, where=where, missing=not found))
-        if pairs[-1].missing:
-            missing.append(record)
-    if missing and not (missing_as_wrong and len(missing) < len(pairs)):
-        raise _missing_error(missing, len(masks), folder, suffix, tagged.split)
-    return _Work(pairs=pairs, unscored=len(tagged) - len(masks), missing=len(missing))
-
-
-def _missing_error(missing: Sequence[Record], expected: int, folder: Path, suffix: str, split: str) -> DataError:
-    names = first_few([record.name for record in missing])
-    fix = f"make the missing predictions of split '{split}', or choose another folder: ls {folder}"
-    if suffix == ".npz" and len(missing) == expected:
-        fix = "wsss make-pseudo RUN --data DIR --save-scores -o OUT  # writes the scores"
-    elif suffix == ".png" and len(missing) < expected:
-        fix = "make these predictions too, or --missing-as-wrong  # counts all of their pixels as wrong"
-    near = near_file(folder, f"{missing[0].name}{suffix}")
-    hint = f"; {missing[0].name}{suffix}{near}" if near else ""
-    return DataError(
-        f"{folder}: no NAME{suffix} for {len(missing)} of the {expected} masked images of split '{split}'"
-        f" ({names}){hint}; a score must cover all of them",
-        fix,
-    )
-
-
-def _read_ahead(read: Callable[[_Pair], _Result], pairs: Sequence[_Pair], bytes_a_pixel: int) -> Iterator[_Result]:
-    """Results in order, read ahead by threads; ``Pool`` bounds the pixels that are held at once."""
-
-    def jobs() -> Iterator[Job[_Result]]:
-        for pair in pairs:
-            height, width = image_size(pair.where) if isinstance(pair.where, Path) else pair.record.size or (0, 0)
-            yield Job(pair.record.name, partial(read, pair), bytes_a_pixel * height * width)
-
-    with Pool(READERS - WRITERS) as pool:
-        yield from pool.run(jobs())
-
-
-def _read_scores(path: Path, num_foreground: int) -> tuple[NDArray[np.float32], NDArray[np.int64], tuple[int, int]]:
+def read_scores(path: Path, num_foreground: int) -> tuple[NDArray[np.float32], NDArray[np.int64], tuple[int, int]]:
     """Scores (C, h, w) in [0, 1] of a stored file, their class indices (C,) and the image size (H, W)."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
@@ -263,25 +221,7 @@ def _read_scores(path: Path, num_foreground: int) -> tuple[NDArray[np.float32], 
     return scores_Chw.astype(np.float32) / 255, classes_C, (int(size[0]), int(size[1]))
 
 
-def _check_size(prediction: tuple[int, ...], truth: tuple[int, ...], pair: _Pair) -> None:
-    if prediction != truth:
-        raise DataError(
-            f"{pair.prediction} is {prediction[0]} x {prediction[1]} (rows x columns), its mask {pair.where}"
-            f" is {truth[0]} x {truth[1]}",
-            "make the prediction again at the size of its image",
-        )
-
-
-def _check_classes(making: Making, tagged: TaggedSet, predictions: Path) -> None:
-    if making.classes is not None and making.classes != tagged.classes:
-        raise DataError(
-            f"{predictions} was made for the classes {', '.join(making.classes)};"
-            f" {tagged.root} has {', '.join(tagged.classes)}",
-            "score it on the data set it was made for, with the classes in the same order",
-        )
-
-
-def _report(matrix: ConfusionMatrix, tagged: TaggedSet, making: Making, work: _Work, *, threshold_rule: str) -> Report:
+def _report(matrix: ConfusionMatrix, tagged: TaggedSet, making: Making, work: Work, *, threshold_rule: str) -> Report:
     read_off_scores = threshold_rule != "none"
     iou_C = matrix.per_class_iou().tolist()
     return Report(

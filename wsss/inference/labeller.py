@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsss.config import Config, LabelsSection, RunSection
+from wsss.config import Config, LabelsSection, RunSection, Source
 from wsss.data.levels import parse_levels
 from wsss.data.scaled import LARGEST_SIDE, reduced, resize, scaled_size
 from wsss.data.windows import side_in_window, windows_of
@@ -84,7 +84,7 @@ class Labeller:
         *,
         device: str = "auto",
         checkpoint: str = "last",
-        config: str | Path | None = None,
+        config: Source = None,
         settings: Iterable[str] = (),
     ) -> Labeller:
         """Load a run of ``train-cls`` or ``train-seg``, to be used as its own config says.
@@ -96,7 +96,7 @@ class Labeller:
             run: its folder, or a checkpoint file.
             device: "auto", "cpu", "cuda" or "cuda:N".
             checkpoint: "last" or "best".
-            config: a YAML file or the name of a preset, as ``-c`` of the command line takes it.
+            config: a YAML file or the name of a preset, or several of them, as ``-c`` of the command line takes them.
             settings: "key=value" each, as ``--set`` takes them: "maps.method=cam".
 
         Raises:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,11 @@ from wsss.inference.batches import (
     process_large,
     process_remaining,
     range_facts,
+    take_share,
     tile_facts,
     without_no_data,
 )
+from wsss.inference.certainty import mean_scores
 from wsss.inference.labeller import Labeller
 from wsss.inference.settings import batch_pixels, crf_facts
 from wsss.labels.crf import Crf
@@ -41,10 +43,13 @@ from wsss.machine import number_type
 from wsss.models.network import Network
 from wsss.outputs.choices import data_choices, machine_choices
 from wsss.outputs.folder import LabelFolder, Source, held_folder
+from wsss.outputs.palettes import PaletteName
 from wsss.outputs.pictures import contact_sheet, encode_jpeg, label_at, overlay, with_key
 from wsss.outputs.provenance import UNKNOWN, all_of, data_supervision
+from wsss.outputs.shards import Division
 from wsss.pool import Job
 from wsss.reporting import Reporter
+from wsss.shard import Shard
 
 PIXELS_AT_ONCE = {"cpu": 1}
 """Pixels of the images refined together, by device: a CPU refines one image at a time."""
@@ -60,11 +65,13 @@ class Wanted:
     Attributes:
         scores: also the class scores, 8 bit, on the patch grid, of the present classes.
         overlays: number of pictures, spread over the set.
+        palette: colours of the pictures that are drawn.
         overwrite: make again what exists.
     """
 
     scores: bool = False
     overlays: int = 0
+    palette: PaletteName = "voc"
     overwrite: bool = False
 
     def parts(self, names: Sequence[str]) -> dict[str, frozenset[str]]:
@@ -84,11 +91,13 @@ def make_pseudo_labels(
     device: torch.device,
     checkpoint_sha256: str,
     wanted: Wanted | None = None,
+    shard: Shard | None = None,
 ) -> dict[str, int]:
     """Write a pseudo label for every record; records that are done are skipped.
 
     Returns:
-        Counts: images, made, skipped, and pixels of background, foreground and ignored in all labels of the set.
+        Counts: images, made, skipped, and pixels of background, foreground and ignored in all labels of the set. With
+        ``shard``, of its share; the folder is then unfinished until ``wsss.outputs.merge`` has merged all shards.
 
     Raises:
         UsageError: the folder was made with other settings, holds something else, or another process writes there.
@@ -97,9 +106,6 @@ def make_pseudo_labels(
         Interrupted: a signal arrived; the labels made so far are complete.
     """
     wanted = wanted or Wanted()
-    saliency = config.data.saliency
-    if saliency is not None:
-        check_layers(saliency, tagged, "saliency map", NO_SALIENCY)
     labeller = Labeller(network, config, device)
     whole, large = large_records(tagged.records, config.maps.tile)
     _refuse_in_windows(large, config, wanted)
@@ -108,18 +114,27 @@ def make_pseudo_labels(
         | tile_facts(large, config.maps.tile)
         | range_facts(tagged.records)
     )
-    sources = [Source.of(record, saliency) for record in tagged.records]
+    pixels = batch_pixels(config.run, device)
+    images = ScaledImages(whole, labeller.scales, network.backbone.stride, pixels, images=True)
+    large, share = take_share(images, large, shard)
+    mine = replace(tagged, records=[record for record in tagged.records if record.name in share])
+    saliency = config.data.saliency
+    if saliency is not None:
+        check_layers(saliency, mine, "saliency map", NO_SALIENCY)
+    sources = [Source.of(record, saliency) for record in mine.records]
     choices = machine_choices(config.run, device) | data_choices(tagged)
-    with held_folder(out, settings, config, reporter, overwrite=wanted.overwrite, choices=choices) as folder:
-        parts = wanted.parts([source.name for source in sources])
+    division = Division.of(shard, tagged.records, tagged.classes)
+    with held_folder(
+        out, settings, config, reporter, overwrite=wanted.overwrite, choices=choices, division=division
+    ) as folder:
+        parts = wanted.parts(tagged.columns.names)
         todo = folder.begin(sources, reporter, parts=parts, overwrite=wanted.overwrite)
         remaining = {source.name: source for source in sources if source.name in todo}
-        pixels = batch_pixels(config.run, device)
-        writer = _Writer(labeller, tagged, folder, remaining, parts)
+        writer = _Writer(labeller, tagged, folder, remaining, parts, wanted.palette)
         process_remaining(
             "pseudo labels",
-            ScaledImages(whole, labeller.scales, network.backbone.stride, pixels, images=True),
-            [record.name for record in whole if record.name in todo],
+            images,
+            todo - {record.name for record in large},
             writer,
             config.run,
             device,
@@ -130,7 +145,7 @@ def make_pseudo_labels(
         again = [record for record in large if record.name in todo]
         process_large("pseudo labels", again, writer.large, reporter, folder.stop)
         counts = folder.complete(sources)
-    return {"made": len(todo), "skipped": len(tagged) - len(todo), **counts}
+    return {"made": len(todo), "skipped": len(mine) - len(todo), **counts}
 
 
 def _refuse_in_windows(large: Sequence[Record], config: Config, wanted: Wanted) -> None:
@@ -185,6 +200,7 @@ class _Writer:
     folder: LabelFolder
     sources: Mapping[str, Source]
     parts: Mapping[str, frozenset[str]]
+    palette: PaletteName
 
     def __call__(self, batches: Iterable[ScaledBatch], crf: Callable[..., NDArray[Any]]) -> Iterator[Job[None]]:
         """Read and refine each batch; one job an image completes and writes its label."""
@@ -199,8 +215,7 @@ class _Writer:
                 refined = self.labeller.refine(images, size, reading, group).to("cpu")
                 for place, i in enumerate(group):
                     record = batch.records[i]
-                    scored = record.name in self.parts["scores"]
-                    scores_Rhw = reading.scores.of_image(i).cpu() if scored else None
+                    scores_Rhw = reading.scores.of_image(i).cpu()
                     finish = partial(
                         self._finish,
                         record,
@@ -228,7 +243,7 @@ class _Writer:
         image_HW3: NDArray[np.uint8],
         size: tuple[int, int],
         refined: Refined,
-        scores_Rhw: Tensor | None,
+        scores_Rhw: Tensor,
         crf: Crf,
     ) -> None:
         """Label, scores and picture of an image, on the CPU."""
@@ -238,16 +253,17 @@ class _Writer:
         self.folder.write(
             self.sources[record.name],
             label_HW,
-            scores=None if scores_Rhw is None else _packed(scores_Rhw, record.tags, size),
+            scores=_packed(scores_Rhw, record.tags, size) if record.name in self.parts["scores"] else None,
+            certainty=mean_scores(scores_Rhw, record.tags, label_HW),
             overlay=self._picture(record, image_HW3, label_HW) if record.name in self.parts["overlays"] else None,
         )
 
     def _picture(self, record: Record, image_HW3: NDArray[np.uint8], label_HW: NDArray[np.uint8]) -> bytes:
         """The image beside its pseudo label, with a key to the colours: the content of a JPEG."""
         names = ", ".join(self.tagged.classes[tag] for tag in record.tags) or "no class"
-        drawn_HW3 = overlay(image_HW3, label_at(label_HW, image_HW3.shape[:2]))
+        drawn_HW3 = overlay(image_HW3, label_at(label_HW, image_HW3.shape[:2]), palette=self.palette)
         sheet_HW3 = contact_sheet([(names, image_HW3), ("pseudo label", drawn_HW3)], 2, image_HW3.shape[1])
-        return encode_jpeg(with_key(sheet_HW3, label_HW, self.tagged.classes))
+        return encode_jpeg(with_key(sheet_HW3, label_HW, self.tagged.classes, self.palette))
 
 
 def _packed(scores_Rhw: Tensor, tags: Sequence[int], size: tuple[int, int]) -> bytes:

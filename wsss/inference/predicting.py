@@ -19,30 +19,40 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsss.config import Config
+from wsss.data.geo import remark
+from wsss.data.index import keep_readable_records
+from wsss.data.levels import with_levels
 from wsss.data.records import Record
 from wsss.data.scaled import LARGEST_SIDE, ScaledBatch, ScaledImages, reduced
+from wsss.errors import DataError
 from wsss.inference.batches import (
     large_records,
     process_large,
     process_remaining,
     range_facts,
+    take_share,
     tile_facts,
     without_no_data,
 )
+from wsss.inference.certainty import margins
 from wsss.inference.segmenter import Segmenter
 from wsss.inference.settings import batch_pixels, crf_facts
 from wsss.labels.crf import Crf, crf_probabilities
 from wsss.machine import number_type
 from wsss.models.network import Network
-from wsss.outputs.choices import machine_choices
+from wsss.models.onnx_network import OnnxNetwork
+from wsss.outputs.choices import machine_choices, use_words
 from wsss.outputs.folder import LabelFolder, Source, held_folder
+from wsss.outputs.palettes import PaletteName
 from wsss.outputs.pictures import encode_jpeg, label_at, overlay, with_key
+from wsss.outputs.shards import Division
 from wsss.pool import Job
 from wsss.reporting import Reporter
+from wsss.shard import Shard
 
 
 def predict_masks(
-    network: Network,
+    network: Network | OnnxNetwork,
     records: Sequence[Record],
     out: Path,
     config: Config,
@@ -53,12 +63,14 @@ def predict_masks(
     split: str | None = None,
     origin: Mapping[str, Any] | None = None,
     overlays: bool = True,
+    palette: PaletteName = "voc",
     overwrite: bool = False,
+    shard: Shard | None = None,
 ) -> dict[str, int]:
     """Write ``labels/NAME.png`` and ``overlays/NAME.jpg`` of every image; images that are done are skipped.
 
     Args:
-        network: with a decoder.
+        network: with a decoder, or one that was exported.
         records: the images.
         out: the folder to write.
         config: run, predict and crf sections.
@@ -68,7 +80,10 @@ def predict_masks(
         split: name of their split; None where they are no split.
         origin: "data" and "format" of the images (`wsss.outputs.choices`), for the manifest.
         overlays: draw the masks over the images.
+        palette: colours of the pictures that are drawn.
         overwrite: make every mask again.
+        shard: the share of the images to segment; the folder is then unfinished until ``wsss.outputs.merge`` has merged
+            all shards.
 
     Returns:
         Counts: images, made, skipped, and pixels of background, foreground and ignored in all of them.
@@ -83,19 +98,24 @@ def predict_masks(
     whole, large = large_records(untagged, config.predict.tile)
     facts = tile_facts(large, config.predict.tile) | range_facts(records)
     settings = _settings(segmenter, checkpoint_sha256, split) | facts
-    sources = [Source.of(record) for record in untagged]
+    stride, pixels = network.backbone.stride, batch_pixels(config.run, device)
+    images = ScaledImages(whole, segmenter.scales, stride, pixels, images=overlays or config.predict.crf)
+    large, share = take_share(images, large, shard)
+    sources = [Source.of(record) for record in untagged if record.name in share]
     choices = {**machine_choices(config.run, device), **(origin or {}), "split": split, "images": len(records)}
-    with held_folder(out, settings, config, reporter, overwrite=overwrite, choices=choices) as folder:
+    division = Division.of(shard, untagged, network.classes)
+    with held_folder(
+        out, settings, config, reporter, overwrite=overwrite, choices=choices, division=division
+    ) as folder:
         drawn = frozenset(source.name for source in sources if overlays)
         todo = folder.begin(sources, reporter, parts={"overlays": drawn}, overwrite=overwrite)
-        stride, pixels = network.backbone.stride, batch_pixels(config.run, device)
         writer = _Writer(
-            segmenter, folder, {source.name: source for source in sources if source.name in todo}, overlays
+            segmenter, folder, {source.name: source for source in sources if source.name in todo}, overlays, palette
         )
         process_remaining(
             "masks",
-            ScaledImages(whole, segmenter.scales, stride, pixels, images=overlays or config.predict.crf),
-            [record.name for record in whole if record.name in todo],
+            images,
+            todo - {record.name for record in large},
             writer,
             config.run,
             device,
@@ -105,7 +125,54 @@ def predict_masks(
         )
         process_large("masks", [record for record in large if record.name in todo], writer.large, reporter, folder.stop)
         counts = folder.complete(sources)
-    return {"made": len(todo), "skipped": len(records) - len(todo), **counts}
+    return {"made": len(todo), "skipped": len(sources) - len(todo), **counts}
+
+
+def predict_readable(
+    network: Network | OnnxNetwork,
+    listed: Sequence[Record],
+    out: Path,
+    config: Config,
+    reporter: Reporter,
+    *,
+    data: Path,
+    kind: str,
+    device: torch.device,
+    split: str | None = None,
+    **others: Any,
+) -> dict[str, int]:
+    """``predict_masks`` of the images that can be read; the others are said and counted.
+
+    Args:
+        network, out, config, reporter, device, split: see ``predict_masks``.
+        listed: the images.
+        data: the folder or image that was named.
+        kind: its format; empty for a plain folder and for an image.
+        others: further arguments of ``predict_masks``.
+
+    Returns:
+        Also "unreadable", the number of the others.
+
+    Raises:
+        DataError: no image can be read.
+        UsageError, MachineError, Interrupted: see ``predict_masks``.
+    """
+    records, bad = keep_readable_records(listed, reporter=reporter)
+    for message in bad:
+        reporter.say(f"skipped {message}")
+    if not records:
+        raise DataError(f"{data}: no image can be read ({bad[0]})", "convert it to PNG or JPEG")
+    if words := remark(records.paths):
+        reporter.say(words)
+    records = with_levels(records, config.data.levels, reporter.say)
+    origin = f"{data} (format {kind})" if kind else str(data)
+    reporter.say(use_words(config.run, device, origin, split, len(records)))
+    where = {"data": str(data.absolute()), "format": kind}
+    counts = predict_masks(network, records, out, config, reporter, device=device, split=split, origin=where, **others)
+    reporter.say(f"{counts['made']} masks made, {counts['skipped']} there already")
+    if counts["foreground"] == 0:
+        reporter.say("they hold background alone: the training was probably too short (--epochs)")
+    return {**counts, "unreadable": len(bad)}
 
 
 def _settings(segmenter: Segmenter, checkpoint_sha256: str, split: str | None) -> dict[str, Any]:
@@ -133,6 +200,7 @@ class _Writer:
     folder: LabelFolder
     sources: Mapping[str, Source]
     overlays: bool
+    palette: PaletteName
 
     def __call__(self, batches: Iterable[ScaledBatch], crf: Callable[..., NDArray[Any]]) -> Iterator[Job[None]]:
         """Segment each batch; one job an image draws and writes it."""
@@ -144,7 +212,8 @@ class _Writer:
                 label_HW = self.segmenter.label(grid_BChw[i], batch.sizes[i])
                 grid_Chw = grid_BChw[i].cpu().clone() if self.segmenter.config.predict.crf else None
                 image_HW3 = batch.images[i].numpy() if batch.images else None
-                finish = partial(self._finish, record, image_HW3, label_HW, grid_Chw, partial(crf, record.name))
+                sure = margins(grid_BChw[i])
+                finish = partial(self._finish, record, image_HW3, label_HW, grid_Chw, partial(crf, record.name), sure)
                 yield Job(record.name, finish, pixels=label_HW.size)
 
     def large(self, record: Record) -> None:
@@ -162,6 +231,7 @@ class _Writer:
         label_HW: NDArray[np.uint8],
         grid_Chw: Tensor | None,
         crf: Crf,
+        certainty: Mapping[int, float] | None = None,
     ) -> None:
         """Refine the label map where the CRF is wanted, draw it and write it."""
         drawn = None
@@ -170,5 +240,6 @@ class _Writer:
         label_HW = without_no_data(label_HW, record)
         if self.overlays and image_HW3 is not None:
             small_HW = label_at(label_HW, image_HW3.shape[:2])
-            drawn = encode_jpeg(with_key(overlay(image_HW3, small_HW), label_HW, self.segmenter.classes))
-        self.folder.write(self.sources[record.name], label_HW, overlay=drawn)
+            drawn_HW3 = overlay(image_HW3, small_HW, palette=self.palette)
+            drawn = encode_jpeg(with_key(drawn_HW3, label_HW, self.segmenter.classes, self.palette))
+        self.folder.write(self.sources[record.name], label_HW, overlay=drawn, certainty=certainty)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from wsss.config import Config, Optimisation
 from wsss.data.records import Record, TaggedSet
@@ -24,6 +23,9 @@ from wsss.machine import autocast, num_workers
 from wsss.models.averaged import log_label_probabilities
 from wsss.models.network import Network
 
+EVERY = slice(None)
+"""All batches of a split."""
+
 
 def score_split(
     network: Network,
@@ -32,17 +34,18 @@ def score_split(
     device: torch.device,
     *,
     between_batches: Callable[[], None] = lambda: None,
+    share: slice = EVERY,
 ) -> ConfusionMatrix:
     """Confusion matrix of a network on a split with masks: one scale (`validation_side`), no flip, no CRF.
 
-    ``between_batches`` is called before each batch and may raise to end the work.
+    ``between_batches`` is called before each batch and may raise to end the work; ``share`` are the batches to score.
 
     Raises:
         DataError: a mask cannot be read, has another size than its image, or holds unknown class indices.
     """
     records = [record for record in tagged.records if tagged.has_truth(record)]
     matrix = ConfusionMatrix(len(tagged.classes) + 1)
-    for batch in _batches(network, records, config, config.segment, device):
+    for batch in _batches(network, records, config, config.segment, device, share):
         between_batches()
         with autocast(config.run, device):
             grid_BChw = log_label_probabilities(network, batch.at_scales(device))
@@ -65,28 +68,36 @@ def tag_scores(
     device: torch.device,
     *,
     between_batches: Callable[[], None] = lambda: None,
+    share: slice = EVERY,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
     """Class probabilities, tags and which tags are known of all images, (N, K) each, in the same order, at one scale.
 
-    ``between_batches`` is called before each batch and may raise to end the work.
+    ``between_batches`` is called before each batch and may raise to end the work; ``share`` are the batches to score.
     """
-    scores: list[Tensor] = []
+    scores = [torch.empty(0, len(tagged.classes))]
     present: list[NDArray[np.bool_]] = []
     known: list[NDArray[np.bool_]] = []
-    for batch in _batches(network, tagged.records, config, config.classify, device):
+    for batch in _batches(network, tagged.records, config, config.classify, device, share):
         between_batches()
         with torch.inference_mode(), autocast(config.run, device):
             logits_BK = network.classify(batch.at_scales(device)[0])
         scores.append(logits_BK.float().sigmoid().cpu())
         present += [tagged.present(record) for record in batch.records]
         known += [tagged.known(record) for record in batch.records]
-    return torch.cat(scores).numpy(), np.stack(present), np.stack(known)
+    tags_NK, known_NK = (np.array(rows, np.bool_).reshape(-1, len(tagged.classes)) for rows in (present, known))
+    return torch.cat(scores).numpy(), tags_NK, known_NK
 
 
 def _batches(
-    network: Network, records: Sequence[Record], config: Config, section: Optimisation, device: torch.device
+    network: Network,
+    records: Sequence[Record],
+    config: Config,
+    section: Optimisation,
+    device: torch.device,
+    share: slice,
 ) -> Iterator[ScaledBatch]:
     """Batches at the one scale of a validation (`validation_side`)."""
     scales = (validation_side(config, section),)
     images = ScaledImages(records, scales, network.backbone.stride, batch_pixels(config.run, device))
+    images.batches = images.batches[share]
     return load_batches(images, num_workers(config.run), device)

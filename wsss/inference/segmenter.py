@@ -32,6 +32,8 @@ from wsss.machine import autocast, prepare_device
 from wsss.models.averaged import log_label_probabilities
 from wsss.models.checkpoint import load_network
 from wsss.models.network import Network
+from wsss.models.onnx_network import OnnxNetwork
+from wsss.outputs.palettes import PaletteName
 from wsss.outputs.pictures import label_at, overlay
 
 BACKGROUND = "background"
@@ -72,13 +74,15 @@ class Prediction:
         size = (self.label_HW.shape[0], self.label_HW.shape[1])
         return probabilities_at(self._grid_Chw, size, channels).numpy()
 
-    def overlay(self, *, alpha: float = 0.5) -> NDArray[np.uint8]:
-        """The label map drawn over the image: (H, W, 3) uint8 RGB, reduced to about 4 megapixels where it has more.
+    def overlay(self, *, alpha: float = 0.5, palette: PaletteName = "voc") -> NDArray[np.uint8]:
+        """The label map over the image in grey: (H, W, 3) uint8 RGB, reduced to about 4 megapixels where it has more.
 
         Args:
             alpha: weight of the class colours, in [0, 1].
+            palette: "voc", the colours of the masks on disk, or "colorblind".
         """
-        return overlay(self._image_HW3, label_at(self.label_HW, self._image_HW3.shape[:2]), alpha=alpha)
+        small_HW = label_at(self.label_HW, self._image_HW3.shape[:2])
+        return overlay(self._image_HW3, small_HW, alpha=alpha, palette=palette)
 
     def save(self, path: str | Path) -> None:
         """Write the label map as a palette PNG."""
@@ -89,7 +93,7 @@ class Segmenter:
     """A trained network that segments images; it never uses tags.
 
     Args:
-        network: with a decoder.
+        network: with a decoder, or one that was exported.
         config: run, predict and crf sections; scales that are None are the side of ``augment.size``.
         device: where it computes.
         uses: see below.
@@ -102,8 +106,9 @@ class Segmenter:
         MachineError: the CRF is wanted and not installed.
     """
 
-    def __init__(self, network: Network, config: Config, device: torch.device, *, uses: str = "") -> None:
-        network.require_decoder()
+    def __init__(self, network: Network | OnnxNetwork, config: Config, device: torch.device, *, uses: str = "") -> None:
+        if isinstance(network, Network):
+            network.require_decoder()
         if config.predict.crf:
             require_crf()
         self.network = network.to(device).eval()

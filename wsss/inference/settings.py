@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from wsss.config import Config, CrfSection, LabelsSection, Optimisation, RunSection, resolve
+from wsss.config import Config, CrfSection, LabelsSection, Optimisation, RunSection, Source, resolve
 from wsss.reporting import first_few
 
 OF_THE_RUN = ("maps", "labels", "predict", "crf")
@@ -77,12 +76,12 @@ def own_settings(trained: Config) -> dict[str, dict[str, Any]]:
 
 def resolve_for(
     trained: Config,
-    source: str | Path | None = None,
+    source: Source = None,
     assignments: Iterable[str] = (),
     flags: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = warnings.warn,
 ) -> Config:
-    """The config for using a trained network: the run's own settings, then file, assignments and flags over them.
+    """The config for using a trained network: the run's own settings, then files, assignments and flags over them.
 
     Args:
         trained: the config in the checkpoint.

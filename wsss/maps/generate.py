@@ -95,6 +95,7 @@ def forward_with_maps(
     *,
     taps: bool = False,
     keep_graph: bool = False,
+    guide: Tensor | None = None,
 ) -> tuple[Features, Tensor, PresentMaps]:
     """One forward of the network and the class maps read from it.
 
@@ -108,6 +109,7 @@ def forward_with_maps(
         settings: how to read a class.
         taps: whether features hold the taps of the decoder.
         keep_graph: whether features and logits keep their graph for the backward of a loss.
+        guide: of these images, for edits of attention (``Network.features``).
 
     Returns:
         features, logits (B, K) and maps (h, w) of the present classes; maps are detached, the others unless
@@ -115,9 +117,9 @@ def forward_with_maps(
     """
     groups = image_groups(images_B3HW, present_BK, network.backbone.stride) if settings.method in BY_BACKWARD else []
     read = []
-    for some_B3HW, some_BK in _parts(images_B3HW, present_BK, groups):
+    for some_B3HW, some_BK, some_guide in _parts(images_B3HW, present_BK, guide, groups):
         with Recorder(network, settings) as recorder:
-            features = network.features(some_B3HW, taps=taps)
+            features = network.features(some_B3HW, taps=taps, guide=some_guide)
             logits_BK = network.readout(features)
         maps = recorder.maps(features, logits_BK, some_BK, keep_graph=keep_graph)
         if not keep_graph:
@@ -133,13 +135,16 @@ def forward_with_maps(
     )
 
 
-def _parts(images_B3HW: Tensor, present_BK: Tensor, groups: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images and tags of each group; all where there is but one."""
+def _parts(
+    images_B3HW: Tensor, present_BK: Tensor, guide: Tensor | None, groups: list[Tensor]
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Images, tags and guide of each group; all where there is but one."""
     if len(groups) < 2:
-        yield images_B3HW, present_BK
+        yield images_B3HW, present_BK, guide
         return
     for index_B in groups:
-        yield images_B3HW[index_B.to(images_B3HW.device, non_blocking=True)], present_BK[index_B]
+        there_B = index_B.to(images_B3HW.device, non_blocking=True)
+        yield images_B3HW[there_B], present_BK[index_B], None if guide is None else guide[there_B]
 
 
 def _detached(parts: list[Tensor]) -> Tensor:

@@ -162,6 +162,25 @@ def chefer(reading: Reading, gradients_BAND: list[Tensor]) -> Tensor:
     return _roll(reading, step, keep=1.0)
 
 
+def legrad(reading: Reading, gradients_BAND: list[Tensor]) -> Tensor:
+    """LeGrad (Bousselham et al. 2024, arXiv 2404.03214): the positive gradient of attention, without attention itself.
+
+    Args:
+        reading: the recorded pass.
+        gradients_BAND: of each block, those of the logit that the head gives to the tokens right after that block.
+
+    Returns:
+        (B, N): the mean over heads and over the rows of all tokens, summed over blocks.
+    """
+    rows_BN = []
+    for attention, gradient_BAND in zip(reading.attentions, gradients_BAND, strict=True):
+        count = attention.num_tokens
+        chunks = [slice(at, min(at + ROW_CHUNK, count)) for at in range(0, count, ROW_CHUNK)]
+        sums = [attention.gradient_rows(gradient_BAND, rows).relu().mean(dim=1).sum(dim=1) for rows in chunks]
+        rows_BN.append(torch.stack(sums).sum(dim=0) / count)
+    return torch.stack(rows_BN).sum(dim=0)
+
+
 def gradcam(features_BNC: Tensor, gradient_BNC: Tensor) -> Tensor:
     """Grad-CAM (Selvaraju et al. 2017) on the tokens before the last attention, (B, patch tokens)."""
     weights_BC = gradient_BNC.float().mean(dim=1)
@@ -177,6 +196,7 @@ BY_GRADIENT: dict[str, Callable[[Reading, list[Tensor]], Tensor]] = {
     "getam": getam,
     "attention-gradient": attention_gradient_map,
     "chefer": chefer,
+    "legrad": legrad,
 }
 
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from wsss.attention.mode import weigh
+from wsss.attention.mode import scale_and_bias, weigh
 from wsss.errors import UsageError
 
 
@@ -221,27 +221,6 @@ def explicit_call(output: Tensor, weights: Tensor, value: Tensor, query: Tensor,
     return Attention(query, key, value, output, 1.0, weights_BANN=weights)
 
 
-def fused_call(
-    output: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Attention:
-    """The record of a call of ``F.scaled_dot_product_attention``; a bool mask becomes a bias of 0 and -inf.
-
-    Raises:
-        NotImplementedError: dropout, a causal mask or grouped heads.
-    """
-    if dropout_p > 0 or is_causal or enable_gqa:
-        raise NotImplementedError("class maps need attention without dropout, causal mask and grouped heads")
-    bias = attn_mask
-    if bias is not None:
-        if bias.dtype == torch.bool:
-            bias = torch.zeros_like(bias, dtype=torch.float32).masked_fill(~bias, -torch.inf)
-        bias = bias[(None,) * (4 - bias.ndim)]
-    return Attention(query, key, value, output, query.shape[-1] ** -0.5 if scale is None else scale, bias)
+def fused_call(output: Tensor, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Attention:
+    """The record of a call of ``F.scaled_dot_product_attention``; see `scale_and_bias` for what it refuses."""
+    return Attention(query, key, value, output, *scale_and_bias(query, key, value, *args, **kwargs))

@@ -56,6 +56,17 @@ def read_archive(path: Path, check: Callable[[Any], None]) -> Any:
         Exception: of any kind: the file is no such archive, is broken, asks for more than it holds, or what ``check``
             raises.
     """
+    check(map_archive(path))
+    with utf8_path(path) as named:
+        return torch.load(named, map_location="cpu", weights_only=True)
+
+
+def map_archive(path: Path) -> Any:
+    """The content of a file of ``torch.save``; its tensors stay in the file until their numbers are used.
+
+    Raises:
+        Exception: of any kind: see ``read_archive``.
+    """
     sizes = check_archive(path)
     claimed: list[tuple[int, int]] = []
 
@@ -71,10 +82,7 @@ def read_archive(path: Path, check: Callable[[Any], None]) -> Any:
     # Older versions of torch.load trust the size that a storage claims, and read beyond a record that is shorter.
     if [size for _, size in sorted(claimed) if size] != sizes:
         raise ValueError("a storage is not of the size it claims")
-    check(mapped)
-    del mapped
-    with utf8_path(path) as named:
-        return torch.load(named, map_location="cpu", weights_only=True)
+    return mapped
 
 
 def check_archive(path: Path) -> list[int]:
@@ -124,6 +132,16 @@ def read_safetensors(path: Path, check: Callable[[Any], None]) -> dict[str, Tens
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
     check(tensors)
     return tensors
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a .safetensors file; empty where it has none.
+
+    Raises:
+        Exception: of any kind: the header is damaged.
+    """
+    with utf8_path(path) as named, safe_open(named, framework="pt") as file:
+        return dict(file.metadata() or {})
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from wsss.models.decoder import OUTPUT_SCALE
 from wsss.models.network import Network
+from wsss.models.onnx_network import OnnxNetwork
 
 LEAST = torch.finfo(torch.float32).tiny
 """Smallest mean probability whose logarithm is taken."""
@@ -60,7 +61,9 @@ class LabelProbabilities:
 
 
 @torch.inference_mode()
-def log_label_probabilities(network: Network, images_by_scale: Sequence[Tensor], *, flip: bool = False) -> Tensor:
+def log_label_probabilities(
+    network: Network | OnnxNetwork, images_by_scale: Sequence[Tensor], *, flip: bool = False
+) -> Tensor:
     """Segment images without their tags.
 
     Args:
@@ -73,11 +76,11 @@ def log_label_probabilities(network: Network, images_by_scale: Sequence[Tensor],
     """
     mean = LabelProbabilities(decoder_grid(network, images_by_scale))
     for images, mirrored in passes(images_by_scale, flip=flip):
-        mean.add(network.decode_grid(network.features(images, taps=True)), mirrored=mirrored)
+        mean.add(network.scores_on_grid(images), mirrored=mirrored)
     return mean.log_mean()
 
 
-def decoder_grid(network: Network, images_by_scale: Sequence[Tensor]) -> tuple[int, int]:
+def decoder_grid(network: Network | OnnxNetwork, images_by_scale: Sequence[Tensor]) -> tuple[int, int]:
     """(h, w) of the decoder's output for the scale with most pixels."""
     finest = max(images_by_scale, key=lambda images: images.shape[2] * images.shape[3])
     rows, columns = network.backbone.stride

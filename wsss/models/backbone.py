@@ -24,7 +24,7 @@ from wsss.errors import DataError, MachineError, UsageError
 from wsss.models.archive import first_line, read_archive, read_safetensors, strange, tensors_in
 
 HEAD_PREFIXES = ("head.", "head_dist.")
-"""Keys of the ImageNet classifiers in a weights file; they are skipped, since the readout classifies."""
+"""Keys of the ImageNet classifiers in a transformer's weights file; they are skipped, since the readout classifies."""
 REEXPORT = "export it again as .safetensors or a plain state dict"
 MOST_TIMES, MOST_BESIDE = 8, 2**30
 """All tensors of a weights file take at most MOST_TIMES the bytes of the weights (optimisers do) and MOST_BESIDE bytes
@@ -61,6 +61,8 @@ class Backbone(nn.Module):
 
     vit: Any
     """The timm model. Its possible classes share the attributes used here, but no base class."""
+    has_attention = True
+    head_prefixes: tuple[str, ...] = HEAD_PREFIXES
 
     def __init__(self, name: str, *, drop_path: float = 0.0, overrides: Mapping[str, int] | None = None) -> None:
         super().__init__()
@@ -69,11 +71,23 @@ class Backbone(nn.Module):
         self.name = name
         self.stride: tuple[int, int] = (int(stride[0]), int(stride[1]))
         self.embed_dim = int(self.vit.embed_dim)
-        self.depth = len(self.vit.blocks)
+        self.depth = len(self.blocks)
         self.num_prefix_tokens = int(self.vit.num_prefix_tokens)
+        self.num_heads = int(self.vit.blocks[0].attn.num_heads)
         self.has_class_token = getattr(self.vit, "cls_token", None) is not None
         # Average-pooling transformers normalise after pooling; here each token is normalised instead.
         self.final_norm: nn.Module = self.vit.fc_norm if isinstance(self.vit.norm, nn.Identity) else nn.Identity()
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The parts that run one after the other, each on what the one before returned."""
+        blocks: Sequence[nn.Module] = self.vit.blocks
+        return blocks
+
+    @property
+    def norms(self) -> dict[str, nn.Module]:
+        """What follows the last block, by name."""
+        return {"norm": self.vit.norm, "final_norm": self.final_norm}
 
     @property
     def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -105,8 +119,18 @@ class Backbone(nn.Module):
         return Features(
             patches_BNC=tokens[:, self.num_prefix_tokens :],
             class_BC=tokens[:, 0] if self.has_class_token else None,
-            grid=(int(height), int(width)),
+            grid=(height, width),
             taps=[pairs[layers.index(layer)] for layer in taps],
+        )
+
+    def as_last(self, tokens_BNC: Tensor, grid: tuple[int, int]) -> Features:
+        """Features as if these tokens, prefix tokens first, were what the last block returned; no taps."""
+        tokens_BNC = self.final_norm(self.vit.norm(tokens_BNC))
+        return Features(
+            patches_BNC=tokens_BNC[:, self.num_prefix_tokens :],
+            class_BC=tokens_BNC[:, 0] if self.has_class_token else None,
+            grid=grid,
+            taps=[],
         )
 
     def load(self, weights: str) -> None:
@@ -121,11 +145,11 @@ class Backbone(nn.Module):
             self._check(weights, state)
         else:
             state = read_weights(Path(weights), lambda state: self._check(weights, state))
-        self.vit.load_state_dict(_without_head(state))
+        self.vit.load_state_dict(_without_head(state, self.head_prefixes))
 
     def _check(self, weights: str, state: Mapping[str, Tensor]) -> None:
         """Refuse a state dict that does not fit."""
-        problem = difference(self.vit.state_dict(), _without_head(state))
+        problem = difference(self.vit.state_dict(), _without_head(state, self.head_prefixes))
         if problem:
             raise DataError(
                 f"{weights} does not fit the backbone {self.name}: {problem}",
@@ -231,8 +255,8 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     return {**content}
 
 
-def _without_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key: value for key, value in state.items() if not key.startswith(HEAD_PREFIXES)}
+def _without_head(state: Mapping[str, Tensor], prefixes: tuple[str, ...] = HEAD_PREFIXES) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if not key.startswith(prefixes)}
 
 
 def _create(name: str, drop_path: float, overrides: Mapping[str, int]) -> Any:

@@ -8,6 +8,7 @@ numbers are copied (`wsss.models.archive`).
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -23,7 +24,15 @@ from wsss.config import Config, config_from_plain
 from wsss.data.masks import IGNORE_INDEX
 from wsss.errors import DataError, UsageError
 from wsss.files import whole
-from wsss.models.archive import first_line, read_archive, strange, tensors_in
+from wsss.models.archive import (
+    first_line,
+    map_archive,
+    read_archive,
+    read_metadata,
+    read_safetensors,
+    strange,
+    tensors_in,
+)
 from wsss.models.backbone import difference
 from wsss.models.network import Network, build_network
 from wsss.reporting import first_few
@@ -60,8 +69,27 @@ def save_checkpoint(path: Path, network: Network, config: Config, **state: Any) 
         torch.save(content, file)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint file, its tensors on the CPU.
+def shared_content(network: Network, config: Config) -> dict[str, Any]:
+    """What a file to share says of its network, plain values: all that its use needs, and no path of this machine."""
+    used = config.model_dump(mode="json", include={"model", "augment", "maps", "labels", "predict", "crf"})
+    used["model"]["weights"] = "none"
+    used["data"] = {"levels": config.data.levels}
+    return {
+        "format": FORMAT,
+        "kind": "segmentation" if network.decoder is not None else "classification",
+        "classes": list(network.classes),
+        "config": used,
+        "supervision": list(network.supervision),
+        "normalisation": {name: getattr(network, name).flatten().tolist() for name in NORMALISATION},
+    }
+
+
+def read_checkpoint(path: Path, *, numbers: bool = True) -> dict[str, Any]:
+    """The content of a checkpoint file, or of the safetensors of `wsss export`, its tensors on the CPU.
+
+    Args:
+        path: the file.
+        numbers: False leaves the tensors of a checkpoint in the file, for a look at its plain values.
 
     Raises:
         DataError: the file is missing, unreadable or no checkpoint of this program, or it is large and does not fit its
@@ -75,7 +103,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             _sketch(content, path)
 
     try:
-        content: dict[str, Any] = read_archive(path, check)
+        if path.suffix == ".safetensors":
+            content: dict[str, Any] = _of_safetensors(path)
+            check(content)
+            return content
+        if not numbers:
+            content = map_archive(path)
+            check(content)
+            return content
+        content = read_archive(path, check)
     except DataError:
         raise
     except Exception as error:  # torch raises many kinds for a broken file
@@ -173,6 +209,7 @@ def build_from(config: Config, classes: Sequence[str], *, decoder: bool, fresh: 
         decoder_channels=model.decoder_channels,
         drop_path=model.drop_path,
         vit=model.vit,
+        attention=model.attention,
     )
 
 
@@ -190,6 +227,16 @@ class Unfilled(TorchFunctionMode):
         if getattr(func, "__name__", "") in FILLING and args and args[0].is_meta:
             return args[0]
         return func(*args, **(kwargs or {}))
+
+
+def _of_safetensors(path: Path) -> dict[str, Any]:
+    """The content of a file of ``wsss export --safetensors``: its metadata, each value JSON, and its tensors.
+
+    Raises:
+        Exception: of any kind: it is no such file, or it is broken.
+    """
+    said = {key: json.loads(value) for key, value in read_metadata(path).items()}
+    return {**said, "network": read_safetensors(path, lambda tensors: None)}
 
 
 def _has_parts(content: Any) -> bool:
@@ -227,9 +274,12 @@ def _normalises(content: Mapping[str, Any]) -> bool:
 
 
 def _with_older_keys(config: Any) -> Any:
-    """A config as it was meant: versions without ``classify.finetune`` trained all weights."""
-    section = config.get("classify", {}) if isinstance(config, Mapping) else None
-    return {**config, "classify": {"finetune": "all", **section}} if isinstance(section, Mapping) else config
+    """A config as it was meant: versions without ``finetune`` in a section trained all weights."""
+    if not isinstance(config, Mapping):
+        return config
+    sections = {name: config.get(name, {}) for name in ("classify", "segment")}
+    mended = {name: {"finetune": "all", **keys} for name, keys in sections.items() if isinstance(keys, Mapping)}
+    return {**config, **mended}
 
 
 def _sketch(content: Mapping[str, Any], where: Path) -> tuple[Network, Config]:
@@ -263,10 +313,11 @@ def _sketch(content: Mapping[str, Any], where: Path) -> tuple[Network, Config]:
 
 def _in_memory(sketch: Network, config: Config) -> Network:
     """The network of a sketch on the CPU; its parameters have no values yet."""
-    parts = [part for part in (sketch.backbone, sketch.readout, sketch.decoder) if part is not None]
+    named = (sketch.backbone, sketch.attention, sketch.readout, sketch.decoder)
+    parts = [part for part in named if part is not None]
     if any(name not in part.state_dict() for part in parts for name, _ in part.named_buffers()):
         # Buffers that no checkpoint holds (rotary positions) get their values when the network is built.
         return build_from(config, sketch.classes, decoder=sketch.decoder is not None, fresh=False)
     for part in parts:
         part.to_empty(device="cpu")
-    return Network(sketch.backbone, sketch.readout, sketch.decoder, sketch.classes)
+    return Network(sketch.backbone, sketch.readout, sketch.decoder, sketch.classes, sketch.attention)

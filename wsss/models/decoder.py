@@ -75,7 +75,7 @@ class DPTDecoder(nn.Module):
             conv3x3(finest, finest, separable=True),
             group_norm(finest),
             nn.ReLU(inplace=True),
-            nn.Dropout2d(dropout),
+            ChannelDropout(dropout),
         )
         self.classify = nn.Conv2d(finest, num_outputs, 1)
         self.coarse = LinearReading(embed_dim, num_outputs, has_class_token=has_class_token)
@@ -120,6 +120,26 @@ class DPTDecoder(nn.Module):
             elif isinstance(module, ChannelAttention):
                 nn.init.normal_(module.expand.weight, std=0.01)
         nn.init.zeros_(self.classify.weight)
+
+
+class ChannelDropout(nn.Dropout2d):
+    """Dropout of whole channels of an image; a batch may be computed in parts.
+
+    Each part draws for the whole batch and takes its own rows. So with the same seed the parts together are the batch.
+
+    Attributes:
+        part, parts: which rows of the batch the images are: the part of this number, from 0, of so many equal ones.
+    """
+
+    part, parts = 0, 1
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """The shape of ``x``."""
+        if not self.training:
+            return x_BCHW
+        size, channels = x_BCHW.shape[:2]
+        kept = F.dropout2d(x_BCHW.new_ones(size * self.parts, channels, 1, 1), self.p)
+        return x_BCHW * kept[size * self.part : size * (self.part + 1)]
 
 
 class LinearReading(nn.Module):

@@ -7,23 +7,36 @@ Shape suffixes: B images, C = K + 1 label channels, K classes, H x W pixels, h x
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wsss.attention.edit import Edit, Pass
+from wsss.attention.mode import AttentionMode
+from wsss.attention.registry import build_edits
 from wsss.errors import UsageError
 from wsss.models.backbone import Backbone, Features
+from wsss.models.convolution import Convolution, is_convolution
 from wsss.models.decoder import DPTDecoder
 from wsss.models.readout import READOUTS, Readout
+from wsss.sections import EditSection
+
+_passing: ContextVar[tuple[tuple[nn.Module, Edit], ...]] = ContextVar("passing edits", default=())
+"""Networks and the edits of `Network.edited` that are in force; each thread has its own."""
+
+TRANSFORMERS = "wsss backbones '*vit*'  # those with attention"
 
 
 class Network(nn.Module):
-    """A transformer that classifies images and, with a decoder, segments them.
+    """A transformer that classifies images and, with a decoder, segments them; or a classifier without attention.
 
     Attributes:
         classes: foreground class names.
+        attention: learned edits of the backbone's attention, in the order in which they act.
         supervision: the kinds of labels its weights were learnt from (`wsss.outputs.provenance`); empty where unknown.
         taps: indices of the blocks that the decoder reads.
     """
@@ -32,10 +45,16 @@ class Network(nn.Module):
     std: Tensor
 
     def __init__(
-        self, backbone: Backbone, readout: Readout, decoder: DPTDecoder | None, classes: Sequence[str]
+        self,
+        backbone: Backbone,
+        readout: Readout,
+        decoder: DPTDecoder | None,
+        classes: Sequence[str],
+        attention: nn.ModuleList | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.attention = nn.ModuleList() if attention is None else attention
         self.readout = readout
         self.decoder = decoder
         self.classes = tuple(classes)
@@ -51,30 +70,65 @@ class Network(nn.Module):
         self.mean.copy_(mean.view(1, 3, 1, 1))
         self.std.copy_(std.view(1, 3, 1, 1))
 
-    def features(self, images_B3HW: Tensor, *, taps: bool = False) -> Features:
+    @contextmanager
+    def edited(self, *edits: Edit) -> Iterator[None]:
+        """Inside, and in this thread alone, these edits act after the learned ones.
+
+        Raises:
+            UsageError: the backbone has no attention to edit.
+        """
+        if edits and not self.backbone.has_attention:
+            raise UsageError(f"{self.backbone.name} has no attention to edit", TRANSFORMERS)
+        token = _passing.set((*_passing.get(), *((self, edit) for edit in edits)))
+        try:
+            yield
+        finally:
+            _passing.reset(token)
+
+    @property
+    def edits(self) -> list[Edit]:
+        """The learned edits, then those of `edited`."""
+        learned = [edit for edit in self.attention if isinstance(edit, Edit)]
+        return learned + [edit for network, edit in _passing.get() if network is self]
+
+    def features(self, images_B3HW: Tensor, *, taps: bool = False, guide: Tensor | None = None) -> Features:
         """Tokens of images in [0, 1], padded with the mean colour at the bottom and right to whole patches.
 
         Args:
             images_B3HW: any size of at least one patch.
             taps: whether to bring the tokens that the decoder reads.
+            guide: (B, K, h, w), what edits of attention may know of each image.
         """
+        edits = self.edits
         x = (images_B3HW - self.mean) / self.std
         rows, columns = self.backbone.stride
         pad_bottom, pad_right = -x.shape[2] % rows, -x.shape[3] % columns
         if pad_bottom or pad_right:
             x = F.pad(x, (0, pad_right, 0, pad_bottom))
-        features: Features = self.backbone(x, self.taps if taps else ())
+        if not edits:
+            return self._tokens(x, taps)
+        grid = (x.shape[2] // rows, x.shape[3] // columns)
+        of = Pass(x * self.std + self.mean, grid, self.backbone.num_prefix_tokens, guide)
+        with AttentionMode(edits, of, self.backbone.blocks):
+            return self._tokens(x, taps)
+
+    def _tokens(self, normalised_B3HW: Tensor, taps: bool) -> Features:
+        features: Features = self.backbone(normalised_B3HW, self.taps if taps else ())
         return features
 
-    def classify(self, images_B3HW: Tensor) -> Tensor:
-        """(B, K) class logits of images in [0, 1], any size of at least one patch."""
-        logits_BK: Tensor = self.readout(self.features(images_B3HW))
+    def classify(self, images_B3HW: Tensor, *, guide: Tensor | None = None) -> Tensor:
+        """(B, K) class logits of images in [0, 1], any size of at least one patch; for the guide see `features`."""
+        logits_BK: Tensor = self.readout(self.features(images_B3HW, guide=guide))
         return logits_BK
 
     def decode_grid(self, features: Features) -> Tensor:
         """(B, C, 8h, 8w) label scores (logits) of the decoder before any upsampling, from features with taps."""
         scores_BChw: Tensor = self.require_decoder()(features.taps)
         return scores_BChw
+
+    def scores_on_grid(self, images_B3HW: Tensor) -> Tensor:
+        """(B, C, 8h, 8w) label scores (logits) of images in [0, 1] on the decoder's grid."""
+        return self.decode_grid(self.features(images_B3HW, taps=True))
 
     def decode(self, features: Features, size: tuple[int, int]) -> Tensor:
         """(B, C, H, W) label scores (logits) at image size, from features with taps."""
@@ -122,11 +176,12 @@ def build_network(
     decoder_channels: int = 96,
     drop_path: float = 0.0,
     vit: Mapping[str, int] | None = None,
+    attention: Sequence[EditSection] = (),
 ) -> Network:
     """Build a network.
 
     Args:
-        backbone: a timm vision transformer.
+        backbone: a timm vision transformer, or ConvNeXt or ResNet for a classifier.
         classes: foreground class names, at least one.
         weights: of the backbone: a file, "pretrained" (timm's hub) or None for random ones.
         readout: "project" (the paper's), "token", "pool", "both", or "auto": "project" where there is a class
@@ -135,14 +190,23 @@ def build_network(
         decoder_channels: width of the decoder.
         drop_path: stochastic depth of the backbone.
         vit: overrides of the backbone's own arguments (depth, embed_dim, ...).
+        attention: learned edits of its attention.
 
     Raises:
-        UsageError: timm has no such backbone, or the readout does not fit it.
+        UsageError: timm has no such backbone, or the decoder, the readout or an edit does not fit it.
         DataError: the weights do not fit.
     """
     if not classes:
         raise UsageError("a network needs at least one class", "wsss train-cls --data DIR  # with tags")
-    trunk = Backbone(backbone, drop_path=drop_path, overrides=vit)
+    kind = Convolution if is_convolution(backbone) else Backbone
+    if decoder and not kind.has_attention:
+        raise UsageError(
+            f"--backbone {backbone}: has no blocks of attention, which the decoder of masks reads",
+            "wsss train-seg --data DIR --labels LABELS --backbone deit_tiny_patch16_224  # LABELS: make-pseudo's",
+        )
+    if attention and not kind.has_attention:
+        raise UsageError(f"model.attention: {backbone} has no attention to edit", TRANSFORMERS)
+    trunk = kind(backbone, drop_path=drop_path, overrides=vit)
     if weights is not None and weights != "none":
         trunk.load(weights)
     if readout == "auto":
@@ -158,4 +222,4 @@ def build_network(
             channels=decoder_channels,
             has_class_token=trunk.has_class_token,
         )
-    return Network(trunk, head, dpt, classes)
+    return Network(trunk, head, dpt, classes, build_edits(attention, trunk.depth, trunk.num_heads))

@@ -116,7 +116,17 @@ def export_labels(folder: Path) -> Export:
         read = partial(_checked_label, found.labels / f"{name}.png", found.making.classes)
         pixels = count_indices(read()) if entry is None else entry.pixels
         tags = tuple(one for k, one in enumerate(found.making.classes, start=1) if pixels.get(k))
-        pictures.append(Picture(name=name, image=image, split="all", tags=tags, label=read))
+        pictures.append(
+            Picture(
+                name=name,
+                image=image,
+                split="all",
+                tags=tags,
+                label=read,
+                certainty={} if entry is None else entry.certainty,
+                score=None if entry is None else entry.mean_certainty,
+            )
+        )
     export = Export(classes=found.making.classes, pictures=pictures, masks=True)
     if lost:
         export.remarks.append(f"images no longer where they were: {len(lost)} ({first_few(lost)})")

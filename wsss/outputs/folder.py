@@ -1,8 +1,9 @@
 """A folder of label maps that this process writes to.
 
-One process at a time writes there (``lock.py``). A folder that was interrupted, or whose set of images has grown, is
-completed: images whose journal line says that they were made from the same bytes and tags by the same settings are
-skipped. Whatever is made again loses all of its old files first, so that nothing stale is left beside new files.
+One process at a time writes there (``lock.py``), or several, each the share of its shard (``shards.py``). A folder
+that was interrupted, or whose set of images has grown, is completed: images whose journal line says that they were made
+from the same bytes and tags by the same settings are skipped. Whatever is made again loses all of its old files first,
+so that nothing stale is left beside new files.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from wsss.data.photographs import is_ours
 from wsss.data.records import Record, counted
 from wsss.errors import UsageError
 from wsss.files import disk_errors, files_below, sweep, write_whole
-from wsss.outputs.journal import JOURNAL, JOURNALS, Entry, Journal, read_journal
-from wsss.outputs.lock import content, locked
-from wsss.outputs.manifest import read_manifest, settings_digest, write_manifest
+from wsss.outputs.journal import JOURNAL, JOURNALS, Entry, Journal, read_journal, read_journals
+from wsss.outputs.lock import content
+from wsss.outputs.manifest import is_complete, read_manifest, settings_digest, write_manifest
+from wsss.outputs.shards import Division, held_together, journal_name, write_record
 from wsss.reporting import Reporter, first_few
 from wsss.stopping import StopRequest, stop_requests
 
@@ -74,6 +76,7 @@ class LabelFolder:
         stop: StopRequest,
         say: Callable[[str], None],
         choices: Mapping[str, Any] | None = None,
+        division: Division | None = None,
     ) -> None:
         self.out = out
         self.stop = stop
@@ -82,7 +85,9 @@ class LabelFolder:
         self._choices = choices
         self._digest = settings_digest(settings)
         self._journal = journal
-        self._entries = read_journal(out, say)
+        self._say = say
+        self._division = division
+        self._entries: dict[str, Entry] = {}
         self._kept: dict[str, Entry] = {}
         self._edited: set[str] = set()
 
@@ -99,7 +104,7 @@ class LabelFolder:
         An image that only lacks a part keeps its other files, and `write` adds the part.
 
         Args:
-            sources: all images of the set.
+            sources: all images of the set, or of the share of this shard.
             reporter: gets a message about images that are made again and why.
             parts: names of the images that must have a file in "scores" or "overlays" too.
             overwrite: make every image of the set again.
@@ -110,6 +115,7 @@ class LabelFolder:
         Raises:
             UsageError: the folder holds label maps of other images of the same names.
         """
+        self._read_entries([source.name for source in sources])
         known = {source.name: self._entries[source.name] for source in sources if source.name in self._entries}
         changed = [source for source in sources if source.name in known and self._differs(known[source.name], source)]
         if not overwrite:
@@ -133,13 +139,22 @@ class LabelFolder:
         self._kept = {name: self._entries[name] for name in lacking}
         self._forget_other_settings(reporter)
         self._remark_on_more(sources, reporter)
+        todo = frozenset(again + lacking)
         # After that no old label map is left that the manifest could claim.
-        write_manifest(self.out, self._settings, {}, self._choices)
+        if todo or self._division is None or not is_complete(self.out):
+            write_manifest(self.out, self._settings, {}, self._choices)
         write_whole(self.out / "config.yaml", to_yaml(self._config))
-        return frozenset(again + lacking)
+        self._record_shard(sources, done=False)
+        return todo
 
     def write(
-        self, source: Source, label_HW: NDArray[np.uint8], *, scores: bytes | None = None, overlay: bytes | None = None
+        self,
+        source: Source,
+        label_HW: NDArray[np.uint8],
+        *,
+        scores: bytes | None = None,
+        overlay: bytes | None = None,
+        certainty: Mapping[int, float] | None = None,
     ) -> None:
         """Write the files of an image, then its journal line. Safe from several threads.
 
@@ -148,6 +163,7 @@ class LabelFolder:
             label_HW: class indices.
             scores: content of its .npz file.
             overlay: content of its .jpg file.
+            certainty: of each class; see ``Entry``.
 
         Raises:
             DiskError: a file cannot be written.
@@ -155,12 +171,12 @@ class LabelFolder:
         kept = self._kept.get(source.name)
         contents = {"scores": scores, "overlays": overlay, "labels": None if kept else encode_mask(label_HW)}
         files = dict(kept.files) if kept else {}
-        for part, held in contents.items():
+        for part, written in contents.items():
             path = self.path(part, source.name)
             name = path.relative_to(self.out).as_posix()
-            if held is not None and name not in files:
-                write_whole(path, held)
-                files[name] = hashlib.sha256(held).hexdigest()
+            if written is not None and name not in files:
+                write_whole(path, written)
+                files[name] = hashlib.sha256(written).hexdigest()
         entry = Entry(
             name=source.name,
             origin=source.origin,
@@ -169,27 +185,48 @@ class LabelFolder:
             settings=self._digest,
             pixels=kept.pixels if kept else count_indices(label_HW),
             files=files,
+            certainty=kept.certainty if kept else dict(certainty or {}),
         )
         self._journal.add(entry)
         self._entries[source.name] = entry
 
     def complete(self, sources: Sequence[Source]) -> dict[str, int]:
-        """Write the manifest of a complete folder.
+        """Write the manifest of a complete folder, or the record of a shard whose share is complete.
 
         Returns:
-            Its totals: images, and pixels of background, foreground and ignored in all of them.
+            Totals: images, and pixels of background, foreground and ignored in all of them.
         """
-        counts = {"images": len(sources), "background": 0, "foreground": 0, "ignored": 0}
-        kinds = {0: "background", IGNORE_INDEX: "ignored"}
-        for source in sources:
-            for index, pixels in self._entries[source.name].pixels.items():
-                counts[kinds.get(index, "foreground")] += pixels
-        write_manifest(self.out, self._settings, counts, self._choices)
+        counts = totals(self._entries[source.name] for source in sources)
+        if self._division is None:
+            write_manifest(self.out, self._settings, counts, self._choices)
+        else:
+            self._journal.sync()
+            self._record_shard(sources, done=True)
         return counts
 
     def path(self, part: str, name: str) -> Path:
         """Where a file of an image lies: part "labels", "scores" or "overlays"."""
         return self.out / part / f"{name}{SUFFIXES[part]}"
+
+    def _read_entries(self, names: Sequence[str]) -> None:
+        """Read the journals. That of a shard gets the entries of its share, and of no other image."""
+        if self._division is None:
+            self._entries = read_journal(self.out, self._say)
+            return
+        mine = self.out / journal_name(self._division.shard)
+        share = set(names)
+        self._entries = read_journals([self.out / JOURNAL, mine], self._say, share)
+        recorded = read_journals([mine])
+        self._journal.remove(name for name in recorded if name not in share)  # the set was another one then
+        for name, entry in self._entries.items():
+            if name not in recorded:
+                self._journal.add(entry)
+
+    def _record_shard(self, sources: Sequence[Source], *, done: bool) -> None:
+        if self._division is not None:
+            names = [source.name for source in sources]
+            record = self._division.record(self._digest, names, done=done, choices=self._choices or {})
+            write_record(self.out, record)
 
     def _differs(self, entry: Entry, source: Source) -> bool:
         return entry.source != source.digest or entry.tags != source.tags
@@ -284,6 +321,7 @@ def held_folder(
     *,
     overwrite: bool,
     choices: Mapping[str, Any] | None = None,
+    division: Division | None = None,
 ) -> Iterator[LabelFolder]:
     """Hold an output folder: make it, or take one that the same settings made; lock it; catch the signals to stop.
 
@@ -294,29 +332,49 @@ def held_folder(
         reporter: of remarks.
         overwrite: whatever made the folder.
         choices: what the command chose by itself (`choices.py`); kept in the manifest, never compared.
+        division: the shard to make, where it is not the whole.
 
     Raises:
-        UsageError: the folder is in use, by something else or by another process.
+        UsageError: the folder is in use, by something else or by another process, or is divided into other shards.
         DiskError: it cannot be written.
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file, expected a folder", "-o FOLDER")
-    with locked(out, reporter.say):
+    shard = None if division is None else division.shard
+    if shard is not None and overwrite:
+        raise UsageError(
+            f"--overwrite cannot be used by shard {shard}: it would replace what other shards have made",
+            f"rm -r {out}  # then start all shards without --overwrite",
+        )
+    with held_together(out, shard, reporter):
         if content(out) and not overwrite:
-            _check_same(out, settings)
+            check_same(out, settings)
             if not any(out.glob(JOURNALS)) and any(file.suffix == ".png" for file in files_below(out / "labels")):
                 reporter.say(f"{out} has no journal (an earlier version made it): its label maps are made again")
         if overwrite:
             _remove_unrecorded(out, reporter)
             with disk_errors(out / MANIFEST):  # until no old label map can pass as one of the new settings
                 (out / MANIFEST).unlink(missing_ok=True)
-        sweep(out)
+        if shard is None:
+            sweep(out)
         if not overwrite and not (out / MANIFEST).is_file():
             write_manifest(out, settings, {}, choices)  # first: without it the folder counts as one of another program
         with disk_errors(out / "labels"):
             (out / "labels").mkdir(exist_ok=True)
-        with Journal(out / JOURNAL) as journal, stop_requests() as stop:
-            yield LabelFolder(out, settings, config, journal, stop, reporter.say, choices)
+        name = JOURNAL if shard is None else journal_name(shard)
+        with Journal(out / name) as journal, stop_requests() as stop:
+            yield LabelFolder(out, settings, config, journal, stop, reporter.say, choices, division)
+
+
+def totals(entries: Iterable[Entry]) -> dict[str, int]:
+    """Number of images, and pixels of background, foreground and ignored in all of them."""
+    counts = {"images": 0, "background": 0, "foreground": 0, "ignored": 0}
+    kinds = {0: "background", IGNORE_INDEX: "ignored"}
+    for entry in entries:
+        counts["images"] += 1
+        for index, pixels in entry.pixels.items():
+            counts[kinds.get(index, "foreground")] += pixels
+    return counts
 
 
 def _is_another(entry: Entry, source: Source) -> bool:
@@ -343,7 +401,7 @@ def _remove_unrecorded(out: Path, reporter: Reporter) -> None:
         reporter.say(f"{len(unrecorded)} files without a line in the journal removed ({names})")
 
 
-def _check_same(out: Path, settings: Mapping[str, Any]) -> None:
+def check_same(out: Path, settings: Mapping[str, Any]) -> None:
     """Refuse a folder that this program or these settings did not make."""
     if not (out / MANIFEST).is_file():
         raise UsageError(f"{out} is in use: it holds other files", "choose another -o, or add --overwrite")

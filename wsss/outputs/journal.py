@@ -2,8 +2,9 @@
 
 A line holds all that decides whether the files are still valid, and all that is counted and hashed, so that no file is
 read back later. The last line of a name counts; a line ``{"name": NAME, "removed": true}`` takes an image out. Lines
-are only ever appended, so several processes can write side by side, each to a file ``journal*.jsonl`` of its own, and
-journals are merged by concatenation. A process that is killed leaves at most one broken line, which is ignored.
+are only ever appended, so several processes can write side by side, each to a file ``journal.I-of-N.jsonl`` of its own;
+its lines are newer than those of ``journal.jsonl``. A process that is killed leaves at most one broken line, which is
+ignored.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -35,6 +36,8 @@ class Entry:
         settings: digest of the settings (`settings_digest`).
         pixels: number of pixels by class index; 0 is the background, 255 is ignored.
         files: SHA-256 of each file by its path in the folder ("labels/NAME.png").
+        certainty: in [0, 1] by class index: the mean margin of a prediction, the mean class score of a pseudo label;
+            empty where it is unknown (an earlier version, or windows).
     """
 
     name: str
@@ -44,6 +47,14 @@ class Entry:
     settings: str
     pixels: dict[int, int]
     files: dict[str, str]
+    certainty: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def mean_certainty(self) -> float | None:
+        """The certainties of the classes, weighted by their pixels; None where none is known."""
+        weights = {index: count for index, count in self.pixels.items() if index in self.certainty}
+        total = sum(weights.values())
+        return sum(self.certainty[index] * count for index, count in weights.items()) / total if total else None
 
     @property
     def image(self) -> str:
@@ -65,6 +76,7 @@ def entry_from(line: Mapping[str, Any]) -> Entry:
         settings=str(line["settings"]),
         pixels={int(index): int(count) for index, count in line["pixels"].items()},
         files={str(path): str(digest) for path, digest in line["files"].items()},
+        certainty={int(index): float(value) for index, value in line.get("certainty", {}).items()},
     )
 
 
@@ -78,20 +90,29 @@ def read_journal(folder: Path, say: Callable[[str], None] = lambda text: None) -
     Raises:
         DiskError: a journal cannot be read.
     """
+    return read_journals(sorted(folder.glob(JOURNALS), key=lambda path: (path.name != JOURNAL, path.name)), say)
+
+
+def read_journals(
+    paths: Iterable[Path], say: Callable[[str], None] = lambda text: None, only: Collection[str] | None = None
+) -> dict[str, Entry]:
+    """The entries of journals, older ones first, as `read_journal`; of images of these names ``only``."""
     entries: dict[str, Entry] = {}
-    for path in sorted(folder.glob(JOURNALS)):
+    for path in (path for path in paths if path.is_file()):
         with disk_errors(path), path.open("rb") as file:
-            broken = [number for number, line in enumerate(file, 1) if not _read_line(line, entries)]
+            broken = [number for number, line in enumerate(file, 1) if not _read_line(line, entries, only)]
         if broken:
             lines = f"line {broken[0]}" if len(broken) == 1 else f"{len(broken)} lines (the first is {broken[0]})"
             say(f"{path}: {lines} cut short or damaged; an image that has no other line is made again")
     return entries
 
 
-def _read_line(line: bytes, entries: dict[str, Entry]) -> bool:
+def _read_line(line: bytes, entries: dict[str, Entry], only: Collection[str] | None) -> bool:
     """Read a line into the entries; whether it could be read. The empty line that ends a broken one can."""
     try:
         content = json.loads(line)
+        if only is not None and content["name"] not in only:
+            return True
         if content.get("removed"):
             entries.pop(str(content["name"]), None)
         else:
@@ -126,6 +147,13 @@ class Journal:
         with disk_errors(self._path), file:
             file.flush()
             os.fsync(file.fileno())
+
+    def sync(self) -> None:
+        """Sync all lines to the disk."""
+        assert self._file is not None, "a journal is a context"
+        with disk_errors(self._path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def add(self, entry: Entry) -> None:
         """Append the line of an image whose files are complete.

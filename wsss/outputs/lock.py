@@ -1,8 +1,13 @@
-"""A lock that lets one process at a time write to a folder.
+"""A lock that lets one process at a time write to a folder, or several that share the work.
 
 It is an operating-system lock (``fcntl.lockf``) on the file ``.lock`` in the folder, so it is released when its process
 ends, however it ends. Forked loader processes do not hold it. The file contains the process id and host of the owner,
-for error messages. The owner must not open that file a second time: closing it would release the lock.
+for error messages.
+
+Processes that share the work hold the lock together, and each holds a lock of its own beside it, ``.lock.I-of-N``. They
+leave ``.lock`` behind: removing it would let a process lock a file that is no longer there.
+
+The owner must not open that file a second time: closing it would release the lock.
 
 The package filelock does not say who holds a lock, leaves its file behind, and where a disk has no locks it writes
 markers that a killed process leaves behind.
@@ -38,40 +43,45 @@ _held: set[tuple[int, Path]] = set()
 
 
 @contextmanager
-def locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+def locked(folder: Path, say: Callable[[str], None], *, name: str = FILE, together: bool = False) -> Iterator[None]:
     """Hold the lock of a folder, which is created if it does not exist.
 
     Args:
         folder: the lock covers everything below it.
         say: called with a warning if the file system has no locks; the work then continues without one.
+        name: of the lock file.
+        together: whether other processes that say so may hold it at the same time.
 
     Raises:
         UsageError: another process, or this one, already holds the lock.
         DiskError: the folder cannot be written.
     """
-    path = folder.resolve() / FILE
+    path = folder.resolve() / name
     mine = (os.getpid(), path)
     if mine in _held:
         raise _in_use(folder, "this process")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = _lock(path, folder, say)
+        descriptor = _lock(path, folder, say, together)
     _held.add(mine)
     try:
         with disk_errors(path):
             os.ftruncate(descriptor, 0)
-            os.write(descriptor, json.dumps({"pid": os.getpid(), "host": platform.node()}).encode())
+            if not together:
+                os.write(descriptor, json.dumps({"pid": os.getpid(), "host": platform.node()}).encode())
         yield
     finally:
         _held.discard(mine)
-        with suppress(OSError):
-            path.unlink()
+        if not together:
+            with suppress(OSError):
+                path.unlink()
         os.close(descriptor)
 
 
 def content(folder: Path) -> set[str]:
-    """Names in a folder, without the lock file and the temporary files of killed processes."""
-    return {path.name for path in folder.iterdir() if path.name != FILE and not TEMPORARY.fullmatch(path.name)}
+    """Names in a folder, without lock files and the temporary files of killed processes."""
+    names = (path.name for path in folder.iterdir())
+    return {name for name in names if not name.startswith(FILE) and not TEMPORARY.fullmatch(name)}
 
 
 def refuse_held(folder: Path) -> None:
@@ -86,12 +96,12 @@ def refuse_held(folder: Path) -> None:
             pass
 
 
-def _lock(path: Path, folder: Path, say: Callable[[str], None]) -> int:
+def _lock(path: Path, folder: Path, say: Callable[[str], None], together: bool) -> int:
     """Open and lock the lock file; returns its file descriptor."""
     for _ in range(MOST_TRIES):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            _ask_kernel(descriptor, path, folder, say)
+            _ask_kernel(descriptor, path, folder, say, together)
             if _is_there(descriptor, path):
                 return descriptor
         except BaseException:
@@ -101,13 +111,13 @@ def _lock(path: Path, folder: Path, say: Callable[[str], None]) -> int:
     raise DiskError(path, OSError(errno.ESTALE, "a file there changes its identity, so that it cannot be locked"))
 
 
-def _ask_kernel(descriptor: int, path: Path, folder: Path, say: Callable[[str], None]) -> None:
+def _ask_kernel(descriptor: int, path: Path, folder: Path, say: Callable[[str], None], together: bool) -> None:
     without = f"{folder} lies on a disk without locks: make sure that no other process writes there"
     if fcntl is None:
         say(without)
         return
     try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(descriptor, (fcntl.LOCK_SH if together else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in HELD:
             raise _in_use(folder, _owner(path)) from None
@@ -126,8 +136,8 @@ def _owner(path: Path) -> str:
     try:
         owner = json.loads(path.read_text(encoding="utf-8"))
         return f"process {owner['pid']} on {owner['host']}"
-    except (OSError, ValueError, TypeError, KeyError):  # the owner has not written them yet
-        return "another process"
+    except (OSError, ValueError, TypeError, KeyError):  # the owner has not written them yet, or there are several
+        return "the processes of its shards" if any(path.parent.glob(f"{FILE}.*")) else "another process"
 
 
 def _in_use(folder: Path, owner: str) -> UsageError:

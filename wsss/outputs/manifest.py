@@ -99,6 +99,11 @@ def read_manifest(out: Path) -> dict[str, Any]:
     return manifest
 
 
+def is_complete(out: Path) -> bool:
+    """Whether the manifest of a folder says that the work is complete."""
+    return (out / MANIFEST).is_file() and bool(read_manifest(out).get("counts"))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Predictions:
     """Where the label maps and the scores of a prediction lie, and how they were made."""

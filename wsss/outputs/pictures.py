@@ -5,6 +5,7 @@ Shape suffixes: H rows, W columns, 3 channels RGB.
 
 from __future__ import annotations
 
+import io
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -15,14 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from wsss.data.masks import IGNORE_INDEX, PALETTE
+from wsss.data.masks import IGNORE_INDEX
 from wsss.files import write_whole
+from wsss.outputs.palettes import PaletteName, palette_of
+
+PHOTO_DARK, PHOTO_LIGHT = 60, 225
+"""Grey levels that black and white of a photo get below class colours, so that these look alike on every photo."""
 
 HATCH_PERIOD = 8
-"""Pixels from one stripe of the hatch over ignored pixels to the next."""
-
-HATCH_LIGHT, HATCH_DARK = 235, 175
-CONTOUR = 255
+"""Pixels from one stripe of the hatch over ignored pixels to the next, in pictures of up to ``FINE_SIDE`` pixels."""
+HATCH_LIGHT, HATCH_DARK = 255, 70
+HATCH_WEIGHT = 0.6
+"""Weight of the stripes, in [0, 1]; the rest is the photo."""
+FINE_SIDE = 700
+"""Mean side, pixels, up to which contours are 1 pixel wide; they and the hatch grow with larger pictures."""
 GAP = 6
 INK = 40
 """Grey of letters and frames."""
@@ -46,15 +53,22 @@ UNDECIDED = "hatched: undecided"
 NO_CLASS = "background only"
 
 
-def overlay(image_HW3: NDArray[np.uint8], label_HW: NDArray[np.uint8], *, alpha: float = 0.5) -> NDArray[np.uint8]:
-    """Blend the palette colours of a label map into its image and draw white contours.
+def overlay(
+    image_HW3: NDArray[np.uint8],
+    label_HW: NDArray[np.uint8],
+    *,
+    alpha: float = 0.5,
+    palette: PaletteName = "voc",
+) -> NDArray[np.uint8]:
+    """Blend the colours of a label map into its image, made grey, with contours in the full colour of each class.
 
-    Background pixels are not changed; ignored pixels get a light grey hatch.
+    A colour in the picture is thus always a class, and the same on every photo. Ignored pixels are hatched.
 
     Args:
         image_HW3: RGB.
         label_HW: class indices, 0 background, 255 ignore.
-        alpha: weight of the colours, in [0, 1]; contours do not depend on it.
+        alpha: weight of the colours, in [0, 1]; contours and hatch do not depend on it.
+        palette: the colours of the classes.
 
     Returns:
         (H, W, 3) RGB.
@@ -64,13 +78,20 @@ def overlay(image_HW3: NDArray[np.uint8], label_HW: NDArray[np.uint8], *, alpha:
     """
     if image_HW3.shape != (*label_HW.shape, 3):
         raise ValueError(f"image {image_HW3.shape} and label map {label_HW.shape} differ in size")
-    blended_HW3 = (1 - alpha) * image_HW3.astype(np.float32) + alpha * _colours(label_HW)
-    drawn_HW3 = np.where((label_HW > 0)[..., None], np.rint(blended_HW3).astype(np.uint8), image_HW3)
-    drawn_HW3[_contour(label_HW)] = CONTOUR
+    colour_C3, width = palette_of(palette), max(1, round((label_HW.size**0.5) / FINE_SIDE))
+    tone_GC3 = _tones(colour_C3, alpha)
+    grey_HW = cv2.cvtColor(image_HW3, cv2.COLOR_RGB2GRAY)
+    drawn_HW3: NDArray[np.uint8] = tone_GC3[grey_HW, label_HW]
+    edge_HW = _contour(label_HW, width)
+    drawn_HW3[edge_HW] = colour_C3[label_HW[edge_HW]]
+    rows, columns = np.nonzero(label_HW == IGNORE_INDEX)
+    drawn_HW3[rows, columns] = _hatched(drawn_HW3[rows, columns, 0], rows, columns, HATCH_PERIOD * width)[:, None]
     return drawn_HW3
 
 
-def with_key(picture_HW3: NDArray[np.uint8], label: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.uint8]:
+def with_key(
+    picture_HW3: NDArray[np.uint8], label: NDArray[np.uint8], classes: Sequence[str], palette: PaletteName = "voc"
+) -> NDArray[np.uint8]:
     """Add a key of the classes in ``label`` below a picture.
 
     Returns:
@@ -78,16 +99,19 @@ def with_key(picture_HW3: NDArray[np.uint8], label: NDArray[np.uint8], classes: 
     """
     margin = max(0, KEY_MIN_WIDTH - picture_HW3.shape[1])
     widened_HW3 = np.pad(picture_HW3, ((0, 0), (0, margin), (0, 0)), constant_values=255)
-    return np.concatenate([widened_HW3, key(label, classes, widened_HW3.shape[1])])
+    return np.concatenate([widened_HW3, key(label, classes, widened_HW3.shape[1], palette)])
 
 
-def key(label: NDArray[np.uint8], classes: Sequence[str], width: int) -> NDArray[np.uint8]:
-    """Draw a key: a colour swatch and the name of each class that is in ``label``, on white.
+def key(
+    label: NDArray[np.uint8], classes: Sequence[str], width: int, palette: PaletteName = "voc"
+) -> NDArray[np.uint8]:
+    """Draw a key: a swatch in the tone of `overlay` and the name of each class that is in ``label``, on white.
 
     Args:
         label: class indices of one or more label maps, of any shape.
         classes: foreground class names; class index 1 is the first.
         width: width of the key in pixels, at least about 60.
+        palette: the colours of the classes.
 
     Returns:
         (h, width, 3) RGB; h depends on the number of lines.
@@ -107,7 +131,7 @@ def key(label: NDArray[np.uint8], classes: Sequence[str], width: int) -> NDArray
     strip = Image.new("RGB", (width, top + line), "white")
     for index, text, corner, start in placed:
         if index:
-            strip.paste(Image.fromarray(_swatch(index, size)), corner)
+            strip.paste(Image.fromarray(_swatch(index, size, palette)), corner)
         ImageDraw.Draw(strip).text(start, text, (INK,) * 3, font, anchor="lm")
     return np.array(strip, dtype=np.uint8)
 
@@ -149,7 +173,23 @@ def encode_jpeg(image_HW3: NDArray[np.uint8], quality: int = 90) -> bytes:
         height, width = (max(1, side * LONGEST_SIDE // longest) for side in image_HW3.shape[:2])
         image_HW3 = cv2.resize(image_HW3, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
     bgr_HW3 = cv2.cvtColor(image_HW3, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", bgr_HW3, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    sharp = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]  # contours keep their colours
+    return cv2.imencode(".jpg", bgr_HW3, [cv2.IMWRITE_JPEG_QUALITY, quality, *sharp])[1].tobytes()
+
+
+def write_png(path: Path, image_HW3: NDArray[np.uint8]) -> None:
+    """Write an RGB image as PNG, atomically."""
+    encoded = io.BytesIO()
+    Image.fromarray(image_HW3).save(encoded, "PNG")
+    write_whole(path, encoded.getvalue())
+
+
+def fitted(image_HW3: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    """An RGB image reduced to a width; a narrower one as it is."""
+    if image_HW3.shape[1] <= width:
+        return image_HW3
+    height = max(1, round(image_HW3.shape[0] * width / image_HW3.shape[1]))
+    return np.asarray(cv2.resize(image_HW3, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def label_at(label_HW: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -160,36 +200,42 @@ def label_at(label_HW: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.u
     return np.asarray(small_hw, dtype=np.uint8)
 
 
-def _colours(label_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Colour of each class index, a hatch for ignored pixels: (H, W, 3) RGB."""
-    colour_HW3 = PALETTE[label_HW]
-    ignored_HW = label_HW == IGNORE_INDEX
-    colour_HW3[ignored_HW] = _hatch(*label_HW.shape)[ignored_HW][:, None]
-    return colour_HW3
+def _tones(colour_C3: NDArray[np.uint8], alpha: float) -> NDArray[np.uint8]:
+    """The colour of every grey level of a photo below every class: (256, 256, 3) by grey and class index."""
+    photo_G = np.linspace(PHOTO_DARK, PHOTO_LIGHT, 256)
+    weight_C = np.full(len(colour_C3), alpha)
+    weight_C[[0, IGNORE_INDEX]] = 0
+    tone_GC3 = (1 - weight_C)[:, None] * photo_G[:, None, None] + weight_C[:, None] * colour_C3
+    return np.rint(tone_GC3).astype(np.uint8)
 
 
-def _swatch(index: int, size: int) -> NDArray[np.uint8]:
-    """A framed square in the colour of a class index: (size, size, 3) RGB."""
-    swatch_HW3 = np.full((size, size, 3), INK, dtype=np.uint8)
-    swatch_HW3[1:-1, 1:-1] = _colours(np.full((size - 2, size - 2), index, dtype=np.uint8))
+def _swatch(index: int, size: int, palette: PaletteName) -> NDArray[np.uint8]:
+    """A square in the tone that a class has on a photo of middle grey, framed as its contour: (size, size, 3) RGB."""
+    colour_C3 = palette_of(palette)
+    swatch_HW3 = np.full((size, size, 3), INK if index == IGNORE_INDEX else colour_C3[index], dtype=np.uint8)
+    inner_HW3 = swatch_HW3[2:-2, 2:-2]
+    if index == IGNORE_INDEX:
+        grey_HW = np.full(inner_HW3.shape[:2], (PHOTO_DARK + PHOTO_LIGHT) // 2, dtype=np.uint8)
+        rows, columns = np.nonzero(grey_HW)
+        inner_HW3[rows, columns] = _hatched(grey_HW[rows, columns], rows, columns, HATCH_PERIOD)[:, None]
+    else:
+        inner_HW3[:] = _tones(colour_C3, 0.5)[128, index]
     return swatch_HW3
 
 
-def _hatch(height: int, width: int) -> NDArray[np.uint8]:
-    """Diagonal stripes in two light greys: (height, width)."""
-    diagonal_HW = np.add.outer(np.arange(height), np.arange(width)) % HATCH_PERIOD
-    return np.where(diagonal_HW < HATCH_PERIOD // 2, HATCH_LIGHT, HATCH_DARK).astype(np.uint8)
+def _hatched(
+    grey: NDArray[np.uint8], rows: NDArray[np.intp], columns: NDArray[np.intp], period: int
+) -> NDArray[np.uint8]:
+    """Diagonal stripes over the grey of some pixels; uint8 in the shape of ``grey``."""
+    stripe = np.where((rows + columns) % period < period // 2, HATCH_LIGHT, HATCH_DARK)
+    return np.rint((1 - HATCH_WEIGHT) * grey + HATCH_WEIGHT * stripe).astype(np.uint8)
 
 
-def _contour(label_HW: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Pixels whose right or lower neighbour is of another class, both of them labelled (not ignored)."""
-    edge_HW = np.zeros(label_HW.shape, dtype=np.bool_)
-    for here, neighbour, edge in (
-        (label_HW[:, :-1], label_HW[:, 1:], edge_HW[:, :-1]),
-        (label_HW[:-1], label_HW[1:], edge_HW[:-1]),
-    ):
-        edge |= (here != neighbour) & (here != IGNORE_INDEX) & (neighbour != IGNORE_INDEX)
-    return edge_HW
+def _contour(label_HW: NDArray[np.uint8], width: int) -> NDArray[np.bool_]:
+    """Pixels of a class within ``width`` pixels of another label; the border of the image is none."""
+    square = np.ones((2 * width + 1, 2 * width + 1), dtype=np.uint8)
+    inner_HW = (cv2.erode(label_HW, square) == label_HW) & (cv2.dilate(label_HW, square) == label_HW)
+    return np.asarray(~inner_HW & (label_HW > 0) & (label_HW != IGNORE_INDEX), dtype=np.bool_)
 
 
 def _cell(caption: str, image_HW3: NDArray[np.uint8], width: int, size: int) -> NDArray[np.uint8]:

@@ -22,7 +22,7 @@ import timm
 import torch
 
 import wsss
-from wsss.config import Config, known_keys, resolve, to_yaml
+from wsss.config import Config, plain_settings, resolve, to_yaml
 from wsss.data.layers import layer_digest
 from wsss.data.records import TaggedSet, data_digest
 from wsss.errors import DataError, UsageError
@@ -41,6 +41,8 @@ CHANGES = {
     "data_sha256": "the image files have changed",
     "labels_sha256": "the label maps have changed",
     "saliency_sha256": "the saliency maps have changed",
+    "corrected_sha256": "the corrected masks have changed",
+    "guide_sha256": "the label maps of the guide have changed",
     "val_split": "its validation split was {was}, now it is {now}",
     "val_sha256": "the images or tags of split {val} have changed",
 }
@@ -62,7 +64,8 @@ def data_facts(
     Args:
         tagged: the training split.
         val: the validation split, or None.
-        layers: "labels" or "saliency" and their folder: the bytes of NAME.png of each image.
+        layers: "labels", "saliency", "corrected" or "guide" and their folder: the bytes of NAME.png of each image, or
+            of those images that are corrected.
     """
     names, tags = (_hash_of(tagged.classes) for _ in range(2))
     for record in tagged.records:
@@ -77,7 +80,10 @@ def data_facts(
         "content_sha256": data_digest(tagged),
         "val_split": None if val is None else val.split,
         "val_sha256": None if val is None else data_digest(val),
-        **{f"{name}_sha256": layer_digest(folder, tagged) for name, folder in (layers or {}).items()},
+        **{
+            f"{name}_sha256": layer_digest(folder, tagged, some=name == "corrected")
+            for name, folder in (layers or {}).items()
+        },
     }
 
 
@@ -172,6 +178,7 @@ def create_run(
     val: TaggedSet | None,
     choices: Mapping[str, Any],
     *,
+    asked: Mapping[str, Any],
     layers: Mapping[str, Path] | None = None,
 ) -> None:
     """Write ``run.json`` and ``config.yaml``, which are needed to repeat the run; the caller holds the folder's lock.
@@ -182,6 +189,7 @@ def create_run(
         train: the training split.
         val: the validation split, or None.
         choices: what the command chose by itself (`choices.py`).
+        asked: what it was asked for (`asked.py`).
         layers: see ``data_facts``.
 
     Raises:
@@ -193,6 +201,7 @@ def create_run(
     facts = {
         "started": _now(),
         "command": sys.argv,
+        "asked": dict(asked),
         "versions": {
             "wsss": wsss.__version__,
             "torch": torch.__version__,
@@ -243,17 +252,10 @@ def remark_on_settings(run: Path, config: Config, reporter: Reporter) -> None:
     except UsageError as error:
         reporter.say(f"{error.problem}; {keeps}")
         return
-    theirs, ours = (_plain(one) for one in (written, config))
+    theirs, ours = (plain_settings(one, but=PLACES) for one in (written, config))
     differing = [f"{key} {value}, not {ours[key]}" for key, value in theirs.items() if value != ours[key]]
     if differing:
         reporter.say(f"{path} was changed ({first_few(differing)}); {keeps}")
-
-
-def _plain(config: Config) -> dict[str, Any]:
-    """The value of each dotted key but the places of the data."""
-    tree = config.model_dump(mode="json")
-    keys = (key.partition(".") for key in known_keys() if key not in PLACES)
-    return {f"{section}.{name}": tree[section][name] for section, _, name in keys}
 
 
 def _now() -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from wsss.data.augment import Key, StepBatches, TrainingImages
 from wsss.data.loading import collate
 from wsss.errors import MachineError
 from wsss.files import whole
+from wsss.training.ranks import ALONE, Ranks
 
 MOST_IN_A_ROW = 10
 """Bad steps in a row that are skipped; after more of them the run ends, since another batch would not help."""
@@ -28,6 +29,8 @@ NAMES_SHOWN = 4
 
 class BadLoss(MachineError):
     """The loss or a gradient became NaN or infinite."""
+
+    kind = "bad-loss"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,22 +110,33 @@ class BadSteps:
         batches: the images of each step.
         section: name of the config section with ``on_bad_loss``.
         watch: finds bad steps.
+        ranks: the processes of the run.
     """
 
-    def __init__(self, run: Path, images: TrainingImages, batches: StepBatches, section: str, watch: LossWatch) -> None:
+    def __init__(
+        self,
+        run: Path,
+        images: TrainingImages,
+        batches: StepBatches,
+        section: str,
+        watch: LossWatch,
+        ranks: Ranks = ALONE,
+    ) -> None:
         self.run = run
         self.images = images
         self.batches = batches
         self.section = section
         self.watch = watch
+        self.ranks = ranks
 
-    def handle(self, step: int, terms: Mapping[str, float], in_a_row: int) -> str:
+    def handle(self, step: int, terms: Mapping[str, float], in_a_row: int, is_bad: Sequence[bool] = (False,)) -> str:
         """Save the batch of a bad step.
 
         Args:
             step: from 0.
             terms: the loss and its terms.
             in_a_row: bad steps since the last good one, this one included.
+            is_bad: of the equal parts of the batch, by process: whether its loss is not finite.
 
         Returns:
             what to report of a step that is skipped.
@@ -130,7 +144,7 @@ class BadSteps:
         Raises:
             BadLoss: the run ends here.
         """
-        bad = self._save(step, terms)
+        bad = self.ranks.lead(lambda: self._save(step, terms, is_bad))
         if not self.watch.skips(in_a_row):
             raise self._error(bad)
         return f"skipped a step: {bad.what()}"
@@ -143,18 +157,23 @@ class BadSteps:
         """
         step = self.watch.first_bad()
         if step is not None:
-            raise self._error(self._save(step, {}))
+            raise self._error(self.ranks.lead(lambda: self._save(step, {})))
 
     def _error(self, bad: BadStep) -> BadLoss:
         fix = "start again with a lower --lr, with --amp none"
         return BadLoss(f"{self.run}: {bad.what()}", f"{fix}, or with --set {self.section}.on_bad_loss=skip")
 
-    def _save(self, step: int, terms: Mapping[str, float]) -> BadStep:
-        """Read the batch of a step again, which follows from the seed and the step, and write it."""
+    def _save(self, step: int, terms: Mapping[str, float], is_bad: Sequence[bool] = (False,)) -> BadStep:
+        """Read the batch of a step again, which follows from the seed and the step, and write it.
+
+        The images of the bad parts are named, or all where no part is known to be bad.
+        """
         keys = self._keys(step)
         names = [self.images.tagged.records[index].name for _, index in keys]
         batch = collate([self.images[key] for key in keys])
-        return save_batch(self.run, step + 1, names, terms, batch)
+        saved = save_batch(self.run, step + 1, names, terms, batch)
+        rows = len(names) // len(is_bad)
+        return replace(saved, names=[name for i, name in enumerate(names) if is_bad[i // rows]] or names)
 
     def _keys(self, step: int) -> list[Key]:
         batches = self.batches

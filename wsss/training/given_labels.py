@@ -15,6 +15,7 @@ from wsss.errors import DataError
 from wsss.models.checkpoint import file_hash
 from wsss.outputs.journal import read_journal
 from wsss.outputs.manifest import made_in, read_making
+from wsss.outputs.shards import refuse_unfinished
 from wsss.reporting import Reporter, first_few
 
 
@@ -25,6 +26,7 @@ def find_labels(folder: Path, train: TaggedSet) -> Path:
         DataError: some image has none, or one of another size; or they were made for other classes.
     """
     inner = folder / "labels" if (folder / "labels").is_dir() else folder
+    refuse_unfinished(made_in(inner))
     fix = f"wsss make-pseudo RUN --data {train.root} --split {train.split} -o {folder}"
     check_layers(inner, train, "label map", fix)
     _check_classes(made_in(inner), train)

@@ -8,7 +8,7 @@ Shape suffixes: N images, P patches kept of each view, C channels, B images of a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,13 +21,15 @@ from torch import Tensor
 from wsss.config import Config
 from wsss.data.lessons import FEW_STEPS, teaches_nothing
 from wsss.data.records import TaggedSet
-from wsss.data.scaled import ScaledImages, load_batches
+from wsss.data.scaled import ScaledBatch, ScaledImages, load_batches
+from wsss.errors import UsageError
 from wsss.inference.settings import batch_pixels, validation_side
 from wsss.machine import autocast, num_workers
 from wsss.models.backbone import Features
 from wsss.models.network import Network
 from wsss.models.readout import Readout
 from wsss.training.losses import classification_loss
+from wsss.training.ranks import ALONE, Ranks
 
 Mode = Literal["head", "top", "all"]
 """What is trained: the head alone, the head and then the upper half of the blocks, or all weights from the start."""
@@ -44,14 +46,24 @@ LAYER_DECAY = 0.7
 def mode_of(config: Config, train: TaggedSet) -> Mode:
     """What is trained: ``classify.finetune`` with "auto" decided, and "head" where the tags teach nothing.
 
+    Raises:
+        UsageError: the head alone is trained, and there are edits of attention to learn.
+
     Where every class is in every image, the loss falls whatever the tokens show: five epochs of 121 photos of dogs made
     the labels of the method "objects" worse by 40 points of mIoU (LOG.md).
     """
+    mode = config.classify.finetune
     if teaches_nothing(train):
-        return "head"
-    if config.classify.finetune != "auto":
-        return config.classify.finetune
-    return "all" if config.model.weights == "none" else "top"
+        mode = "head"
+    elif mode == "auto":
+        mode = "all" if config.model.weights == "none" else "top"
+    if mode == "head" and config.model.attention:
+        names = ", ".join(section.name for section in config.model.attention)
+        raise UsageError(
+            f"model.attention: {names} would learn nothing, since the head alone is trained",
+            "--finetune top  # where every class is in every image: leave out model.attention",
+        )
+    return mode
 
 
 def freeze_below(network: Network, mode: Mode) -> None:
@@ -60,8 +72,8 @@ def freeze_below(network: Network, mode: Mode) -> None:
         return
     network.backbone.requires_grad_(False)
     if mode == "top":
-        vit = network.backbone.vit
-        for module in (*vit.blocks[len(vit.blocks) // 2 :], vit.norm, network.backbone.final_norm):
+        backbone = network.backbone
+        for module in (*backbone.blocks[backbone.depth // 2 :], *backbone.norms.values()):
             module.requires_grad_(True)
 
 
@@ -120,13 +132,25 @@ def fit_head(
     config: Config,
     device: torch.device,
     between_batches: Callable[[], None] = lambda: None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Fit the readout of a network to the tags of a set; the backbone stays as it is.
+
+    Several processes compute the features together; rank 0 keeps them and fits.
 
     Returns:
         what was chosen: images held out, the steps and the held-out loss.
     """
-    cached = cache_features(network, train, config, device, between_batches)
+    cached = cache_features(network, train, config, device, between_batches, ranks)
+    found, weights = ranks.lead(lambda: _chosen_fit(network, cached, config, between_batches))
+    network.readout.load_state_dict(weights)
+    return found
+
+
+def _chosen_fit(
+    network: Network, cached: Cached, config: Config, between_batches: Callable[[], None]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What `fit_head` returns, and the weights of the readout on the CPU."""
     held_N = torch.from_numpy(held_out(cached.present_NK.numpy(), config.run.seed))
     everything = torch.arange(len(held_N))
     start = deepcopy(network.readout)
@@ -142,7 +166,8 @@ def fit_head(
     network.readout.load_state_dict(start.state_dict())
     for _ in _fit(network.readout, cached, everything, config, best):
         pass
-    return {"held_out": int(held_N.sum()), "steps": best, "held_out_loss": min(losses, default=float("nan"))}
+    found = {"held_out": int(held_N.sum()), "steps": best, "held_out_loss": min(losses, default=float("nan"))}
+    return found, {name: value.cpu() for name, value in network.readout.state_dict().items()}
 
 
 def _fit(readout: Readout, cached: Cached, images: Tensor, config: Config, steps: int) -> Any:
@@ -164,31 +189,51 @@ def cache_features(
     config: Config,
     device: torch.device,
     between_batches: Callable[[], None] = lambda: None,
+    ranks: Ranks = ALONE,
 ) -> Cached:
-    """The features of all images at the side of the validation, each with its mirror image."""
+    """The features of all images at the side of the validation, each with its mirror image; kept in rank 0 alone."""
     network.eval()
     sides = (validation_side(config, config.classify),)
     images = ScaledImages(train.records, sides, network.backbone.stride, batch_pixels(config.run, device))
     random = torch.Generator().manual_seed(config.run.seed)
-    patches: list[Tensor] = []
-    tokens: list[Tensor] = []
-    records = []
-    for batch in load_batches(images, num_workers(config.run), device):
-        between_batches()
-        (scaled_B3HW,) = batch.at_scales(device)
-        views = []
-        for view_B3HW in (scaled_B3HW, scaled_B3HW.flip(3)):
-            with autocast(config.run, device):
-                views.append(network.features(view_B3HW))
-        count = views[0].patches_BNC.shape[1]
-        kept = torch.randint(count, (PATCHES,), generator=random).to(device)
-        patches.append(torch.stack([view.patches_BNC[:, kept] for view in views], 1).half().cpu())
-        if network.backbone.has_class_token:
-            tokens.append(torch.stack([view.class_BC for view in views if view.class_BC is not None], 1).float().cpu())
-        records += batch.records
+    records = [record for batch in images.batches for record in batch]
+    batches, images.batches = images.batches, images.batches[ranks.share]
+    read = load_batches(images, num_workers(config.run), device)
+    parts: list[tuple[Tensor, Tensor | None]] = []
+    for first in range(0, len(batches), ranks.world):  # a batch for each process
+        own = ranks.agree(lambda: _views(network, read, config, device, between_batches))
+        counts = ranks.gather(own[0].patches_BNC.shape[1] if own else 0)[: len(batches) - first]
+        kept = [torch.randint(count, (PATCHES,), generator=random) for count in counts]
+        mine = _kept(own, kept[ranks.rank].to(device)) if own else None
+        parts += ranks.collect([mine] if mine else [])
+    tokens = [token_B2C for _, token_B2C in parts if token_B2C is not None]
     return Cached(
-        torch.cat(patches),
+        torch.cat([patches_B2PC for patches_B2PC, _ in parts]) if parts else torch.empty(0),
         torch.cat(tokens) if tokens else None,
         torch.from_numpy(np.stack([train.present(record) for record in records])),
         torch.from_numpy(np.stack([train.known(record) for record in records])),
     )
+
+
+def _views(
+    network: Network,
+    read: Iterator[ScaledBatch],
+    config: Config,
+    device: torch.device,
+    between_batches: Callable[[], None],
+) -> list[Features]:
+    """Features of the next batch and of its mirror image; none where there is no further batch."""
+    between_batches()
+    batch = next(read, None)
+    if batch is None:
+        return []
+    (scaled_B3HW,) = batch.at_scales(device)
+    with autocast(config.run, device):
+        return [network.features(view_B3HW) for view_B3HW in (scaled_B3HW, scaled_B3HW.flip(3))]
+
+
+def _kept(views: Sequence[Features], kept_P: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Some patches of both views, (B, 2, P, C) float16, and their class tokens (B, 2, C) float32, on the CPU."""
+    patches_B2PC = torch.stack([view.patches_BNC[:, kept_P] for view in views], 1).half().cpu()
+    tokens = [view.class_BC for view in views if view.class_BC is not None]
+    return patches_B2PC, torch.stack(tokens, 1).float().cpu() if tokens else None

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Mapping
-from contextlib import closing
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from wsss.config import Config, Optimisation
 from wsss.data.augment import StepBatches, TrainingImages, mix
 from wsss.data.lessons import FEW_STEPS, epochs_of, steps_in_all
 from wsss.data.loading import LoaderDied, read_ahead
-from wsss.errors import Interrupted, MachineError
+from wsss.errors import Interrupted, MachineError, UsageError
 from wsss.files import DiskError
 from wsss.machine import autocast, num_workers
 from wsss.models.checkpoint import part_of
+from wsss.models.convolution import batch_norms
 from wsss.models.network import Network
 from wsss.reporting import Reporter
 from wsss.stopping import StopRequest, stop_requests
@@ -32,6 +34,7 @@ from wsss.training.bad_loss import BadSteps, LossWatch
 from wsss.training.metrics import append_row, drop_rows_after
 from wsss.training.optimiser import make_optimizer, set_rates
 from wsss.training.pace import Pace
+from wsss.training.ranks import ALONE, Ranks
 from wsss.training.saving import State, restore, save_best, save_last
 from wsss.training.step import Batch, TrainingStep
 from wsss.training.validation import Validation, is_due
@@ -45,12 +48,13 @@ MANY_EPOCHS = 100
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """One run: its folder, its config, where it computes and where it reports."""
+    """One run: its folder, its config, where it computes and reports, and the processes that train it."""
 
     run: Path
     config: Config
     device: torch.device
     reporter: Reporter
+    ranks: Ranks = ALONE
 
 
 class Loop:
@@ -62,6 +66,9 @@ class Loop:
         images: the samples it learns from.
         validation: how it is validated, if at all.
         task: plain values that the command needs to resume, written into each checkpoint.
+
+    Raises:
+        UsageError: a batch cannot be divided among the processes and the parts that each computes.
     """
 
     def __init__(
@@ -75,7 +82,9 @@ class Loop:
         self.context = context
         self.run, self.config = context.run, context.config
         self.device, self.reporter = context.device, context.reporter
+        self.ranks = context.ranks
         self.step = step.to(context.device)
+        self.step.ranks = self.ranks
         self.images = images
         self.validation = validation
         self.task = dict(task or {})
@@ -87,10 +96,13 @@ class Loop:
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.config.run.amp == "fp16")
         self.batches = StepBatches(len(images), section.batch_size, 0, 0, self.config.run.seed)
+        self.batches.part, self.batches.parts = self.ranks.rank, self.ranks.world
+        self._check_parts()
+        self._wrapped: tuple[bool, nn.Module] | None = None
         self.total = step.total
         name = "classify" if section is self.config.classify else "segment"
         watch = LossWatch(self.device, section.on_bad_loss)
-        self.bad_steps = BadSteps(self.run, images, self.batches, name, watch)
+        self.bad_steps = BadSteps(self.run, images, self.batches, name, watch, self.ranks)
         self.pace = Pace(self.device)
         self.saved_at = time.monotonic()
 
@@ -129,13 +141,14 @@ class Loop:
         """
         training = part_of(content, "training", self.run)
         self.state, self.optimizer = restore(content, training, self.step, self.scaler, self.device)
-        drop_rows_after(self.run, self.state.step, validated=not self._validation_is_due())
+        self.ranks.lead(partial(drop_rows_after, self.run, self.state.step, validated=not self._validation_is_due()))
 
     def save(self) -> None:
         """Write ``last.pt``."""
         self.bad_steps.stop_if_any()
+        content = (self.run, self.config, self.task, self.step, self.optimizer, self.scaler, self.state)
         with self.pace.paused():
-            save_last(self.run, self.config, self.task, self.step, self.optimizer, self.scaler, self.state)
+            self.ranks.lead(lambda: save_last(*content))
         self.saved_at = time.monotonic()
 
     def _train(self, stop: StopRequest) -> None:
@@ -147,13 +160,12 @@ class Loop:
         try:
             self._validate_if_due(stop)  # a run that was stopped between a step and its validation
             with closing(self._batches()) as batches:  # a signal while it ends the loader is not lost
-                for batch in batches:
+                while self.state.step < self.total:
+                    batch = self.ranks.agree(lambda: self._next(batches, stop))
                     self._step(batch)
                     self._log()
                     self._save_if_due()
                     self._validate_if_due(stop)
-                    if not self._is_finished():
-                        stop.leave_if_asked("", "")  # the message follows below
         except Interrupted as error:  # asked to stop here, in a validation, or by the end of a loader process
             self.save()
             raise Interrupted(
@@ -174,19 +186,21 @@ class Loop:
         pin_memory = self.device.type == "cuda"
         return read_ahead(self.images, num_workers(self.config.run), batches=self.batches, pin_memory=pin_memory)
 
+    def _next(self, batches: Iterator[Batch], stop: StopRequest) -> Batch:
+        """The next batch, unless it was asked to stop."""
+        stop.leave_if_asked("", "")  # the message follows in `_train`
+        batch = next(batches)
+        stop.leave_if_asked("", "")
+        return batch
+
     def _step(self, batch: Batch) -> None:
         """Losses, backward, clipping, optimiser, moving average."""
         number = self.state.step
-        torch.manual_seed(mix(self.config.run.seed, number, 1))
         set_rates(self.optimizer, self.step.lr_factor(number))
-        self.step.train()
-        with autocast(self.config.run, self.device):
-            losses = self.step(to_device(batch, self.device), number)
-            loss = total_loss(losses)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.step.warm_up(number)
+        own = self._backward(to_device(batch, self.device), number)
         norm = self._clip()
-        terms = {name: value.detach().float() for name, value in {"loss": loss, **losses}.items()}
+        terms = dict(zip(own, self.ranks.mean(torch.stack([*own.values()])), strict=True))
         # A scaler skips steps with bad gradients itself, so under fp16 the loss alone decides.
         watched = terms["loss"] if self.scaler.is_enabled() else terms["loss"] + norm
         if self.bad_steps.watch.allows(watched, number):
@@ -195,8 +209,37 @@ class Loop:
             self.step.follow()
             self._count(terms)
         else:
-            self._skip_or_stop(terms)
+            self._skip_or_stop(terms, own["loss"])
         self.state.step += 1
+
+    def _backward(self, batch: Batch, number: int) -> dict[str, Tensor]:
+        """The gradients of a step, computed in ``accumulate`` parts; returns the mean losses of this process."""
+        parts = self.section.accumulate
+        counts = {name: self.ranks.mean(count) / parts for name, count in self.step.counts(batch).items()}
+        wrapped = self._wrap(number)
+        self.step.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        terms: dict[str, Tensor] = {}
+        for part in range(parts):
+            torch.manual_seed(mix(self.config.run.seed, number, 1))
+            self.step.take_part(self.ranks.rank * parts + part, self.ranks.world * parts)
+            rows = {name: values.chunk(parts)[part] for name, values in batch.items()}
+            with nullcontext() if part == parts - 1 else self.ranks.unsynced(wrapped):
+                with autocast(self.config.run, self.device):
+                    losses = wrapped(rows | counts, number)
+                    loss = total_loss(losses)
+                self.scaler.scale(loss / parts).backward()  # type: ignore[no-untyped-call]
+            for name, value in {"loss": loss, **losses}.items():
+                terms[name] = terms.get(name, 0) + value.detach().float() / parts
+        return terms
+
+    def _wrap(self, number: int) -> nn.Module:
+        """The step as all processes take it together; anew where other parameters get gradients than before."""
+        unused = self.step.leaves_unused(number)
+        if self._wrapped is None or self._wrapped[0] != unused:
+            self._wrapped = None  # the old one must let go of the parameters first
+            self._wrapped = unused, self.ranks.wrap(self.step, unused=unused)
+        return self._wrapped[1]
 
     def _clip(self) -> Tensor:
         """Clip the gradient where the config bounds it; returns its norm before that, a scalar on the device."""
@@ -214,14 +257,20 @@ class Loop:
         state.since += 1
         state.in_a_row = 0
 
-    def _skip_or_stop(self, terms: Mapping[str, Tensor]) -> None:
-        """Leave the weights as they are; BadLoss where the run must end."""
+    def _skip_or_stop(self, terms: Mapping[str, Tensor], own: Tensor) -> None:
+        """Leave the weights as they are; BadLoss where the run must end.
+
+        Args:
+            terms: the losses.
+            own: the loss of this process's images.
+        """
         state = self.state
         state.skipped += 1
         state.in_a_row += 1
         self.scaler.update(self.scaler.get_scale())  # a bad loss says nothing about the scale: keep it
         figures = {name: float(value) for name, value in terms.items()}
-        self.reporter.say(self.bad_steps.handle(state.step, figures, state.in_a_row))
+        is_bad = self.ranks.gather(not math.isfinite(own))
+        self.reporter.say(self.bad_steps.handle(state.step, figures, state.in_a_row, is_bad))
 
     def _log(self) -> None:
         """Count the step; every LOG_EVERY steps write the means of the losses and the speed."""
@@ -236,13 +285,13 @@ class Loop:
         if state.skipped:
             row["skipped"] = state.skipped
         speed = self.pace.read() * self.batches.batch_size
-        append_row(self.run, {**row, "images_per_second": speed})
+        self.ranks.lead(partial(append_row, self.run, {**row, "images_per_second": speed}))
         self.reporter.advance(note=f"loss {row.get('loss', math.nan):.4f}  {speed:.1f} images/s")
         state.sums, state.since, state.skipped = {}, 0, 0
 
     def _save_if_due(self) -> None:
         """Save after the last step, and where the last checkpoint is too old."""
-        too_old = self._seconds_unsaved() > self.section.checkpoint_minutes * 60
+        too_old = self.ranks.any(self._seconds_unsaved() > self.section.checkpoint_minutes * 60)
         if too_old or self.state.step == self.total:
             self.save()
 
@@ -255,12 +304,13 @@ class Loop:
         state, validation = self.state, self.validation
         if validation is None or not self._validation_is_due():
             return
-        stop.leave_if_asked("", "")
+        self.ranks.agree(lambda: stop.leave_if_asked("", ""))
         self.bad_steps.stop_if_any()
         with self.pace.paused():
             figures = validation.figures(self.shown.eval(), lambda: stop.leave_if_asked("", ""))
             epoch = state.step // self.batches.steps_per_epoch
-            append_row(self.run, {"step": state.step, "epoch": epoch, "split": validation.split, **figures})
+            row = {"step": state.step, "epoch": epoch, "split": validation.split, **figures}
+            self.ranks.lead(partial(append_row, self.run, row))
             self.reporter.say(f"epoch {epoch}: " + "  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
             state.validated = state.step
             if math.isnan(figures[validation.main]) and state.best == -math.inf:
@@ -268,7 +318,8 @@ class Loop:
                 self.reporter.say(f"{what}, so there is no best.pt")
             if figures[validation.main] > state.best:
                 state.best = figures[validation.main]
-                save_best(self.run, self.config, self.task, self.step, state, validation.split)
+                best = (self.run, self.config, self.task, self.step, state, validation.split)
+                self.ranks.lead(lambda: save_best(*best))
             if state.step == self.total:
                 self.save()
 
@@ -279,6 +330,23 @@ class Loop:
 
     def _is_finished(self) -> bool:
         return self.state.step >= self.total and not self._validation_is_due()
+
+    def _check_parts(self) -> None:
+        """Refuse a batch that cannot be divided equally."""
+        size, world, parts = self.batches.batch_size, self.ranks.world, self.section.accumulate
+        least = world * parts
+        if least > 1 and batch_norms(self.step.network):
+            raise UsageError(
+                f"{self.step.network.backbone.name} has BatchNorm, which needs the statistics of the whole batch",
+                "train in one process with --accumulate 1, or take --backbone convnext_tiny",
+            )
+        if size % least:
+            among = [f"{world} processes"] * (world > 1) + [f"{parts} parts (accumulate)"] * (parts > 1)
+            near = max(least, round(size / least) * least)
+            fix = f"--batch-size {near if near <= len(self.images) else len(self.images) // least * least}"
+            if len(self.images) < least:
+                fix = "start fewer processes, or lower --accumulate"
+            raise UsageError(f"a batch of {size} images cannot be divided equally into {' of '.join(among)}", fix)
 
     def _remark_on_steps(self) -> None:
         if self.state.step == 0 < self.total < FEW_STEPS:

@@ -1,25 +1,34 @@
 """Losses of the classifier (tags) and of the decoder (pseudo labels, saliency).
 
-Every loss is computed in float32, under autocast too, and does not synchronise the device.
+Every loss is computed in float32, under autocast too, and does not synchronise the device. A batch may be computed in
+parts, by several processes or one after the other: the mean of the losses of its parts is the loss of the batch. Where
+a loss is a mean over pixels or known tags, of which parts have unequal numbers, this takes the mean of these numbers.
 
 Shape suffixes: B images, K foreground classes, C = K + 1 outputs (background first), H rows, W columns.
 """
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from wsss.data.masks import IGNORE_INDEX
 
+LEAST = 1e-6
+"""Bounds the mean number of pixels or tags in a part; it is 0, or at least 1 divided by the number of parts."""
 
-def classification_loss(logits_BK: Tensor, present_BK: Tensor, known_BK: Tensor | None = None) -> Tensor:
+
+def classification_loss(
+    logits_BK: Tensor, present_BK: Tensor, known_BK: Tensor | None = None, count: Tensor | None = None
+) -> Tensor:
     """Multi-label soft margin of the class logits against the tags: one sigmoid a class, averaged.
 
     Args:
         logits_BK: class logits, any real number.
         present_BK: bool, the image-level labels, on the host or with the logits.
         known_BK: bool, which of them are known; the others take no part. None: all.
+        count: scalar, known tags in a part of the batch on average; None: these are all.
 
     Returns:
         Scalar, at least 0.
@@ -29,10 +38,17 @@ def classification_loss(logits_BK: Tensor, present_BK: Tensor, known_BK: Tensor 
     if known_BK is None:
         return F.multilabel_soft_margin_loss(logits_BK, wanted_BK)
     loss_BK = F.binary_cross_entropy_with_logits(logits_BK, wanted_BK, reduction="none")
-    return _masked_mean(loss_BK, known_BK.to(logits_BK.device, non_blocking=True))
+    known_BK = known_BK.to(logits_BK.device, non_blocking=True)
+    return _masked_mean(loss_BK, known_BK, known_BK.sum() if count is None else count)
 
 
-def balanced_cross_entropy(scores_BCHW: Tensor, label_BHW: Tensor) -> Tensor:
+def count_sides(label_BHW: Tensor) -> Tensor:
+    """(2,) int64: pixels of the background and of the foreground in label maps."""
+    background_BHW, foreground_BHW = _sides(label_BHW)
+    return torch.stack([background_BHW.sum(), foreground_BHW.sum()])
+
+
+def balanced_cross_entropy(scores_BCHW: Tensor, label_BHW: Tensor, count_2: Tensor | None = None) -> Tensor:
     """Cross-entropy over the background pixels plus cross-entropy over the foreground pixels.
 
     Each of the two is the mean over its own pixels in the whole batch, so that both have the same weight although
@@ -41,20 +57,29 @@ def balanced_cross_entropy(scores_BCHW: Tensor, label_BHW: Tensor) -> Tensor:
     Args:
         scores_BCHW: decoder outputs before the softmax.
         label_BHW: class indices, uint8; pixels of IGNORE_INDEX are left out.
+        count_2: ``count_sides`` of a part of the batch on average; None: these are all.
 
     Returns:
         Scalar, at least 0; 0 with zero gradient where no pixel is valid.
     """
-    background_BHW = label_BHW == 0
-    foreground_BHW = ~background_BHW & (label_BHW != IGNORE_INDEX)
+    sides = _sides(label_BHW)
+    if count_2 is None:
+        count_2 = count_sides(label_BHW)
     index_BHW = label_BHW.long().masked_fill(label_BHW == IGNORE_INDEX, 0)
     loss_BHW = F.cross_entropy(scores_BCHW.float(), index_BHW, reduction="none")
-    return _masked_mean(loss_BHW, background_BHW) + _masked_mean(loss_BHW, foreground_BHW)
+    background, foreground = (_masked_mean(loss_BHW, *side) for side in zip(sides, count_2, strict=True))
+    return background + foreground
 
 
-def _masked_mean(values_BHW: Tensor, keep_BHW: Tensor) -> Tensor:
-    """Mean over the kept pixels, 0 where none is kept; the count stays on the device."""
-    return values_BHW.masked_fill(~keep_BHW, 0.0).sum() / keep_BHW.sum().clamp(min=1)
+def _sides(label_BHW: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, H, W) bool each: the pixels of the background and of the foreground."""
+    background_BHW = label_BHW == 0
+    return background_BHW, ~background_BHW & (label_BHW != IGNORE_INDEX)
+
+
+def _masked_mean(values_BHW: Tensor, keep_BHW: Tensor, count: Tensor) -> Tensor:
+    """Sum over the kept pixels divided by a number of pixels, which stays on the device; 0 where none is kept."""
+    return values_BHW.masked_fill(~keep_BHW, 0.0).sum() / count.clamp(min=LEAST)
 
 
 def saliency_loss(scores_BCHW: Tensor, saliency_BHW: Tensor) -> Tensor:

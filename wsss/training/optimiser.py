@@ -54,16 +54,16 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Groups of parameters with ``weight_decay``, ``lr`` and ``base_lr`` (before the schedule); see ``make_optimizer``.
 
-    Biases, norms and what timm exempts (position embeddings, class token) have weight decay 0.
+    Biases, norms, edits of attention and what timm exempts (position embeddings, class token) have weight decay 0.
     """
     parts: list[tuple[dict[str, nn.Module], float]] = [
         ({"backbone": network.backbone, "readout": network.readout}, section.lr)
     ]
     if layer_decay < 1:
-        vit = network.backbone.vit
-        above = {"norm": vit.norm, "final_norm": network.backbone.final_norm, "readout": network.readout}
+        above = {**network.backbone.norms, "readout": network.readout}
         rates = [section.lr * layer_decay**i for i in range(network.backbone.depth)]
-        blocks = [({"block": block}, rate) for block, rate in zip(reversed(vit.blocks), rates, strict=True)]
+        from_last = reversed(network.backbone.blocks)
+        blocks = [({"block": block}, rate) for block, rate in zip(from_last, rates, strict=True)]
         parts = [(above, section.lr), *blocks]
     if network.decoder is not None:
         parts.append(({"decoder": network.decoder}, section.lr * decoder_lr_factor))
@@ -77,6 +77,9 @@ def parameter_groups(
             found = param_groups_weight_decay(part, section.weight_decay, no_weight_decay_list=exempt)
             found = [group | {RULE: "timm"} for group in found]
         groups += [group | {"lr": lr, "base_lr": lr} for group in found]
+    if edits := [parameter for parameter in network.attention.parameters() if parameter.requires_grad]:
+        lr = section.lr * section.attention_lr_factor
+        groups.append({"params": edits, "weight_decay": 0.0, RULE: "timm", "lr": lr, "base_lr": lr})
     return groups
 
 

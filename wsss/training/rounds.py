@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -52,18 +53,16 @@ def learn_from_teacher(
     student.to("cpu")
     with _naming(context.run, teacher):
         network = train_teacher(teacher)
-        make_pseudo_labels(
-            network,
-            train,
-            context.run / LABELS,
-            context.config,
-            context.reporter,
-            device=context.device,
-            checkpoint_sha256=file_hash(teacher / "last.pt"),
-        )
-        labelled = read_journal(context.run / LABELS)
-        say_growth(network, train, labelled, context.config, context.device, context.reporter)
+        context.ranks.lead(partial(_label, context, network, train))
     student.to(context.device)
+
+
+def _label(context: RunContext, network: Network, train: TaggedSet) -> None:
+    """Label the training split with the teacher's network, and say whether the labels have grown."""
+    labels, config, device = context.run / LABELS, context.config, context.device
+    digest = file_hash(context.run / TEACHER / "last.pt")
+    make_pseudo_labels(network, train, labels, config, context.reporter, device=device, checkpoint_sha256=digest)
+    say_growth(network, train, read_journal(labels), config, device, context.reporter)
 
 
 @contextmanager

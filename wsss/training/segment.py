@@ -10,14 +10,18 @@ Shape suffixes: B images, C = K + 1 label channels, K classes, H x W pixels, h x
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from wsss.attention.object_aware import ObjectAware
 from wsss.config import Config, SegmentSection
 from wsss.data.masks import IGNORE_INDEX
 from wsss.data.records import TaggedSet
+from wsss.evaluation.confusion import ConfusionMatrix
 from wsss.inference.odd_truth import odd_truth
 from wsss.inference.score import score_split
 from wsss.labels.recipe import label_images
@@ -28,21 +32,42 @@ from wsss.maps.scores import normalise_scores
 from wsss.models.backbone import Features
 from wsss.models.network import Network
 from wsss.training.dense_energy import dense_energy
-from wsss.training.losses import balanced_cross_entropy, classification_loss, saliency_loss
-from wsss.training.step import Batch, TrainingStep
+from wsss.training.head import LAYER_DECAY, freeze_below
+from wsss.training.losses import balanced_cross_entropy, count_sides, saliency_loss
+from wsss.training.ranks import ALONE, Ranks
+from wsss.training.step import Batch, TrainingStep, tag_loss
 from wsss.training.validation import BetweenBatches, Validation
 
 Phase = Literal["classify", "maps", "taught", "given"]
 """What a step learns from: tags alone; pseudo labels of the class maps alone; pseudo labels that class maps and decoder
 agree on; label maps of the batch."""
 
+FEW_PHOTOS = 1000
+"""Below this number of images "auto" freezes the lower half of the blocks: with 200 that is 1.5 to 4.4 points of mIoU
+better (benchmarks/results/few_photos.md); nothing between them and 3,131, where all weights were measured."""
+
+
+def with_finetune(config: Config, images: int, init: Config | None) -> Config:
+    """A config in which ``segment.finetune`` is "top" or "all".
+
+    Args:
+        config: the settings.
+        images: in the training split.
+        init: the config of the run that the training starts from; None where it starts from none.
+    """
+    if config.segment.finetune != "auto":
+        return config
+    learnt = init is not None and init.model.weights != "none"
+    mode = "top" if learnt and images < FEW_PHOTOS else "all"
+    return config.model_copy(update={"segment": config.segment.model_copy(update={"finetune": mode})})
+
 
 class SegmentStep(TrainingStep):
     """A step of segmentation from tags.
 
     Args:
-        network: with a decoder.
-        config: the settings.
+        network: with a decoder; the lower half of the blocks is frozen where ``segment.finetune`` is "top".
+        config: the settings, ``segment.finetune`` decided (`with_finetune`).
         total: steps of the whole training.
         labels_given: whether batches bring label maps; else they are made in the step.
         started: whether the backbone has learnt the tags already, so that no classification phase is needed.
@@ -52,7 +77,9 @@ class SegmentStep(TrainingStep):
     """
 
     def __init__(self, network: Network, config: Config, total: int, *, labels_given: bool, started: bool) -> None:
+        freeze_below(network, "top" if config.segment.finetune == "top" else "all")
         super().__init__(network, config.segment, total)
+        self.layer_decay = LAYER_DECAY if config.segment.finetune == "top" else 1.0
         self.config = config
         self.segment: SegmentSection = config.segment
         self.decoder_lr_factor = config.segment.decoder_lr_factor
@@ -77,6 +104,16 @@ class SegmentStep(TrainingStep):
         after_classification = self.cls_share > 0 and self.phase_at(step) != "classify"
         return factor * self.segment.lr_seg_factor if after_classification else factor
 
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """Also ``side_counts``, where the label maps are given."""
+        given = {"side_counts": count_sides(_learnt(batch["label"], batch))} if self.labels_given else {}
+        return super().counts(batch) | given
+
+    def leaves_unused(self, step: int) -> bool:
+        """The decoder while the classifier is trained, and edits of attention that need a guide of label maps."""
+        idle = any(isinstance(edit, ObjectAware) and not edit.by_colour for edit in self.network.attention)
+        return idle or self.phase_at(step) == "classify"
+
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Weighted loss terms by name.
 
@@ -86,11 +123,7 @@ class SegmentStep(TrainingStep):
         images_B3HW, present_BK = batch["image"], batch["present"]
         phase = self.phase_at(step)
         if phase == "classify":
-            return {
-                "classification": classification_loss(
-                    self.network.classify(images_B3HW), present_BK, batch.get("known")
-                )
-            }
+            return {"classification": tag_loss(self.network.classify(images_B3HW), batch)}
         if phase == "given":
             logits_BK, scores_BCHW = self.network(images_B3HW)
             return self._terms(logits_BK, scores_BCHW, batch["label"], batch)
@@ -137,12 +170,11 @@ class SegmentStep(TrainingStep):
         return scores_BCHW.float()
 
     def _terms(self, logits_BK: Tensor, scores_BCHW: Tensor, label_BHW: Tensor, batch: Batch) -> dict[str, Tensor]:
-        if "valid" in batch:
-            label_BHW = label_BHW.masked_fill(batch["valid"] == 0, IGNORE_INDEX)
-        segment = self.segment
+        label_BHW, segment = _learnt(label_BHW, batch), self.segment
+        count_2 = batch["side_counts"] if "side_counts" in batch else self.ranks.mean(count_sides(label_BHW))
         terms = {
-            "segmentation": balanced_cross_entropy(scores_BCHW, label_BHW),
-            "classification": classification_loss(logits_BK, batch["present"], batch.get("known")),
+            "segmentation": balanced_cross_entropy(scores_BCHW, label_BHW, count_2),
+            "classification": tag_loss(logits_BK, batch),
         }
         if segment.weight_energy:
             energy = dense_energy(
@@ -157,8 +189,19 @@ class SegmentStep(TrainingStep):
         return terms
 
 
+def _learnt(label_BHW: Tensor, batch: Batch) -> Tensor:
+    """Label maps with the masks of people in their place, and without pixels for which a picture has no data."""
+    if "corrected" in batch:
+        label_BHW = torch.where(batch["is_corrected"][:, None, None], batch["corrected"], label_BHW)
+    return label_BHW.masked_fill(batch["valid"] == 0, IGNORE_INDEX) if "valid" in batch else label_BHW
+
+
 def mask_validation(
-    split: TaggedSet | None, config: Config, device: torch.device, say: Callable[[str], None] = lambda text: None
+    split: TaggedSet | None,
+    config: Config,
+    device: torch.device,
+    say: Callable[[str], None] = lambda text: None,
+    ranks: Ranks = ALONE,
 ) -> Validation | None:
     """Validation by mIoU and pixel accuracy, one scale, no flip; None without a validation split that has masks.
 
@@ -169,7 +212,9 @@ def mask_validation(
     said: set[str] = set()
 
     def figures(network: Network, between: BetweenBatches) -> dict[str, float]:
-        matrix = score_split(network, split, config, device, between_batches=between)
+        score = partial(score_split, network, split, config, device, between_batches=between, share=ranks.share)
+        matrix = ConfusionMatrix(len(split.classes) + 1)
+        matrix.counts = np.sum([part.counts for part in ranks.gather(ranks.agree(score))], axis=0)
         for remark in set(odd_truth(matrix, split)) - said:
             say(f"split {split.split}: {remark}")
             said.add(remark)

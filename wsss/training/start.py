@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,16 @@ from wsss.data.splits import open_training, with_range_of
 from wsss.errors import DataError, Interrupted, UsageError
 from wsss.files import sweep
 from wsss.inference.settings import remark_on_model
-from wsss.machine import prepare_device
 from wsss.maps.recorder import MapSettings, check_map_settings
 from wsss.models.checkpoint import (
     build_from,
     find_checkpoint,
-    load_network,
     network_from,
     part_of,
     read_checkpoint,
 )
 from wsss.models.network import Network
+from wsss.outputs.asked import asked_for
 from wsss.outputs.choices import Choices, training_choices, training_words
 from wsss.outputs.lock import locked
 from wsss.outputs.provenance import LABEL_MAPS, UNKNOWN, all_of, data_supervision, labels_supervision
@@ -47,22 +47,37 @@ from wsss.reporting import Reporter, Silent
 from wsss.stopping import stop_requests
 from wsss.training.ceiling import TRUE_MASKS, ceiling_config, with_masks, write_true_masks
 from wsss.training.classify import ClassifyStep, tag_validation
+from wsss.training.corrected import Corrected, corrected_from, find_corrected
 from wsss.training.given_labels import check_pixels, edited_labels, find_labels, remark_on_changes
+from wsss.training.guide import check_guide_is_used, find_guide, guide_of_task
 from wsss.training.head import fit_head, mode_of
+from wsss.training.initial import Initial
 from wsss.training.loop import Loop, RunContext, steps_of
+from wsss.training.ranks import ALONE, Ranks
 from wsss.training.rounds import LABELS, learn_from_teacher, teacher_config
-from wsss.training.segment import SegmentStep, mask_validation
+from wsss.training.segment import SegmentStep, mask_validation, with_finetune
 
 SILENT = Silent()
 
 
-def train_classifier(config: Config, run: str | Path, reporter: Reporter = SILENT) -> Network:
+def train_classifier(
+    config: Config,
+    run: str | Path,
+    reporter: Reporter = SILENT,
+    *,
+    init: str | Path | None = None,
+    guide: str | Path | None = None,
+    ranks: Ranks = ALONE,
+) -> Network:
     """Train on tags alone, in a new folder; returns the network that is saved for use.
 
     Args:
         config: the settings.
         run: the new folder.
         reporter: progress and remarks.
+        init: a run to go on from: its network and its classes, with a new optimiser.
+        guide: a folder of label maps, for an edit of attention that reads them.
+        ranks: the processes that train it together (`wsss.training.ranks.joined`), each of which calls this.
 
     Raises:
         UsageError: the folder is in use, or the settings do not fit together.
@@ -71,20 +86,38 @@ def train_classifier(config: Config, run: str | Path, reporter: Reporter = SILEN
         Interrupted: a signal asked to stop; the state is saved.
     """
     run = Path(run)
-    check_free(run)
+    ranks.lead(partial(check_free, run))
+    init, guide = (None if folder is None else Path(folder) for folder in (init, guide))
+    asked = asked_for(config, init=init, guide=guide)
     config = config.anchored()
-    context = RunContext(run, config, prepare_device(config.run), reporter)
-    train, val = open_training(config, reporter)
+    start = None if init is None else Initial.of(init)
+    if start is not None:
+        config = start.classifier_config(config, reporter.say)
+    check_guide_is_used(config, guide)
+    context = RunContext(run, config, ranks.device(config.run), reporter, ranks)
+    opened = partial(open_training if start is None else start.open_training, config, reporter)
+    train, val = ranks.lead(opened)
     config = with_range_of(config, train)
+    if guide is not None:
+        guide = ranks.lead(partial(find_guide, guide, train, reporter))
+    if start is not None:
+        config = start.with_finetune(config, train)
     context = replace(context, config=config)
     network = build_from(config, train.classes, decoder=False)
-    network.supervision = data_supervision(
-        config.data, saliency=False, unknown=train.has_unknown(), of_objects=train.of_objects
+    network.supervision = all_of(
+        () if start is None else start.network.supervision or UNKNOWN,
+        data_supervision(config.data, saliency=False, unknown=train.has_unknown(), of_objects=train.of_objects),
+        () if guide is None else labels_supervision(guide),
     )
-    loop = classify_loop(context, network, train, val)
-    choices = _say_choices(loop, train, val)
-    with locked(run, reporter.say):
-        create_run(run, config, train, val, choices)
+    if start is not None:
+        start.give(network, config.model.attention)
+    beside = {"init": init and init.absolute(), "guide": guide}
+    task = {name: str(path) for name, path in beside.items() if path is not None}
+    loop = classify_loop(context, network, train, val, task)
+    choices = ranks.lead(partial(_say_choices, loop, train, val))
+    with ranks.hold(partial(locked, run, reporter.say), f"--resume {run}"):
+        layers = _guide_layer(task)
+        ranks.lead(partial(create_run, run, config, train, val, choices, layers=layers, asked=asked))
         _fit_head(loop, train)
         loop.train()
     return loop.shown
@@ -118,20 +151,21 @@ class Moved:
 STAYED = Moved()
 
 
-def resume_classifier(run: Path, reporter: Reporter, moved: Moved = STAYED) -> Network:
+def resume_classifier(run: Path, reporter: Reporter, moved: Moved = STAYED, *, ranks: Ranks = ALONE) -> Network:
     """Continue a run of ``train_classifier`` from its last checkpoint.
 
     Args:
         run: its folder.
         reporter: progress and remarks.
         moved: where its data lie now. They must have the same names, tags and bytes.
+        ranks: see ``train_classifier``; any number of processes continues a run.
 
     Raises:
         DataError: the data are not those that the run began with, or the run cannot be resumed.
         UsageError, MachineError, Interrupted: see ``train_classifier``.
     """
-    with _locked_run(run, reporter):
-        loop, train = _resumed(run, reporter, moved, decoder=False)
+    with _locked_run(run, reporter, ranks):
+        loop, train = _resumed(run, reporter, moved, ranks, decoder=False)
         _fit_head(loop, train)
         loop.train()
     return loop.shown
@@ -144,7 +178,9 @@ def train_segmenter(
     *,
     labels: str | Path | None = None,
     init: str | Path | None = None,
+    corrected: str | Path | None = None,
     true_masks: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Network:
     """Train a segmentation network, from label maps on disk or end to end, in a new folder.
 
@@ -154,66 +190,70 @@ def train_segmenter(
         reporter: progress and remarks.
         labels: folder of label maps NAME.png; None makes pseudo labels inside each step.
         init: run of ``train-cls`` whose backbone and readout to start from.
+        corrected: folder of masks NAME.png that people made of some images: learnt instead of their pseudo labels.
         true_masks: train on the masks of the data set, in as many steps as all rounds have: the ceiling of the run
             that learns from tags (``wsss.training.ceiling``).
+        ranks: see ``train_classifier``.
 
     Raises:
         UsageError, DataError, MachineError, Interrupted: see ``train_classifier``.
     """
     run = Path(run)
-    labels, init = (None if folder is None else Path(folder) for folder in (labels, init))
+    labels, init, corrected = (None if folder is None else Path(folder) for folder in (labels, init, corrected))
+    asked = asked_for(config, init=init, labels=labels, corrected=corrected)
+    drawn = None
     if true_masks and labels is not None:
         raise UsageError("true masks and label maps were given at once", "leave out one of the two")
     edited: list[str] = []
-    check_free(run)
+    ranks.lead(partial(check_free, run))
     config = config.anchored()
-    start = None
-    if init is not None:
-        start, trained, _ = load_network(init)
-        remark_on_model(config, trained, reporter.say, but=("decoder_channels",))
+    start = None if init is None else Initial.of(init)
+    if start is not None:
+        remark_on_model(config, start.config, reporter.say, but=("decoder_channels",))
         own = {"decoder_channels": config.model.decoder_channels, "weights": "none"}
-        config = config.model_copy(update={"model": trained.model.model_copy(update=own)})
-    context = RunContext(run, config, prepare_device(config.run), reporter)
-    train, val = open_training(config, reporter, None if start is None else start.classes)
+        config = config.model_copy(update={"model": start.config.model.model_copy(update=own)})
+    context = RunContext(run, config, ranks.device(config.run), reporter, ranks)
+    train, val = ranks.lead(partial(open_training, config, reporter, None if start is None else start.network.classes))
     config = with_range_of(config, train)
     if true_masks:
         train = with_masks(train, reporter)
         config = ceiling_config(config, len(train))
+    config = with_finetune(config, len(train), None if start is None else start.config)
     context = replace(context, config=config)
     if labels is not None:
-        labels = find_labels(labels, train)
-        remark_on_changes(labels, train, reporter)
-        edited = edited_labels(labels, train, reporter)
-        check_pixels(labels, train, reporter, edited)
+        labels, edited = ranks.lead(partial(_checked_labels, labels, train, reporter))
         if config.data.saliency is not None:
             reporter.say(f"the saliency maps of {config.data.saliency} are not used: the label maps are given")
     elif config.data.saliency is not None:
-        check_layers(config.data.saliency, train, "saliency map", NO_SALIENCY)
+        ranks.lead(partial(check_layers, config.data.saliency, train, "saliency map", NO_SALIENCY))
+    if corrected is not None:
+        drawn = ranks.lead(partial(find_corrected, corrected, train, reporter))
     network = build_from(config, train.classes, decoder=True)
     network.supervision = all_of(
-        () if start is None else start.supervision or UNKNOWN,
+        () if start is None else start.network.supervision or UNKNOWN,
         data_supervision(
             config.data, saliency=labels is None, unknown=train.has_unknown(), of_objects=train.of_objects
         ),
         () if labels is None else labels_supervision(labels),
         LABEL_MAPS if edited else (),
         TRUE_MASKS if true_masks else (),
+        () if drawn is None else drawn.supervision(len(train)),
     )
     if start is not None:
-        network.backbone.load_state_dict(start.backbone.state_dict())
-        network.readout.load_state_dict(start.readout.state_dict())
-        network.normalise_as(start.mean, start.std)
+        start.give(network, config.model.attention)
     task = {
         "labels": None if labels is None else str(labels.absolute()),
         "started": init is not None,
         "taught": labels is None and not true_masks and config.segment.rounds > 1,
         "init": None if init is None else str(init.absolute()),
         "true_masks": true_masks,
+        "corrected": None if drawn is None else drawn.to_task(),
     }
     loop = segment_loop(context, network, train, val, task)
-    choices = _say_choices(loop, train, val)
-    with locked(run, reporter.say):
-        create_run(run, config, train, val, choices, layers=_layers(config, labels))
+    choices = ranks.lead(partial(_say_choices, loop, train, val))
+    with ranks.hold(partial(locked, run, reporter.say), f"--resume {run}"):
+        layers = _layers(config, labels, drawn)
+        ranks.lead(partial(create_run, run, config, train, val, choices, asked=asked, layers=layers))
         if task["taught"] or true_masks:
             loop.save()
             _make_labels(loop, train)
@@ -221,10 +261,10 @@ def train_segmenter(
     return loop.shown
 
 
-def resume_segmenter(run: Path, reporter: Reporter, moved: Moved = STAYED) -> Network:
+def resume_segmenter(run: Path, reporter: Reporter, moved: Moved = STAYED, *, ranks: Ranks = ALONE) -> Network:
     """Continue a run of ``train_segmenter`` from its last checkpoint; see ``resume_classifier``."""
-    with _locked_run(run, reporter):
-        loop, train = _resumed(run, reporter, moved, decoder=True)
+    with _locked_run(run, reporter, ranks):
+        loop, train = _resumed(run, reporter, moved, ranks, decoder=True)
         if (loop.task.get("taught") or loop.task.get("true_masks")) and loop.state.step == 0:
             _make_labels(loop, train, moved)
         loop.train()
@@ -238,13 +278,18 @@ def classify_loop(
     val: TaggedSet | None,
     task: Mapping[str, Any] | None = None,
 ) -> Loop:
-    """The training of a classifier; in ``task`` "head" says how the head was fitted, once it is."""
+    """The training of a classifier.
+
+    In ``task`` "init" is the run that it goes on from, "guide" the folder of `find_guide`, and "head" says how the head
+    was fitted, once it is.
+    """
     config = context.config
-    images = TrainingImages(train, config.augment, seed=config.run.seed)
+    guide = guide_of_task(task or {}, context.run)
+    images = TrainingImages(train, config.augment, seed=config.run.seed, guide=guide)
     mode, whole = mode_of(config, train), steps_of(images, config.classify)
     each = whole // epochs_of(len(images), config.classify)
     step = ClassifyStep(network, config, whole, each, mode)
-    return Loop(context, step, images, tag_validation(val, config, context.device), task)
+    return Loop(context, step, images, tag_validation(val, config, context.device, context.ranks), task)
 
 
 def segment_loop(
@@ -258,7 +303,8 @@ def segment_loop(
         train: images and tags.
         val: None validates nothing.
         task: "labels", the folder of label maps or None; "started", whether the backbone has learnt the tags already;
-            "taught", whether a teacher makes the labels; "init", the run that the teacher starts from, or None.
+            "taught", whether a teacher makes the labels; "init", the run that the teacher starts from, or None;
+            "corrected", masks of people (`Corrected.to_task`) or None.
     """
     config = context.config
     labels = task["labels"] and Path(task["labels"])
@@ -267,22 +313,42 @@ def segment_loop(
     if task.get("taught") or task.get("true_masks"):
         labels = context.run / LABELS / "labels"
     saliency = config.data.saliency if task.get("taught") or labels is None else None
-    images = TrainingImages(train, config.augment, seed=config.run.seed, labels=labels, saliency=saliency)
+    drawn = corrected_from(task.get("corrected"))
+    people = None if drawn is None else (drawn.folder, drawn.names)
+    images = TrainingImages(
+        train, config.augment, seed=config.run.seed, labels=labels, saliency=saliency, corrected=people
+    )
     total = steps_of(images, config.segment)
     step = SegmentStep(network, config, total, labels_given=labels is not None, started=task["started"])
-    return Loop(context, step, images, mask_validation(val, config, context.device, context.reporter.say), task)
+    validation = mask_validation(val, config, context.device, context.reporter.say, context.ranks)
+    return Loop(context, step, images, validation, task)
+
+
+def _checked_labels(folder: Path, train: TaggedSet, reporter: Reporter) -> tuple[Path, list[str]]:
+    """Where given label maps lie, and the names of those that were edited; what is odd in them is said."""
+    labels = find_labels(folder, train)
+    remark_on_changes(labels, train, reporter)
+    edited = edited_labels(labels, train, reporter)
+    check_pixels(labels, train, reporter, edited)
+    return labels, edited
 
 
 def _fit_head(loop: Loop, train: TaggedSet) -> None:
-    """Fit the head first where ``classify.finetune`` asks for it; a run stopped in it begins it again."""
+    """Fit the head first where ``classify.finetune`` asks for it and it is new; a run stopped in it begins it again."""
     context = loop.context
-    if mode_of(context.config, train) == "all" or "head" in loop.task:
+    mode = mode_of(context.config, train)
+    if mode == "all" or "head" in loop.task or (mode == "top" and "init" in loop.task):
         return
     loop.save()
     try:
         with stop_requests() as stop:
             found = fit_head(
-                loop.step.network, train, context.config, context.device, lambda: stop.leave_if_asked("", "")
+                loop.step.network,
+                train,
+                context.config,
+                context.device,
+                lambda: stop.leave_if_asked("", ""),
+                context.ranks,
             )
     except Interrupted as error:
         raise Interrupted("stopped while the head was fitted; the state is saved", f"--resume {context.run}") from error
@@ -303,29 +369,34 @@ def _fit_head(loop: Loop, train: TaggedSet) -> None:
 def _make_labels(loop: Loop, train: TaggedSet, moved: Moved = STAYED) -> None:
     """Make the labels that a run learns from: those of its teacher (``learn_from_teacher``), or the true masks."""
     if loop.task.get("true_masks"):
-        write_true_masks(train, loop.context.run / LABELS, loop.context.config, loop.context.reporter)
+        context = loop.context
+        context.ranks.lead(partial(write_true_masks, train, context.run / LABELS, context.config, context.reporter))
         return
     context, init = loop.context, loop.task["init"] and Path(loop.task["init"])
 
     def train_teacher(teacher: Path) -> Network:
-        if (teacher / "last.pt").is_file():
-            return resume_segmenter(teacher, context.reporter, moved)
+        if context.ranks.lead((teacher / "last.pt").is_file):
+            return resume_segmenter(teacher, context.reporter, moved, ranks=context.ranks)
         context.reporter.say(f"training the teacher in {teacher}")
-        return train_segmenter(teacher_config(context.config), teacher, context.reporter, init=init)
+        drawn = corrected_from(loop.task.get("corrected"))
+        folder, config = None if drawn is None else drawn.folder, teacher_config(context.config)
+        return train_segmenter(config, teacher, context.reporter, init=init, corrected=folder, ranks=context.ranks)
 
     learn_from_teacher(context, loop.step, train, train_teacher)
 
 
-def _resumed(run: Path, reporter: Reporter, moved: Moved, *, decoder: bool) -> tuple[Loop, TaggedSet]:
+def _resumed(run: Path, reporter: Reporter, moved: Moved, ranks: Ranks, *, decoder: bool) -> tuple[Loop, TaggedSet]:
     """The loop of a run in the state of its last checkpoint, and its training split."""
     path = find_checkpoint(run)
-    content = read_checkpoint(path)
+    content = ranks.agree(partial(read_checkpoint, path))  # by all, before rank 0 writes another one
     network, config = network_from(content, path)
     if decoder and network.decoder is None:
         raise UsageError(f"{run} trains a classifier", f"wsss train-cls --resume {run}")
     if not decoder and network.decoder is not None:
         raise UsageError(f"{run} trains a segmentation network", f"wsss train-seg --resume {run}")
     remark_on_settings(run, config, reporter)
+    if moved.root == config.data.root:
+        moved = replace(moved, root=None)
     config = config.moved({"root": moved.root, "tags": moved.tags, "saliency": moved.saliency})
     machine = {key: value for key in ("workers", "device") if (value := getattr(moved, key)) is not None}
     if moved.device not in (None, config.run.device):
@@ -334,25 +405,27 @@ def _resumed(run: Path, reporter: Reporter, moved: Moved, *, decoder: bool) -> t
         )
     config = config.model_copy(update={"run": config.run.model_copy(update=machine)})
     _check_there(run, config.data.root, "data", "data folder")
-    context = RunContext(run, config, prepare_device(config.run), reporter)
-    train, val = open_training(config, reporter, network.classes)
+    context = RunContext(run, config, ranks.device(config.run), reporter, ranks)
+    train, val = ranks.lead(partial(open_training, config, reporter, network.classes))
     task = part_of(content, "task", run) if decoder else content.get("task") or {}
     labels = task.get("labels") and Path(task["labels"])
     if moved.labels is not None:
         if labels is None:
             raise UsageError(f"{run} makes its own labels, it takes no --labels", f"--resume {run}")
-        labels = find_labels(moved.labels, train).absolute()
+        labels = ranks.lead(partial(find_labels, moved.labels, train)).absolute()
         task = {**task, "labels": str(labels)}
     _check_there(run, labels, "labels", "folder of label maps")
     if task.get("true_masks"):
         train = with_masks(train, reporter)
-    check_same_data(run, train, val, _layers(config, labels), moved=bool(moved))
+    drawn = corrected_from(task.get("corrected"))
+    layers = _layers(config, labels, drawn) | _guide_layer(task)
+    ranks.lead(partial(check_same_data, run, train, val, layers, moved=bool(moved)))
     loop = (
         segment_loop(context, network, train, val, task)
         if decoder
         else classify_loop(context, network, train, val, task)
     )
-    note_resumed(run, config, _say_choices(loop, train, val), moved=bool(moved))
+    ranks.lead(lambda: note_resumed(run, config, _say_choices(loop, train, val), moved=bool(moved)))
     loop.resume(content)
     if moved:
         loop.save()  # so that the next --resume finds the data, also after a kill or a stop of the teacher
@@ -368,11 +441,17 @@ def _check_there(run: Path, folder: Path | None, option: str, what: str) -> None
         )
 
 
-def _layers(config: Config, labels: Path | None) -> dict[str, Path]:
-    """Folders of PNGs that a segmentation learns from beside the images: label maps, or saliency maps."""
+def _layers(config: Config, labels: Path | None, drawn: Corrected | None = None) -> dict[str, Path]:
+    """Folders of PNGs that a segmentation learns from beside the images: label maps, saliency maps, corrected masks."""
+    people = {} if drawn is None else {"corrected": drawn.folder}
     if labels is not None:
-        return {"labels": labels}
-    return {} if config.data.saliency is None else {"saliency": config.data.saliency}
+        return {"labels": labels, **people}
+    return people if config.data.saliency is None else {"saliency": config.data.saliency, **people}
+
+
+def _guide_layer(task: Mapping[str, Any]) -> dict[str, Path]:
+    """The label maps that guide the attention of a classifier."""
+    return {"guide": Path(task["guide"])} if task.get("guide") else {}
 
 
 def _say_choices(loop: Loop, train: TaggedSet, val: TaggedSet | None) -> Choices:
@@ -394,10 +473,15 @@ def _say_choices(loop: Loop, train: TaggedSet, val: TaggedSet | None) -> Choices
 def _steps_words(loop: Loop, train: TaggedSet, choices: Choices) -> str:
     """What is trained in how many steps; a classifier's is kept in ``choices`` as ``finetune``."""
     if loop.step.network.decoder is not None:
-        return f"trains {counted(loop.total, 'step')}"
+        what = (
+            "the decoder and the upper half of the blocks" if loop.config.segment.finetune == "top" else "all weights"
+        )
+        return f"trains {what}, {counted(loop.total, 'step')}"
     mode = choices["finetune"] = mode_of(loop.context.config, train)
     if mode == "all":
         return f"trains all weights, {counted(loop.total, 'step')}"
+    if mode == "top" and "init" in loop.task:
+        return f"trains the upper half of the blocks and the head, {counted(loop.total, 'step')}"
     if mode == "top":
         return f"fits the head first, then {counted(loop.total, 'step')} of the upper half of the blocks"
     why = ": every class is in every image, and training on such tags makes it worse" if teaches_nothing(train) else ""
@@ -405,10 +489,10 @@ def _steps_words(loop: Loop, train: TaggedSet, choices: Choices) -> str:
 
 
 @contextmanager
-def _locked_run(run: Path, reporter: Reporter) -> Iterator[None]:
+def _locked_run(run: Path, reporter: Reporter, ranks: Ranks) -> Iterator[None]:
     """Hold a run that has a checkpoint to resume from; temporary files of a killed process are removed."""
-    check_resumable(run)
-    find_checkpoint(run)
-    with locked(run, reporter.say):
-        sweep(run)
+    ranks.lead(partial(check_resumable, run))
+    ranks.lead(partial(find_checkpoint, run))
+    with ranks.hold(partial(locked, run, reporter.say), f"--resume {run}"):
+        ranks.lead(partial(sweep, run))
         yield

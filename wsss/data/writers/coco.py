@@ -34,7 +34,9 @@ def write_coco(out: Path, export: Export) -> None:
         for part in () if label_HW is None else parts(label_HW, len(export.classes)):
             annotation = _annotation(part, size, polygons=export.polygons)
             number = len(content["annotations"]) + 1
-            content["annotations"].append({"id": number, "image_id": image["id"], **annotation})
+            known = picture.certainty.get(part.class_index)
+            score = {} if known is None else {"score": known}
+            content["annotations"].append({"id": number, "image_id": image["id"], **annotation, **score})
     for split, content in contents.items():
         write_whole(out / "annotations" / f"instances_{split}.json", json.dumps(content, ensure_ascii=False))
 
@@ -85,7 +87,14 @@ def write_results(out: Path, export: Export) -> None:
                 raise BadData.at("annotation-unreadable", export.like, what, "give the file of this data set")
             category = category_ids[tidy(name)]
             area = run_lengths(mask_HW)
-            results.append({"image_id": image_id, "category_id": category, "segmentation": area, "score": 1.0})
+            results.append(
+                {
+                    "image_id": image_id,
+                    "category_id": category,
+                    "segmentation": area,
+                    "score": picture.certainty.get(k, 1.0),
+                }
+            )
     write_whole(out / "results.json", json.dumps(results))
 
 

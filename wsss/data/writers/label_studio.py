@@ -31,7 +31,10 @@ def write_label_studio(out: Path, export: Export) -> None:
             holes += lost
         elif label_HW is not None:
             results = _brushes(picture, label_HW, export.classes)
-        made = {"result": results} if export.annotations else {"model_version": "wsss", "score": 1.0, "result": results}
+        score = 1.0 if picture.score is None else round(picture.score, 4)
+        made = (
+            {"result": results} if export.annotations else {"model_version": "wsss", "score": score, "result": results}
+        )
         image = export.url_prefix + quote(f"images/{picture.file}")
         tasks.append({"data": {"image": image}, "annotations" if export.annotations else "predictions": [made]})
     write_whole(out / "tasks.json", json.dumps(tasks, ensure_ascii=False))
@@ -63,6 +66,11 @@ def _result(picture: Picture, number: int, kind: str, size: tuple[int, ...], val
     }
 
 
+def _score(picture: Picture, index: int) -> dict[str, float]:
+    """The certainty of a class as Label Studio names it, where it is known."""
+    return {"score": picture.certainty[index]} if index in picture.certainty else {}
+
+
 def _brushes(picture: Picture, label_HW: NDArray[np.uint8], classes: tuple[str, ...]) -> list[dict[str, Any]]:
     """One brush for each class."""
     found = []
@@ -70,7 +78,7 @@ def _brushes(picture: Picture, label_HW: NDArray[np.uint8], classes: tuple[str, 
         mask_HW = label_HW == k
         if mask_HW.any():
             value = {"format": "rle", "rle": [*brush(mask_HW)], "brushlabels": [name]}
-            found.append(_result(picture, k, "brushlabels", label_HW.shape, value))
+            found.append(_result(picture, k, "brushlabels", label_HW.shape, value) | _score(picture, k))
     return found
 
 
@@ -85,7 +93,8 @@ def _polygons(
         lost += len(holes)
         points = [[100 * x / width, 100 * y / height] for x, y in outer]
         value = {"points": points, "closed": True, "polygonlabels": [classes[part.class_index - 1]]}
-        found.append(_result(picture, number, "polygonlabels", label_HW.shape, value))
+        result = _result(picture, number, "polygonlabels", label_HW.shape, value)
+        found.append(result | _score(picture, part.class_index))
     return found, lost
 
 

@@ -7,7 +7,7 @@ folder, which becomes the output when it is complete.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,8 @@ class Picture:
         name: unique, "/"-separated and without an ending.
         image: its file; None where only its label map is there.
         part: where it lies in a shard; None for a file of its own.
+        certainty: of the classes in its label map, in [0, 1] by class index; those that are unknown are left out.
+        score: certainty of the whole label map, in [0, 1], or None.
         split: its split.
         tags: class names, in the order of the classes.
         unknown: names of classes of which it is not known whether the image has them.
@@ -44,6 +46,8 @@ class Picture:
     label: Callable[[], NDArray[np.uint8]] | None = None
     unknown: tuple[str, ...] = ()
     part: Part | None = None
+    certainty: Mapping[int, float] = field(default_factory=dict)
+    score: float | None = None
 
     @property
     def file(self) -> str:

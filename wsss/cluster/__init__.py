@@ -1,0 +1,1 @@
+"""Commands of this program as jobs of Slurm: plain batch scripts, and what submits them."""

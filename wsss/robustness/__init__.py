@@ -1,0 +1,1 @@
+"""What survives perturbations of images: tags, class maps and masks."""
