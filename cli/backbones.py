@@ -18,7 +18,7 @@ def backbones(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the names of timm's plain vision transformers, and of its ConvNeXts and ResNets for classifiers.
+    """Print the names of timm's plain vision transformers, and of its convolution networks for classifiers.
 
     With --details a table says of each whether class maps are read from its attention or from its last maps, its
     stride, prefix tokens and heads.

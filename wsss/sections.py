@@ -81,7 +81,7 @@ class ModelSection(Section):
     """The network."""
 
     backbone: str = "deit_small_patch16_224"
-    """A timm vision transformer, or for `wsss train-cls` a ConvNeXt or ResNet (wsss backbones)."""
+    """A timm vision transformer, or for `wsss train-cls` a ConvNeXt, EfficientNet or ResNet (wsss backbones)."""
     weights: str = "pretrained"
     """Initial weights of the backbone: FILE.safetensors, FILE.pth, pretrained (timm downloads them) or none."""
     readout: ReadoutName = "auto"

@@ -1,4 +1,4 @@
-"""ConvNeXt and ResNet as backbones: the same face as transformers, class maps, what is refused, BatchNorm."""
+"""ConvNeXt, EfficientNet and ResNet as backbones: the face of transformers, class maps, what is refused, BatchNorm."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from wsss.sections import EditSection
 from wsss.training.head import freeze_below
 from wsss.training.optimiser import parameter_groups
 
-NAMES = ("convnext_atto", "resnet10t")
+NAMES = ("convnext_atto", "resnet10t", "tf_efficientnet_lite0")
+DEPTHS = {"tf_efficientnet_lite0": 7}
 PRESENT = torch.tensor([[True, False], [True, True]])
 CLASSES = ("bee", "ladybird")
 
@@ -46,7 +47,7 @@ def images(height: int = 64, width: int = 96, seed: int = 0) -> Tensor:
 
 def test_the_final_map_is_the_patches(network: Network) -> None:
     backbone = network.backbone
-    assert (backbone.stride, backbone.depth, backbone.num_prefix_tokens) == ((32, 32), 4, 0)
+    assert (backbone.stride, backbone.depth, backbone.num_prefix_tokens) == ((32, 32), DEPTHS.get(backbone.name, 4), 0)
     with torch.no_grad():
         features = network.features(images(60, 90))  # padded to 64 x 96
         logits_BK = network.readout(features)
@@ -67,16 +68,16 @@ def test_patches_are_in_the_order_of_the_grid(network: Network) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_pooled_image_is_what_timm_pools(name: str) -> None:
-    """Where nothing follows the pool (ResNet), or a norm that is linear but for the scale of each place (ConvNeXt)."""
+    """Where nothing follows the pool, or a norm that is linear but for the scale of each place (ConvNeXt)."""
     torch.manual_seed(0)
     backbone = Convolution(name).eval()
     with torch.no_grad():
         pooled_BC = backbone(images()).patches_BNC.mean(dim=1)
         expected_BC = backbone.vit(images())
-    if name == "resnet10t":
-        torch.testing.assert_close(pooled_BC, expected_BC)
-    else:
+    if name == "convnext_atto":
         assert torch.cosine_similarity(pooled_BC, expected_BC).min() > 0.9
+    else:
+        torch.testing.assert_close(pooled_BC, expected_BC)
 
 
 def test_gradcam_equals_one_by_hand(network: Network) -> None:
@@ -84,9 +85,8 @@ def test_gradcam_equals_one_by_hand(network: Network) -> None:
     kept: list[Tensor] = []
     _, maps_BKhw = class_maps(network, images(), PRESENT, method="gradcam")
     vit = network.backbone.vit
-    handle = (vit.stages if hasattr(vit, "stages") else vit.layer4).register_forward_hook(
-        lambda module, inputs, output: kept.append(output)
-    )
+    last = {"convnext_atto": "stages", "resnet10t": "layer4", "tf_efficientnet_lite0": "bn2"}[network.backbone.name]
+    handle = getattr(vit, last).register_forward_hook(lambda module, inputs, output: kept.append(output))
     for b, k in PRESENT.nonzero().tolist():
         kept.clear()
         (gradient,) = torch.autograd.grad(network.classify(images())[b, k], kept)
@@ -157,17 +157,21 @@ def test_images_do_not_influence_each_other(network: Network) -> None:
         torch.testing.assert_close(network.classify(images())[:1], network.classify(images()[:1]))
 
 
-def test_frozen_stages_keep_their_statistics() -> None:
-    network = build_network("resnet10t", CLASSES, decoder=False)
+@pytest.mark.parametrize(
+    ("name", "upper"),
+    [("resnet10t", {"layer3", "layer4"}), ("tf_efficientnet_lite0", {"blocks", "conv_head", "bn2"})],
+)
+def test_frozen_stages_keep_their_statistics(name: str, upper: set[str]) -> None:
+    network = build_network(name, CLASSES, decoder=False)
     freeze_below(network, "top")
     network.train()
     vit = network.backbone.vit
     before = {name: buffer.clone() for name, buffer in vit.named_buffers()}
     network.classify(images())
     changed = {name.split(".")[0] for name, buffer in vit.named_buffers() if not torch.equal(buffer, before[name])}
-    assert changed == {"layer3", "layer4"}
+    assert changed == upper - {"conv_head"}
     trained = {name.split(".")[0] for name, parameter in vit.named_parameters() if parameter.requires_grad}
-    assert trained == {"layer3", "layer4"}
+    assert trained == upper
 
 
 def test_stages_have_falling_rates(network: Network) -> None:
@@ -176,7 +180,10 @@ def test_stages_have_falling_rates(network: Network) -> None:
     rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
     lr = Config().classify.lr
     stages = [next(iter(stage.parameters())) for stage in network.backbone.blocks]
-    assert [rates.get(id(one)) for one in stages] == [None, None, lr / 2, lr]
+    frozen = [None] * (len(stages) // 2)
+    assert [rates.get(id(one)) for one in stages] == frozen + [
+        lr / 2**i for i in reversed(range(len(stages) - len(frozen)))
+    ]
     trained = [one for one in network.parameters() if one.requires_grad]
     assert {id(one) for one in trained} == set(rates)
 
@@ -189,7 +196,11 @@ def test_weights_with_a_classifier_are_read(tmp_path: Path, name: str) -> None:
     backbone.load(str(tmp_path / "weights.pth"))
     state = torch.load(tmp_path / "weights.pth", weights_only=True)
     assert all(torch.equal(value, state[key]) for key, value in backbone.vit.state_dict().items())
-    assert {key.split(".")[0] for key in state.keys() - backbone.vit.state_dict().keys()} <= {"fc", "head"}
+    assert {key.split(".")[0] for key in state.keys() - backbone.vit.state_dict().keys()} <= {
+        "classifier",
+        "fc",
+        "head",
+    }
 
 
 def test_a_checkpoint_brings_back_the_same_bits(network: Network, tmp_path: Path) -> None:
@@ -203,7 +214,7 @@ def test_a_checkpoint_brings_back_the_same_bits(network: Network, tmp_path: Path
 
 
 def test_what_is_listed() -> None:
-    assert {"resnet50", "convnext_tiny"} <= set(convolution_networks())
+    assert {"resnet50", "convnext_tiny", "efficientnet_b0"} <= set(convolution_networks())
     assert backbone_names("*t10t") == ["resnet10t"]
     assert is_convolution("resnet50.a1_in1k")
     assert not is_convolution("deit_tiny_patch16_224")

@@ -1,4 +1,4 @@
-"""ConvNeXt and ResNet behind the backbone's face: a baseline without attention for classifiers and class maps.
+"""ConvNeXt, EfficientNet and ResNet behind the backbone's face: the baseline without attention for class maps.
 
 The final map takes the place of the patch tokens: one patch is as large as the network's stride. There is no class
 token, so the readout is "pool", and class maps are CAM or grad-CAM (the two are equal, but for the head's constant
@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from wsss.errors import UsageError
 from wsss.models.backbone import Backbone, Features
 
-FAMILIES = ("convnext", "resnet")
+FAMILIES = ("convnext", "efficientnet", "resnet")
 """Modules of timm whose models can be built; all reduce images by 32 and end in a pool."""
-HEADS = ("fc.", "head.fc.", "head.pre_logits.")
+HEADS = ("classifier.", "fc.", "head.fc.", "head.pre_logits.")
 """Keys of the ImageNet classifiers of these families in a weights file."""
 
 
 class Convolution(Backbone):
-    """A ConvNeXt or ResNet of timm for images of any multiple of its stride.
+    """A ConvNeXt, EfficientNet or ResNet of timm for images of any multiple of its stride.
 
     Args: as those of ``Backbone``; ``overrides`` are arguments of the timm model that are whole numbers.
 
@@ -64,17 +64,18 @@ class Convolution(Backbone):
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
-        """The four stages."""
+        """The stages: four, or seven of an EfficientNet."""
         vit = self.vit
-        stages: Sequence[nn.Module] = (
-            vit.stages if hasattr(vit, "stages") else (vit.layer1, vit.layer2, vit.layer3, vit.layer4)
-        )
+        if hasattr(vit, "layer1"):
+            return (vit.layer1, vit.layer2, vit.layer3, vit.layer4)
+        stages: Sequence[nn.Module] = vit.stages if hasattr(vit, "stages") else vit.blocks
         return stages
 
     @property
     def norms(self) -> dict[str, nn.Module]:
         """What follows the last stage, by name."""
-        return {"norm": getattr(self.vit, "norm_pre", nn.Identity()), "final_norm": self.final_norm}
+        last = {name: getattr(self.vit, name) for name in ("norm_pre", "conv_head", "bn2") if hasattr(self.vit, name)}
+        return {**last, "final_norm": self.final_norm}
 
     @property
     def gradcam_layer(self) -> nn.Module:

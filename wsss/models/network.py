@@ -181,7 +181,7 @@ def build_network(
     """Build a network.
 
     Args:
-        backbone: a timm vision transformer, or ConvNeXt or ResNet for a classifier.
+        backbone: a timm vision transformer, or ConvNeXt, EfficientNet or ResNet for a classifier.
         classes: foreground class names, at least one.
         weights: of the backbone: a file, "pretrained" (timm's hub) or None for random ones.
         readout: "project" (the paper's), "token", "pool", "both", or "auto": "project" where there is a class
