@@ -5,12 +5,21 @@ from __future__ import annotations
 import os
 import sys
 
+from wsss.launcher import end_where_joined
 from wsss.stopping import AGAIN, Stopped, end_on_signals, ending, finish_despite_signals
 from wsss.waiting import wait_briefly
 
 
 def run() -> None:
     """Run the program ``wsss``."""
+    try:
+        _run()
+    except BaseException as error:
+        end_where_joined(error)
+        raise
+
+
+def _run() -> None:
     end_on_signals()
     wait_briefly()
     open_missing_streams()

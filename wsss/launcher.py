@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import os
 import re
+import sys
+import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from wsss.errors import UsageError
@@ -62,6 +65,28 @@ def meeting_point(environment: Mapping[str, str] = os.environ) -> tuple[str, int
         raise UsageError("neither MASTER_ADDR, MASTER_PORT nor SLURM_STEP_NODELIST is set", "start it with torchrun")
     job, step = _number("SLURM_JOB_ID", environment), _number("SLURM_STEP_ID", environment)
     return first_host(environment["SLURM_STEP_NODELIST"]), FIRST_PORT + (job * 31 + step) % PORTS
+
+
+def end_where_joined(error: BaseException) -> None:
+    """End this program at once if it was not left in order by other processes that train with it: one may be lost.
+
+    The teardown of torch.distributed waits for them, or aborts with a status of its own.
+
+    Args:
+        error: ends the program; the traceback of all but SystemExit is printed.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return
+    status = 1
+    if isinstance(error, SystemExit):
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+    else:
+        traceback.print_exception(error)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(status)
 
 
 def first_host(nodes: str) -> str:

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from wsss.config import Config
 from wsss.errors import DataError, WsssError
+from wsss.launcher import end_where_joined
 from wsss.models.checkpoint import build_from
 from wsss.reporting import Silent
 from wsss.training.classify import ClassifyStep
@@ -114,22 +116,37 @@ def agreements(ranks: Ranks, given: dict[str, Any]) -> dict[str, Any]:
 
 def lonely(ranks: Ranks, given: dict[str, Any]) -> None:
     """Rank 1 dies or hangs, while the others wait for it; how long they did is written."""
+    folder = given["folder"]
     with ranks.hold(nullcontext, "--resume RUN"):
         if ranks.rank == 1:
-            if given["hangs"]:
-                time.sleep(50)
+            others = [folder / f"waited-{rank}" for rank in range(ranks.world) if rank != 1]
+            wait_for(lambda: not given["hangs"] or all(path.is_file() for path in others))
             os.kill(os.getpid(), signal.SIGKILL)
         began = time.monotonic()
         try:
             ranks.any(True)
         finally:
-            (given["folder"] / f"waited-{ranks.rank}").write_text(str(time.monotonic() - began))
+            (folder / f"waited-{ranks.rank}").write_text(str(time.monotonic() - began))
+
+
+def wait_for(happened: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait for another process, at most so long."""
+    end = time.monotonic() + seconds
+    while not happened() and time.monotonic() < end:
+        time.sleep(0.02)
+
+
+def all_are_there(folder: Path) -> None:
+    """Wait until all processes have imported torch, so that a short patience does not end with the slowest."""
+    (folder / f"there-{os.environ['RANK']}").touch()
+    wait_for(lambda: len([*folder.glob("there-*")]) == int(os.environ["WORLD_SIZE"]))
 
 
 def main(work: str, folder: Path) -> int:
     warnings.simplefilter("error")
     torch.set_num_threads(1)
     given = pickle.loads((folder / "given.pkl").read_bytes()) | {"folder": folder}
+    all_are_there(folder)
     try:
         with joined(patience=timedelta(seconds=given.pop("patience", 120))) as ranks:
             found = globals()[work](ranks, given)
@@ -141,4 +158,8 @@ def main(work: str, folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], Path(sys.argv[2])))
+    try:
+        sys.exit(main(sys.argv[1], Path(sys.argv[2])))
+    except BaseException as error:
+        end_where_joined(error)
+        raise

@@ -200,7 +200,12 @@ def test_rounds_in_two_processes(tmp_path: Path, tiny_config: Callable[..., Conf
 @pytest.mark.slow
 def test_the_head_is_fitted_in_two_processes(tmp_path: Path, tiny_config: Callable[..., Config]) -> None:
     config = tiny_config(classify__finetune="head", run__batch_pixels=48**2)
-    train_classifier(config, tmp_path / "whole", Silent())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the workers: sums over threads round otherwise
+    try:
+        train_classifier(config, tmp_path / "whole", Silent())
+    finally:
+        torch.set_num_threads(threads)
     run = tmp_path / "run"
     assert start("train", tmp_path / "2", {"how": "train-cls", "arguments": [config, run]}, 2) == [0, 0]
     assert_alike(tmp_path / "whole", run, 0.0)
@@ -209,14 +214,15 @@ def test_the_head_is_fitted_in_two_processes(tmp_path: Path, tiny_config: Callab
 @pytest.mark.slow
 @pytest.mark.parametrize("hangs", [False, True])
 def test_the_others_end_where_one_process_is_lost(tmp_path: Path, hangs: bool) -> None:
-    patience = 20
+    patience = 5
     statuses = start("lonely", tmp_path, {"hangs": hangs, "patience": patience}, 3)
     assert statuses == [4, -signal.SIGKILL, 4]
     said = [(tmp_path / f"error-{rank}").read_text() for rank in (0, 2)]
     assert any(("did not answer" if hangs else "died") in words for words in said)
     assert all("another of the 3 processes of this run" in words and "--resume RUN" in words for words in said)
+    assert not hangs or any(f"for 0:00:0{patience}" in words for words in said)
     waited = [float((tmp_path / f"waited-{rank}").read_text()) for rank in (0, 2)]
-    assert all(seconds < (2 * patience if hangs else 10) for seconds in waited)
+    assert all(seconds < (4 * patience if hangs else 15) for seconds in waited)
 
 
 def test_a_batch_that_cannot_be_divided_is_refused(

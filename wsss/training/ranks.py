@@ -6,7 +6,8 @@ alone writes files and reports. `Ranks` is the form for one process: every metho
 processes do the same and none waits for one that went another way.
 
 An error that one process raises in such a call is raised in all of them, and printed by one. A process that dies closes
-its connections, which ends the others within seconds; one that hangs ends them after ``PATIENCE``.
+its connections, which ends the others within seconds; one that hangs ends them after ``PATIENCE``. A program that ends
+for such a reason does so by `wsss.launcher.end_where_joined`.
 """
 
 from __future__ import annotations
@@ -121,11 +122,12 @@ class Group(Ranks):
 
     Args:
         place: of this process.
+        patience: see ``PATIENCE``.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, patience: timedelta = PATIENCE) -> None:
         self.rank, self.world = place.rank, place.world
-        self.place = place
+        self.place, self.patience = place, patience
 
     def device(self, run: RunSection) -> torch.device:
         """CUDA's device of the local rank, or the CPU.
@@ -208,7 +210,7 @@ class Group(Ranks):
             words = f"{type(error).__name__}: {error}"
             if not (isinstance(error, dist.DistError) or LOST.search(words)):
                 raise
-            what = f"did not answer for {PATIENCE}" if LATE.search(words) else "died; its last lines say why"
+            what = f"did not answer for {self.patience}" if LATE.search(words) else "died; its last lines say why"
             raise MachineError(f"another of the {self.world} processes of this run {what}", fix) from error
 
 
@@ -229,7 +231,7 @@ def joined(place: Place | None = None, patience: timedelta = PATIENCE) -> Iterat
         return
     host, port = meeting_point()
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
-    group = Group(place)
+    group = Group(place, patience)
     try:
         dist.init_process_group(
             backend, f"tcp://{host}:{port}", rank=place.rank, world_size=place.world, timeout=patience
