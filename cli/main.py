@@ -36,6 +36,7 @@ from wsss.cli.status import status
 from wsss.cli.submit import submit
 from wsss.cli.train_cls import train_cls
 from wsss.cli.train_seg import train_seg
+from wsss.cli.verify import verify
 from wsss.errors import MachineError, WsssError
 from wsss.files import REMEDIES, DiskError
 from wsss.stopping import AGAIN, CTRL_C, ending
@@ -89,6 +90,7 @@ app.command("evaluate")(evaluate)
 app.command("export")(export)
 app.command("merge")(merge)
 app.command("status")(status)
+app.command("verify")(verify)
 app.command("submit")(submit)
 app.command("review")(review)
 app.command("analyze")(analyze)

@@ -95,6 +95,7 @@ METAVARS = {
     "segment.rounds": "N",
     "classify.accumulate": "N",
     "segment.accumulate": "N",
+    "run.verify_steps": "N",
 }
 """Placeholders in the help; by default the choices of a key, or its type."""
 

@@ -33,7 +33,7 @@ def new_run(given: Given, output: Path | None, example: str) -> tuple[Config, Pa
     return config, output
 
 
-MOVABLE = ("data.root", "data.tags", "data.saliency", "run.workers", "run.device")
+MOVABLE = ("data.root", "data.tags", "data.saliency", "run.workers", "run.device", "run.verify_steps")
 """Keys whose options may stand beside ``--resume``: where the data of the run lie now, and on what it is trained."""
 
 
@@ -82,7 +82,8 @@ def changes_of_begun(run: Path, config: Config, ranks: Ranks, **inputs: Path | N
     if not ranks.lead(lambda: goes_on(run, asked_for(config, **inputs))):
         return None
     config = config.anchored()
-    return {"root": config.data.root, "workers": config.run.workers, "device": config.run.device}
+    run_again = {name: getattr(config.run, name) for name in ("workers", "device", "verify_steps")}
+    return {"root": config.data.root, **run_again}
 
 
 def refuse_together(flag: str, value: Path | None, given: Given, *keys: str) -> None:

@@ -28,7 +28,16 @@ EDITS = get_args(EditName)
         "classify.optimizer",
         "augment.size",
     ),
-    *("run.device", "run.amp", "run.seed", "run.workers", "run.deterministic", "resume", "resume_or_start"),
+    *(
+        "run.device",
+        "run.amp",
+        "run.seed",
+        "run.workers",
+        "run.deterministic",
+        "run.verify_steps",
+        "resume",
+        "resume_or_start",
+    ),
 )
 def train_cls(
     given: Given,

@@ -16,7 +16,8 @@ from wsss.cli.options import READING, AgainOption, Given, ResumeOption, RunOptio
     *("data.train_split", "data.val_split", *READING, "data.saliency"),
     *("segment.finetune", "segment.epochs", "segment.rounds", "segment.batch_size", "segment.accumulate"),
     *("segment.lr", "segment.optimizer", "augment.size"),
-    *("run.device", "run.amp", "run.seed", "run.workers", "run.deterministic", "report", "resume", "resume_or_start"),
+    *("run.device", "run.amp", "run.seed", "run.workers", "run.deterministic", "run.verify_steps"),
+    *("report", "resume", "resume_or_start"),
 )
 def train_seg(
     given: Given,

@@ -48,7 +48,7 @@ from wsss.training.start import (
 PLAN, LIST, PAGE = "plan.json", "check.csv", "report.html"
 CLASSIFIER, SEGMENTER, MASKS, SCORED = "cls", "seg", "masks", "val"
 """Folders of the two runs, of the masks of images that no split lists, and of those of the validation split."""
-FREE = ("run.workers", "run.device")
+FREE = ("run.workers", "run.device", "run.verify_steps")
 """Keys that the same command may change when it continues: they say where it computes, not what."""
 SKIPPED = tuple(f"image-{why}" for why in ("irregular", "empty", "unknown", "huge", "truncated", "broken", "turned"))
 SKIPPED += ("image-undecodable",)
@@ -115,7 +115,7 @@ def run_all(config: Config, out: Path, reporter: Reporter, images: Path | None =
         stages.enter("check")
         _check(plan, config, stages)
         stages.enter("train-cls")
-        moved = Moved(workers=config.run.workers, device=config.run.device)
+        moved = Moved(workers=config.run.workers, device=config.run.device, verify_steps=config.run.verify_steps)
         _train(out / CLASSIFIER, lambda run: train_classifier(config, run, stages), resume_classifier, stages, moved)
         stages.enter("train-seg")
         init = out / CLASSIFIER

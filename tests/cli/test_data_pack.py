@@ -31,7 +31,12 @@ def packed(wsss: Program, scenes: Path, tmp_path: Path) -> Path:
 
 
 def test_shards_are_read_as_the_folder(scenes: Path, packed: Path) -> None:
-    assert sorted(path.name for path in packed.iterdir()) == ["classes.txt", "train-000000.tar", "val-000000.tar"]
+    assert sorted(path.name for path in packed.iterdir()) == [
+        "SHA256SUMS",
+        "classes.txt",
+        "train-000000.tar",
+        "val-000000.tar",
+    ]
     assert list_splits(packed) == list_splits(scenes)
     for split in list_splits(scenes):
         theirs, ours = open_data(scenes, split=split), open_data(packed, split=split)

@@ -23,7 +23,13 @@ def kinds_of_errors(error: type[WsssError] = WsssError) -> Iterator[str]:
 
 
 def test_every_kind_has_a_page_and_every_page_a_kind() -> None:
-    for module in ("wsss.files", "wsss.data.loading", "wsss.training.bad_loss"):  # where errors of their own are
+    for module in (
+        "wsss.files",
+        "wsss.data.loading",
+        "wsss.training.bad_loss",
+        "wsss.training.verify",
+        "wsss.training.twice",
+    ):  # where errors of their own are
         importlib.import_module(module)
     assert set(pages()) == {*KINDS, *kinds_of_errors(), "bug"}
 
@@ -36,7 +42,14 @@ def test_every_class_of_errors_is_looked_at() -> None:
         for path in root.rglob("*.py")
         if re.search(r'^    kind = "', path.read_text("utf-8"), re.M)
     }
-    assert found == {"errors.py", "files.py", "data/loading.py", "training/bad_loss.py"}
+    assert found == {
+        "errors.py",
+        "files.py",
+        "data/loading.py",
+        "outputs/verify.py",
+        "training/bad_loss.py",
+        "training/twice.py",
+    }
 
 
 @pytest.mark.parametrize("page", pages().values(), ids=lambda page: page.kind)

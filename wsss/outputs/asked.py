@@ -11,7 +11,7 @@ from wsss.errors import DataError, UsageError
 from wsss.outputs.run import FACTS, read_facts
 from wsss.reporting import first_few
 
-MAY_DIFFER = ("data.root", "run.workers", "run.device")
+MAY_DIFFER = ("data.root", "run.workers", "run.device", "run.verify_steps")
 """Keys that another value of does not make another run: its data may have moved, and it may compute elsewhere."""
 
 

@@ -7,6 +7,7 @@ is random in a step follows from the seed and the number of the step, so a resum
 from __future__ import annotations
 
 import math
+import platform
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, nullcontext
@@ -37,6 +38,7 @@ from wsss.training.pace import Pace
 from wsss.training.ranks import ALONE, Ranks
 from wsss.training.saving import State, restore, save_best, save_last
 from wsss.training.step import Batch, TrainingStep
+from wsss.training.twice import Computed, ComputesWrongly, difference_of, is_exact
 from wsss.training.validation import Validation, is_due
 
 LOG_EVERY = 10
@@ -198,7 +200,9 @@ class Loop:
         number = self.state.step
         set_rates(self.optimizer, self.step.lr_factor(number))
         self.step.warm_up(number)
-        own = self._backward(to_device(batch, self.device), number)
+        batch = to_device(batch, self.device)
+        own = self._backward(batch, number)
+        self._verify_if_due(batch, number, own)
         norm = self._clip()
         terms = dict(zip(own, self.ranks.mean(torch.stack([*own.values()])), strict=True))
         # A scaler skips steps with bad gradients itself, so under fp16 the loss alone decides.
@@ -212,8 +216,37 @@ class Loop:
             self._skip_or_stop(terms, own["loss"])
         self.state.step += 1
 
-    def _backward(self, batch: Batch, number: int) -> dict[str, Tensor]:
-        """The gradients of a step, computed in ``accumulate`` parts; returns the mean losses of this process."""
+    def _verify_if_due(self, batch: Batch, number: int, losses: Mapping[str, Tensor]) -> None:
+        """Compute one step in ``verify_steps`` again and compare; the step keeps what it computed first.
+
+        Raises:
+            ComputesWrongly: the two differ in some process.
+        """
+        every = self.config.run.verify_steps
+        if not every or (number + 1) % every:
+            return
+        network, step = self.step.network, Computed.of(losses, self.step.network)
+        first = step
+        if self.ranks.world > 1:  # after the mean over the processes nobody would know whose gradient was wrong
+            first = Computed.of(self._backward(batch, number, alone=True), network)
+        again = Computed.of(self._backward(batch, number, alone=True), network)
+        step.give(network)
+        found = difference_of(first, again, exact=is_exact(self.device))
+        name = f"{self.device} of {platform.node()}" + (f" (rank {self.ranks.rank})" if self.ranks.world > 1 else "")
+        self.ranks.agree(partial(self._refuse_device, name, number, found))
+
+    def _refuse_device(self, name: str, number: int, found: str | None) -> None:
+        if found is not None:
+            raise ComputesWrongly(
+                f"{name} computes wrongly: step {number + 1} was computed twice from the same state, and {found}",
+                f"--resume {self.run} on another device or machine; have this one's memory and processor tested",
+            )
+
+    def _backward(self, batch: Batch, number: int, *, alone: bool = False) -> dict[str, Tensor]:
+        """The gradients of a step, computed in ``accumulate`` parts; returns the mean losses of this process.
+
+        With ``alone`` the gradients are those of this process, not the mean of all.
+        """
         parts = self.section.accumulate
         counts = {name: self.ranks.mean(count) / parts for name, count in self.step.counts(batch).items()}
         wrapped = self._wrap(number)
@@ -224,7 +257,7 @@ class Loop:
             torch.manual_seed(mix(self.config.run.seed, number, 1))
             self.step.take_part(self.ranks.rank * parts + part, self.ranks.world * parts)
             rows = {name: values.chunk(parts)[part] for name, values in batch.items()}
-            with nullcontext() if part == parts - 1 else self.ranks.unsynced(wrapped):
+            with nullcontext() if part == parts - 1 and not alone else self.ranks.unsynced(wrapped):
                 with autocast(self.config.run, self.device):
                     losses = wrapped(rows | counts, number)
                     loss = total_loss(losses)

@@ -134,6 +134,7 @@ class Moved:
         labels: the folder of label maps that the run learns from.
         workers: loader processes; they change no result.
         device: where it is trained now; another one rounds otherwise.
+        verify_steps: one step in so many is computed twice; it changes no result.
     """
 
     root: Path | None = None
@@ -142,10 +143,11 @@ class Moved:
     labels: Path | None = None
     workers: int | None = None
     device: str | None = None
+    verify_steps: int | None = None
 
     def __bool__(self) -> bool:
         """Whether data were moved."""
-        return replace(self, workers=None, device=None) != Moved()
+        return replace(self, workers=None, device=None, verify_steps=None) != Moved()
 
 
 STAYED = Moved()
@@ -398,7 +400,9 @@ def _resumed(run: Path, reporter: Reporter, moved: Moved, ranks: Ranks, *, decod
     if moved.root == config.data.root:
         moved = replace(moved, root=None)
     config = config.moved({"root": moved.root, "tags": moved.tags, "saliency": moved.saliency})
-    machine = {key: value for key in ("workers", "device") if (value := getattr(moved, key)) is not None}
+    machine = {
+        key: value for key in ("workers", "device", "verify_steps") if (value := getattr(moved, key)) is not None
+    }
     if moved.device not in (None, config.run.device):
         reporter.say(
             f"{run} was trained with device {config.run.device} before, now {moved.device}: it rounds otherwise"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
@@ -13,6 +14,9 @@ from wsss.data.readers.webdataset import OURS, splits_of
 from wsss.data.writers.writer import Export, Picture, Writer
 from wsss.errors import UsageError
 from wsss.files import whole, write_whole
+
+SUMS = "SHA256SUMS"
+"""File with a line "HASH  NAME" of each other file, as the program sha256sum writes and reads it."""
 
 
 def write_webdataset(out: Path, export: Export) -> None:
@@ -43,6 +47,8 @@ def write_webdataset(out: Path, export: Export) -> None:
             waiting += sample
         shards.append(_write_shard(out, split, number, waiting))
     write_whole(out / "classes.txt", "".join(f"{name}\n" for name in export.classes))
+    sums = "".join(f"{_sha256(out / name)}  {name}\n" for name in ("classes.txt", *shards))
+    write_whole(out / SUMS, sums)
     read_as = splits_of(shards)
     if any(f"{read_as[shard]}-" != shard[: len(read_as[shard]) + 1] for shard in shards):
         raise UsageError(f"names of shards cannot tell the splits {', '.join(export.splits())}", "rename the splits")
@@ -87,9 +93,14 @@ def _write_shard(out: Path, split: str, number: int, members: Sequence[tuple[str
     return name
 
 
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 WEBDATASET = Writer(
     name="webdataset",
-    writes="tar shards SPLIT-000000.tar of images, tags as json and, with --masks, mask.png; classes.txt",
+    writes="tar shards SPLIT-000000.tar of images, tags as json and, with --masks, mask.png; classes.txt, SHA256SUMS",
     write=write_webdataset,
     needs_masks=False,
     unknown=True,
