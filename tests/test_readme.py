@@ -31,6 +31,7 @@ def commands(text: str) -> list[list[str]]:
     """The arguments of each `wsss` line of a text, without comments and with continued lines joined."""
     lines = text.replace("\\\n", " ").splitlines()
     found = [line.lstrip("# ") for line in lines if line.lstrip("# ").startswith("wsss ")]
+    found = [line for line in found if not line.startswith("wsss submit ")]  # those run in tests/cluster
     return [shlex.split(line, comments=True)[1:] for line in found]
 
 
