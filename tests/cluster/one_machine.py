@@ -70,8 +70,8 @@ OverTimeLimit=0
 ReturnToService=2
 InactiveLimit=0
 NodeName={node} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=1000 Gres=gpu:{gpus} State=UNKNOWN
-PartitionName=low  Nodes={node} Default=YES PriorityTier=1  PreemptMode=REQUEUE GraceTime={grace} MaxTime=60 State=UP
-PartitionName=high Nodes={node} Default=NO  PriorityTier=10 PreemptMode=OFF MaxTime=60 State=UP
+PartitionName=low  Nodes={node} Default=YES PriorityTier=1  PreemptMode=REQUEUE GraceTime={grace} MaxTime=2-0 State=UP
+PartitionName=high Nodes={node} Default=NO  PriorityTier=10 PreemptMode=OFF MaxTime=2-0 State=UP
 """
 """Jobs of the partition ``low``, the default, are preempted and requeued where ``high`` wants their CPUs."""
 
@@ -140,7 +140,7 @@ class OneMachine:
     def run(self, *words: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run a program as a client, in a folder."""
         command, environment = [str(word) for word in words], os.environ | self.environment
-        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
     def output(self, *words: object) -> str:
         """What a client prints; "" where it fails."""
@@ -150,7 +150,7 @@ class OneMachine:
         """What is known of a job or of a task of an array ("7_1"): JobState, ExitCode, Restarts, Reason, ..."""
         return dict(re.findall(r"(\w+)=(\S*)", self.output("scontrol", "show", "job", number)))
 
-    def wait_for(self, number: str, *states: str, seconds: float = 150) -> dict[str, str]:
+    def wait_for(self, number: str, *states: str, seconds: float = 300) -> dict[str, str]:
         """Wait until a job is in one of these states."""
         self.wait_until(lambda: self.job(number).get("JobState") in states, lambda: str(self.job(number)), seconds)
         return self.job(number)
@@ -161,7 +161,7 @@ class OneMachine:
         return [int(line.split()[0]) for line in lines if line.split()[2] not in ("batch", "extern")]
 
     @staticmethod
-    def wait_until(happens: Callable[[], bool], why: Callable[[], str], seconds: float = 60) -> None:
+    def wait_until(happens: Callable[[], bool], why: Callable[[], str], seconds: float = 120) -> None:
         """Wait for something.
 
         Raises:

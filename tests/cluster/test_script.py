@@ -37,7 +37,7 @@ case $status in 75 | 138 | 143) ;; *) exit $status ;; esac
 now=$(/venv/bin/python -m wsss status runs/seg 2>/dev/null)
 same=$(tail -n 3 runs/seg.requeues 2>/dev/null | grep -cxF -- "$now")
 if [ "$same" -ge 3 ]; then
-    echo "3 requeues without progress ($now): no more of them" >&2
+    echo "3 requeues without progress (${now:-nothing begun}): no more of them" >&2
     exit $status
 fi
 echo "$now" >>runs/seg.requeues

@@ -85,7 +85,7 @@ def _resumable(job: Job, python: str) -> list[str]:
         f"now=$({_command(python, ('status', str(job.work)))}{shard} 2>/dev/null)",
         f'same=$(tail -n {MOST_REQUEUES} {requeues} 2>/dev/null | grep -cxF -- "$now")',
         f'if [ "$same" -ge {MOST_REQUEUES} ]; then',
-        f'    echo "{MOST_REQUEUES} requeues without progress ($now): no more of them" >&2',
+        f'    echo "{MOST_REQUEUES} requeues without progress (${{now:-nothing begun}}): no more of them" >&2',
         "    exit $status",
         "fi",
         f'echo "$now" >>{requeues}',
