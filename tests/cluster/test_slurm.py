@@ -67,6 +67,14 @@ class Place:
         for process in self.slurm.processes(number):
             os.kill(process, signal.SIGSTOP)
 
+    def minutes(self, number: str) -> int:
+        """Whole minutes since a job began; it began less than an hour ago."""
+        return int(self.slurm.job(number)["RunTime"].split(":")[1])
+
+    def set_limit(self, number: str, minutes: int) -> None:
+        """Give a job another time limit."""
+        self.slurm.run("scontrol", "update", f"JobId={number}", f"TimeLimit={minutes}")
+
     def log(self, name: str) -> str:
         """What a job has printed."""
         path = self.folder / f"{name}.log"
@@ -127,15 +135,16 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_training_goes_on_where_slurm_ended_it(place: Place) -> None:
-    timed = place.train("timed", "--time", "2", "--lead", "59", "--sbatch=--partition=high")
+    timed = place.train("timed", "--time", "60", "--lead", "59", "--sbatch=--partition=high")
     preempted = place.train("preempted")
-    place.freeze(timed, "timed")  # until its time is over
+    place.freeze(timed, "timed")
+    place.set_limit(timed, place.minutes(timed) + 2)  # Slurm looks every 30 seconds which time is nearly over
     place.freeze(preempted, "preempted")
     cpus = f"--ntasks={place.slurm.cpus - 1}"
     urgent = place.slurm.output("sbatch", "--parsable", "-p", "high", cpus, "-o", "/dev/null", "--wrap", "sleep 1")
     place.ends(urgent)
-    place.slurm.wait_until(lambda: place.slurm.job(timed)["Restarts"] == "1", lambda: place.log("timed"), 150)
-    place.slurm.run("scontrol", "update", f"JobId={timed}", "TimeLimit=10")  # a slow machine would need it again
+    place.slurm.wait_until(lambda: place.slurm.job(timed)["Restarts"] == "1", lambda: place.log("timed"), 300)
+    place.set_limit(timed, 60)
 
     place.is_done(preempted, restarts=1)
     assert "stopped by SIGTERM" in place.log("preempted")
