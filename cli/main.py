@@ -23,6 +23,7 @@ from wsss.cli.doctor import doctor
 from wsss.cli.evaluate import evaluate
 from wsss.cli.explain import explain
 from wsss.cli.export import export
+from wsss.cli.fit_refiner import fit_refiner
 from wsss.cli.log import event, leave, log, style
 from wsss.cli.make_pseudo import make_pseudo
 from wsss.cli.merge import merge
@@ -58,6 +59,7 @@ USES_LESS = {
     "ceiling": "start a new run with a smaller --batch-size or with --amp bf16",
     "analyze": "--set run.batch_pixels=65536; if that is not enough, a smaller --side with another -o",
     "robustness": "--set run.batch_pixels=65536; if that is not enough, a smaller --side with another -o",
+    "fit-refiner": "--set run.batch_pixels=65536; if that is not enough, a smaller --limit",
     "make-pseudo": "--set run.batch_pixels=65536; if that is not enough, --pamr-stride 2 in a new folder",
     "run": "a new folder with --set classify.batch_size=8 --set segment.batch_size=8, or with a smaller --size",
     "predict": "--set run.batch_pixels=65536; if that is not enough, smaller --scales in a new folder",
@@ -95,6 +97,7 @@ app.command("submit")(submit)
 app.command("review")(review)
 app.command("analyze")(analyze)
 app.command("robustness")(robustness)
+app.command("fit-refiner")(fit_refiner)
 app.command("ceiling")(ceiling)
 app.command("report")(report)
 app.command("show")(show)

@@ -16,6 +16,7 @@ from wsss.cli.options import (
     JsonOption,
     OutOption,
     PaletteOption,
+    RefinerOption,
     ShardOption,
     configured,
 )
@@ -24,7 +25,7 @@ from wsss.cli.options import (
 @configured(
     *("run", "output", "data.root", "split", "config", "assignments", *READING),
     *("maps.method", "maps.coupling", "maps.start_layer", "maps.scales", "maps.flip", "maps.tile", "labels.background"),
-    *("data.saliency", "labels.pamr_stride", "labels.decoder", "labels.crf"),
+    *("data.saliency", "labels.pamr_stride", "labels.decoder", "labels.crf", "refiner"),
     *("save_scores", "overlays", "palette", "overwrite", "checkpoint", "shard"),
     *("run.device", "run.amp", "run.workers", "run.deterministic", "as_json"),
     split="data.train_split",
@@ -41,6 +42,7 @@ def make_pseudo(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Also make again what exists.")] = False,
     checkpoint: CheckpointOption = "last",
     shard: ShardOption = None,
+    refiner: RefinerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make pseudo labels from tags: class maps, PAMR, completion.
@@ -58,6 +60,7 @@ def make_pseudo(
         from wsss.data.splits import open_to_label
         from wsss.inference.labeller import effective_labels
         from wsss.inference.labelling import Wanted, make_pseudo_labels
+        from wsss.inference.refiner_file import read_refiner
         from wsss.inference.settings import map_words
         from wsss.labels.crf import require_crf
         from wsss.machine import prepare_device
@@ -68,6 +71,7 @@ def make_pseudo(
     if early.labels.crf:
         require_crf()
     colours, chosen = palette_named(palette), prepare_device(work.on_its_device(early.run))
+    fitted = None if refiner is None else read_refiner(refiner)
     network, trained, path = load_network(run, checkpoint)
     settings = given.resolve_for(trained)
     if settings.labels.crf:
@@ -86,6 +90,7 @@ def make_pseudo(
             checkpoint_sha256=file_hash(path),
             wanted=Wanted(scores=save_scores, overlays=overlays, palette=colours, overwrite=overwrite),
             shard=work.shard,
+            fitted=fitted,
         )
         terminal.say(f"{counts['made']} pseudo labels made, {counts['skipped']} there already")
         if counts["foreground"] == 0:

@@ -56,6 +56,10 @@ ShardOption = Annotated[
     str | None,
     typer.Option(help="One part of N, the first is 0/N; wsss merge makes one whole of all.", metavar="I/N"),
 ]
+RefinerOption = Annotated[
+    Path | None,
+    typer.Option(help="File of wsss fit-refiner: refine with it, in make-pseudo in place of PAMR.", metavar="FILE"),
+]
 ResumeOption = Annotated[
     Path | None,
     typer.Option(help="Resume this run, with its own config; --data says where its data were moved.", metavar="RUN"),

@@ -17,6 +17,7 @@ from wsss.cli.options import (
     JsonOption,
     OutOption,
     PaletteOption,
+    RefinerOption,
     ShardOption,
     configured,
 )
@@ -24,7 +25,7 @@ from wsss.cli.options import (
 
 @configured(
     *("run", "images", "output", "onnx", "split", *READING, "config", "assignments"),
-    *("predict.scales", "predict.flip", "predict.tile", "predict.crf", "overlays", "palette"),
+    *("predict.scales", "predict.flip", "predict.tile", "predict.crf", "refiner", "overlays", "palette"),
     *("overwrite", "checkpoint", "shard", "run.device", "run.amp", "run.workers", "run.deterministic", "as_json"),
 )
 def predict(
@@ -44,6 +45,7 @@ def predict(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Also make again what exists.")] = False,
     checkpoint: CheckpointOption = "last",
     shard: ShardOption = None,
+    refiner: RefinerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Segment images without tags.
@@ -69,6 +71,7 @@ def predict(
         from wsss.data.findings import telling
         from wsss.data.records import Record
         from wsss.inference.predicting import predict_readable
+        from wsss.inference.refiner_file import read_refiner
         from wsss.inference.settings import predict_words
         from wsss.labels.crf import require_crf
         from wsss.machine import prepare_device
@@ -80,6 +83,7 @@ def predict(
     if early.predict.crf:
         require_crf()
     colours, chosen = palette_named(palette), prepare_device(work.on_its_device(early.run))
+    fitted = None if refiner is None else read_refiner(refiner)
     if onnx is None and not (run / "run.json").is_file() and (images / "run.json").is_file():
         raise UsageError(
             f"{images} is a run and {run} is none: the run comes first", f"wsss predict {images} {run} -o OUT"
@@ -120,6 +124,7 @@ def predict(
             palette=colours,
             overwrite=overwrite,
             shard=work.shard,
+            fitted=fitted,
         )
         counts |= work.merged_labels(output, terminal)
     facts = {"output": str(output), **work.facts(), **counts}

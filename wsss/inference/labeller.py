@@ -21,9 +21,11 @@ from wsss.data.scaled import LARGEST_SIDE, reduced, resize, scaled_size
 from wsss.data.windows import side_in_window, windows_of
 from wsss.errors import UsageError
 from wsss.inference.inputs import ImageLike, image_array
+from wsss.inference.refiner_file import FittedRefiner, read_refiner
 from wsss.inference.settings import batch_pixels, map_scales, map_words, resolve_for
 from wsss.labels.blending import WindowMaps, blended_bands
 from wsss.labels.crf import Crf, crf_probabilities, require_crf
+from wsss.labels.pamr import ITERATIONS
 from wsss.labels.recipe import Refined, complete, complete_bands, opening_of, refine_scores, resized, working_size
 from wsss.machine import autocast, be_deterministic, prepare_device
 from wsss.maps.generate import multiscale_scores
@@ -55,20 +57,36 @@ class Labeller:
         config: run, maps, labels and crf sections.
         device: where it computes.
         uses: see below.
+        fitted: of ``wsss fit-refiner``, takes the place of PAMR.
 
     Attributes:
         labels: the settings as they take effect (`effective_labels`).
         uses: the settings of a network that was loaded and whether they are the run's, in one line; else empty.
 
     Raises:
-        UsageError: the map settings do not fit the network.
+        UsageError: the map settings do not fit the network, or there is a refiner and nothing is to be refined.
         MachineError: the CRF is wanted and not installed.
     """
 
-    def __init__(self, network: Network, config: Config, device: torch.device, *, uses: str = "") -> None:
+    def __init__(
+        self,
+        network: Network,
+        config: Config,
+        device: torch.device,
+        *,
+        uses: str = "",
+        fitted: FittedRefiner | None = None,
+    ) -> None:
         if config.labels.crf:
             require_crf()
         check_map_settings(network, MapSettings.of(config.maps))
+        if fitted is not None and config.labels.pamr_iterations == 0:
+            raise UsageError(
+                "labels.pamr_iterations is 0, which refines nothing, and a refiner was given",
+                f"--set labels.pamr_iterations={ITERATIONS}, or leave out --refiner",
+            )
+        self.fitted = fitted
+        self._refiner = None if fitted is None else fitted.refiner.to(device)
         self.network = network.to(device).eval()
         self.config = config
         self.device = device
@@ -86,6 +104,7 @@ class Labeller:
         checkpoint: str = "last",
         config: Source = None,
         settings: Iterable[str] = (),
+        refiner: str | Path | None = None,
     ) -> Labeller:
         """Load a run of ``train-cls`` or ``train-seg``, to be used as its own config says.
 
@@ -98,9 +117,10 @@ class Labeller:
             checkpoint: "last" or "best".
             config: a YAML file or the name of a preset, or several of them, as ``-c`` of the command line takes them.
             settings: "key=value" each, as ``--set`` takes them: "maps.method=cam".
+            refiner: file of ``wsss fit-refiner``, in place of PAMR.
 
         Raises:
-            DataError: there is no such run, or its checkpoint cannot be read.
+            DataError: there is no such run, or its checkpoint or the refiner cannot be read.
             UsageError: a setting is wrong.
             MachineError: the device or the CRF is missing.
         """
@@ -109,7 +129,8 @@ class Labeller:
         resolved = resolve_for(trained, config, settings, {"run.device": device})
         be_deterministic(resolved.run)
         uses = map_words(resolved, effective_labels(network, resolved.labels), trained)
-        return cls(network, resolved, chosen, uses=uses)
+        fitted = None if refiner is None else read_refiner(Path(refiner))
+        return cls(network, resolved, chosen, uses=uses, fitted=fitted)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -202,6 +223,7 @@ class Labeller:
             self.labels,
             log_probabilities_BChw=None if grid_BChw is None else torch.stack([grid_BChw[i] for i in places]),
             peaks_R=peaks_R,
+            refiner=self._refiner,
         )
 
     def complete(

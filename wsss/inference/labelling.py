@@ -36,6 +36,7 @@ from wsss.inference.batches import (
 )
 from wsss.inference.certainty import mean_scores
 from wsss.inference.labeller import Labeller
+from wsss.inference.refiner_file import FittedRefiner
 from wsss.inference.settings import batch_pixels, crf_facts
 from wsss.labels.crf import Crf
 from wsss.labels.recipe import Refined
@@ -92,6 +93,7 @@ def make_pseudo_labels(
     checkpoint_sha256: str,
     wanted: Wanted | None = None,
     shard: Shard | None = None,
+    fitted: FittedRefiner | None = None,
 ) -> dict[str, int]:
     """Write a pseudo label for every record; records that are done are skipped.
 
@@ -106,7 +108,7 @@ def make_pseudo_labels(
         Interrupted: a signal arrived; the labels made so far are complete.
     """
     wanted = wanted or Wanted()
-    labeller = Labeller(network, config, device)
+    labeller = Labeller(network, config, device, fitted=fitted)
     whole, large = large_records(tagged.records, config.maps.tile)
     _refuse_in_windows(large, config, wanted)
     settings = (
@@ -173,6 +175,7 @@ def _settings(labeller: Labeller, tagged: TaggedSet, checkpoint_sha256: str) -> 
     network, config = labeller.network, labeller.config
     supervision = all_of(
         network.supervision or UNKNOWN,
+        () if labeller.fitted is None else labeller.fitted.supervision,
         data_supervision(config.data, saliency=True, unknown=tagged.has_unknown(), of_objects=tagged.of_objects),
     )
     return {
@@ -185,6 +188,7 @@ def _settings(labeller: Labeller, tagged: TaggedSet, checkpoint_sha256: str) -> 
         "scales": list(labeller.scales),
         **labeller.labels.model_dump(mode="json"),
         **crf_facts(config.labels.crf, config.crf),
+        **({} if labeller.fitted is None else labeller.fitted.facts()),
         "saliency": config.data.saliency is not None,
         "supervision": list(supervision),
         "amp": number_type(config.run, labeller.device),

@@ -35,6 +35,7 @@ from wsss.inference.batches import (
     without_no_data,
 )
 from wsss.inference.certainty import margins
+from wsss.inference.refiner_file import FittedRefiner
 from wsss.inference.segmenter import Segmenter
 from wsss.inference.settings import batch_pixels, crf_facts
 from wsss.labels.crf import Crf, crf_probabilities
@@ -45,6 +46,7 @@ from wsss.outputs.choices import machine_choices, use_words
 from wsss.outputs.folder import LabelFolder, Source, held_folder
 from wsss.outputs.palettes import PaletteName
 from wsss.outputs.pictures import encode_jpeg, label_at, overlay, with_key
+from wsss.outputs.provenance import UNKNOWN, all_of
 from wsss.outputs.shards import Division
 from wsss.pool import Job
 from wsss.reporting import Reporter
@@ -66,6 +68,7 @@ def predict_masks(
     palette: PaletteName = "voc",
     overwrite: bool = False,
     shard: Shard | None = None,
+    fitted: FittedRefiner | None = None,
 ) -> dict[str, int]:
     """Write ``labels/NAME.png`` and ``overlays/NAME.jpg`` of every image; images that are done are skipped.
 
@@ -84,6 +87,7 @@ def predict_masks(
         overwrite: make every mask again.
         shard: the share of the images to segment; the folder is then unfinished until ``wsss.outputs.merge`` has merged
             all shards.
+        fitted: of ``wsss fit-refiner``, refines the masks.
 
     Returns:
         Counts: images, made, skipped, and pixels of background, foreground and ignored in all of them.
@@ -93,13 +97,13 @@ def predict_masks(
         MachineError: the CRF is wanted and not installed, or its process died, or the disk refuses.
         Interrupted: a signal arrived; the masks made so far are complete.
     """
-    segmenter = Segmenter(network, config, device)
+    segmenter = Segmenter(network, config, device, fitted=fitted)
     untagged = [replace(record, tags=()) for record in records]
     whole, large = large_records(untagged, config.predict.tile)
     facts = tile_facts(large, config.predict.tile) | range_facts(records)
     settings = _settings(segmenter, checkpoint_sha256, split) | facts
     stride, pixels = network.backbone.stride, batch_pixels(config.run, device)
-    images = ScaledImages(whole, segmenter.scales, stride, pixels, images=overlays or config.predict.crf)
+    images = ScaledImages(whole, segmenter.scales, stride, pixels, images=overlays or segmenter.refines)
     large, share = take_share(images, large, shard)
     sources = [Source.of(record) for record in untagged if record.name in share]
     choices = {**machine_choices(config.run, device), **(origin or {}), "split": split, "images": len(records)}
@@ -177,17 +181,23 @@ def predict_readable(
 
 def _settings(segmenter: Segmenter, checkpoint_sha256: str, split: str | None) -> dict[str, Any]:
     """All that decides the content of the folder except its images."""
-    network, config = segmenter.network, segmenter.config
+    network, config, fitted = segmenter.network, segmenter.config, segmenter.fitted
+    supervision: Sequence[str] = network.supervision
+    refining: dict[str, Any] = {}
+    if fitted is not None:
+        supervision = all_of(network.supervision or UNKNOWN, fitted.supervision)
+        refining = fitted.facts() | {"pamr_stride": config.labels.pamr_stride}
     return {
         "kind": "segmentation",
         "classes": list(network.classes),
         "split": split,
         "backbone": network.backbone.name,
         "checkpoint_sha256": checkpoint_sha256,
-        "supervision": list(network.supervision),
+        "supervision": list(supervision),
         **config.predict.model_dump(mode="json", exclude={"tile"}),
         "scales": list(segmenter.scales),
         **crf_facts(config.predict.crf, config.crf),
+        **refining,
         "amp": number_type(config.run, segmenter.device),
     }
 
@@ -210,7 +220,7 @@ class _Writer:
                 if record.name not in self.sources:
                     continue
                 label_HW = self.segmenter.label(grid_BChw[i], batch.sizes[i])
-                grid_Chw = grid_BChw[i].cpu().clone() if self.segmenter.config.predict.crf else None
+                grid_Chw = grid_BChw[i].cpu().clone() if self.segmenter.refines else None
                 image_HW3 = batch.images[i].numpy() if batch.images else None
                 sure = margins(grid_BChw[i])
                 finish = partial(self._finish, record, image_HW3, label_HW, grid_Chw, partial(crf, record.name), sure)
@@ -233,7 +243,7 @@ class _Writer:
         crf: Crf,
         certainty: Mapping[int, float] | None = None,
     ) -> None:
-        """Refine the label map where the CRF is wanted, draw it and write it."""
+        """Refine the label map where that is wanted, draw it and write it."""
         drawn = None
         if image_HW3 is not None and grid_Chw is not None:
             label_HW = self.segmenter.refined(label_HW, grid_Chw, image_HW3, crf)

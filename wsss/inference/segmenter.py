@@ -23,12 +23,15 @@ from wsss.data.scaled import COPIED_PIXELS, LARGEST_SIDE, reduced, resize, scale
 from wsss.data.windows import side_in_window, windows_of
 from wsss.errors import UsageError
 from wsss.inference.inputs import ImageLike, image_array
+from wsss.inference.refiner_file import FittedRefiner, read_refiner
 from wsss.inference.settings import batch_pixels, predict_scales, predict_words, resolve_for
 from wsss.labels.bands import labels_from_grid, probabilities_at
 from wsss.labels.blending import WindowMaps, blended_bands
 from wsss.labels.crf import MIN_PROBABILITY, Crf, crf_probabilities, require_crf
 from wsss.labels.crf_label import crf_label, crf_size
+from wsss.labels.recipe import follow_edges, resized, working_size
 from wsss.machine import autocast, prepare_device
+from wsss.maps.present import PresentMaps
 from wsss.models.averaged import log_label_probabilities
 from wsss.models.checkpoint import load_network
 from wsss.models.network import Network
@@ -97,20 +100,32 @@ class Segmenter:
         config: run, predict and crf sections; scales that are None are the side of ``augment.size``.
         device: where it computes.
         uses: see below.
+        fitted: of ``wsss fit-refiner``, makes the masks follow the edges of the image.
 
     Attributes:
         uses: the settings of a network that was loaded and whether they are the run's, in one line; else empty.
 
     Raises:
-        UsageError: the network has no decoder.
+        UsageError: the network has no decoder, or both a refiner and the CRF are wanted.
         MachineError: the CRF is wanted and not installed.
     """
 
-    def __init__(self, network: Network | OnnxNetwork, config: Config, device: torch.device, *, uses: str = "") -> None:
+    def __init__(
+        self,
+        network: Network | OnnxNetwork,
+        config: Config,
+        device: torch.device,
+        *,
+        uses: str = "",
+        fitted: FittedRefiner | None = None,
+    ) -> None:
         if isinstance(network, Network):
             network.require_decoder()
+        if config.predict.crf and fitted is not None:
+            raise UsageError("the dense CRF and a refiner both refine the masks", "--no-crf, or leave out --refiner")
         if config.predict.crf:
             require_crf()
+        self.fitted = fitted
         self.network = network.to(device).eval()
         self.config = config
         self.device = device
@@ -127,6 +142,7 @@ class Segmenter:
         scales: Sequence[int] | None = None,
         flip: bool | None = None,
         crf: bool | None = None,
+        refiner: str | Path | None = None,
     ) -> Segmenter:
         """Load a run of ``train-seg``, to be used as its own config says; the attribute ``uses`` says how that is.
 
@@ -137,9 +153,10 @@ class Segmenter:
             scales: sides in pixels; None takes those of the run's config, or else the side of the training crops.
             flip: also average over the mirrored image; None: as the run's config says.
             crf: refine with the dense CRF; None: as the run's config says.
+            refiner: file of ``wsss fit-refiner`` to refine with.
 
         Raises:
-            DataError: there is no such run, or its checkpoint cannot be read.
+            DataError: there is no such run, or its checkpoint or the refiner cannot be read.
             UsageError: the run is one of ``train-cls``, or a value is wrong.
             MachineError: the device or the CRF is missing.
         """
@@ -147,12 +164,18 @@ class Segmenter:
         network, trained, _ = load_network(Path(run), checkpoint)
         flags = {"run.device": device, "predict.scales": scales, "predict.flip": flip, "predict.crf": crf}
         config = resolve_for(trained, None, (), flags)
-        return cls(network, config, chosen, uses=predict_words(config, trained))
+        fitted = None if refiner is None else read_refiner(Path(refiner))
+        return cls(network, config, chosen, uses=predict_words(config, trained), fitted=fitted)
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Foreground class names; class index k is ``classes[k - 1]``."""
         return self.network.classes
+
+    @property
+    def refines(self) -> bool:
+        """Whether label maps are refined with their image, by the dense CRF or a refiner."""
+        return self.config.predict.crf or self.fitted is not None
 
     def predict(self, image: ImageLike) -> Prediction:
         """Segment one image: an array (H, W, 3) uint8 RGB, a PIL image or a path."""
@@ -191,8 +214,8 @@ class Segmenter:
     def bands(self, image_HW3: NDArray[np.uint8]) -> Iterator[tuple[slice, Tensor]]:
         """Probabilities of a large picture: those of overlapping windows (``predict.tile``), blended.
 
-        The dense CRF, where it is wanted, refines each window. Memory grows with the width of the picture, not with its
-        area.
+        The dense CRF or the refiner, where one is wanted, refines each window. Memory grows with the width of the
+        picture, not with its area.
 
         Yields:
             bands of rows, and their probabilities (C, Y, W) float32 on the device; those of a pixel sum to 1.
@@ -225,9 +248,13 @@ class Segmenter:
             some = [torch.from_numpy(window_HW3) for window_HW3 in windows[first : first + count]]
             batch = [torch.stack([resize(one, at) for one in some]).to(self.device).float() / 255 for at in sizes]
             for window_HW3, grid_Chw in zip(some, self.log_probabilities(batch), strict=True):
-                yield (
-                    self._window_crf(window_HW3.numpy(), grid_Chw) if self.config.predict.crf else WindowMaps(grid_Chw)
-                )
+                if self.config.predict.crf:
+                    yield self._window_crf(window_HW3.numpy(), grid_Chw)
+                elif self.fitted is not None:
+                    scores_Shw, candidates = self._follow_edges(window_HW3.numpy(), grid_Chw)
+                    yield WindowMaps(scores_Shw.clamp_min(MIN_PROBABILITY).log().to(self.device), candidates)
+                else:
+                    yield WindowMaps(grid_Chw)
 
     def _window_crf(self, image_HW3: NDArray[np.uint8], grid_Chw: Tensor) -> WindowMaps:
         """The log-probabilities of one window after the dense CRF among the classes it holds and the background."""
@@ -247,7 +274,7 @@ class Segmenter:
         image_HW3: NDArray[np.uint8],
         crf: Crf = crf_probabilities,
     ) -> NDArray[np.uint8]:
-        """The label map after the dense CRF, where the config wants it: among the classes it holds and the background.
+        """The label map after the dense CRF or the refiner, where one is wanted: among its classes and the background.
 
         Args:
             label_HW: from `label`.
@@ -255,13 +282,38 @@ class Segmenter:
             image_HW3: the image, perhaps reduced.
             crf: where the CRF runs.
         """
+        size = (label_HW.shape[0], label_HW.shape[1])
+        if self.fitted is not None:
+            scores_Shw, candidates = self._follow_edges(image_HW3, grid_Chw, size)
+            index_S = torch.tensor(candidates, dtype=torch.uint8)
+            return index_S[labels_from_grid(scores_Shw, size).int()].numpy()
         if not self.config.predict.crf:
             return label_HW
-        size = (label_HW.shape[0], label_HW.shape[1])
         candidates = sorted({0, *count_indices(label_HW)})
         scores_Shw = probabilities_at(grid_Chw, crf_size(*size, self.config.crf), candidates)
         index_S = torch.tensor(candidates, dtype=torch.uint8)
         return crf_label(image_HW3, scores_Shw, index_S, size, self.config.crf, crf).numpy()
+
+    def _follow_edges(
+        self, image_HW3: NDArray[np.uint8], grid_Chw: Tensor, size: tuple[int, int] | None = None
+    ) -> tuple[Tensor, list[int]]:
+        """Probabilities after the refiner, (S, h, w) on the CPU, and their channels: those that win a pixel, and 0.
+
+        Args:
+            image_HW3: the image, perhaps reduced.
+            grid_Chw: its log-probabilities.
+            size: (H, W) of the original; None: that of ``image_HW3``.
+        """
+        assert self.fitted is not None
+        at = working_size(*(size or (image_HW3.shape[0], image_HW3.shape[1])))
+        grid_Chw = grid_Chw.cpu()
+        candidates = sorted({0, *count_indices(self.label(grid_Chw, at))})
+        scores_Shw = probabilities_at(grid_Chw, at, candidates)
+        if len(candidates) == 1:
+            return scores_Shw, candidates
+        maps = PresentMaps.of(scores_Shw, torch.ones(1, len(candidates), dtype=torch.bool))
+        image_13hw = resized(torch.from_numpy(image_HW3).permute(2, 0, 1)[None].float() / 255, at)
+        return follow_edges(image_13hw, maps, self.config.labels, self.fitted.refiner).values_Rhw, candidates
 
     def _predict(self, window: Sequence[_Image]) -> Iterator[Prediction]:
         """The predictions of a window of images, in order; those of equal shapes share a batch."""

@@ -7,7 +7,7 @@ weights depend on the image alone, so they are computed once and used for all it
 Shape suffixes: B images, R maps of an image (in `PresentMaps` of all images), S slots, N neighbours, H rows, W columns.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 
 import torch
@@ -49,6 +49,22 @@ def pamr(
     Returns:
         maps at the same size, float32, within the range of each map. An image without a map takes no time.
     """
+
+    def refine(some_B3HW: Tensor, packed_BSHW: Tensor) -> Tensor:
+        affinity_BNHW = pamr_affinity(some_B3HW, dilations)
+        return pamr_apply(affinity_BNHW, packed_BSHW, iterations=iterations, dilations=dilations)
+
+    return few_at_once(images_B3HW, maps, refine)
+
+
+def few_at_once(images_B3HW: Tensor, maps: PresentMaps, refine: Callable[[Tensor, Tensor], Tensor]) -> PresentMaps:
+    """Refine the maps of a batch, so many images together as suits the device.
+
+    Args:
+        images_B3HW: images in [0, 1].
+        maps: of these images, at their size.
+        refine: gets some of the images and their maps (B, S, H, W), and returns maps of that shape.
+    """
     size = IMAGES_AT_ONCE.get(images_B3HW.device.type, MANY_IMAGES)
     refined = [maps.values_Rhw[:0]]
     for start in range(0, len(images_B3HW), size):
@@ -56,9 +72,7 @@ def pamr(
         some = maps.select(images)
         if len(some.image_R) == 0:
             continue
-        affinity_BNHW = pamr_affinity(images_B3HW[start : images.stop], dilations)
-        packed_BSHW = pamr_apply(affinity_BNHW, some.pack(), iterations=iterations, dilations=dilations)
-        refined.append(some.unpack(packed_BSHW).values_Rhw)
+        refined.append(some.unpack(refine(images_B3HW[start : images.stop], some.pack())).values_Rhw)
     return maps.with_values(refined[1] if len(refined) == 2 else torch.cat(refined).float())
 
 
@@ -77,6 +91,12 @@ def pamr_affinity(images_B3HW: Tensor, dilations: Sequence[int] = DILATIONS) -> 
     Returns:
         (B, N, H, W) float32 with N = 8 per dilation; the weights of a pixel sum to 1.
     """
+    return negated_differences(images_B3HW, dilations).softmax(dim=1)
+
+
+@torch.no_grad()
+def negated_differences(images_B3HW: Tensor, dilations: Sequence[int] = DILATIONS) -> Tensor:
+    """``-mean_channels |x_i - x_n| / (1e-8 + 0.1 std_i)``, what `pamr_affinity` takes the softmax of: (B, N, H, W)."""
     centre_B3HW = images_B3HW.float()
     padded = replicate(centre_B3HW, max(dilations))
     unit_B3HW = colour_unit(centre_B3HW, padded, dilations)
@@ -88,7 +108,7 @@ def pamr_affinity(images_B3HW: Tensor, dilations: Sequence[int] = DILATIONS) -> 
         torch.sub(neighbour_B3HW, centre_B3HW, out=difference_B3HW).abs_()
         for channel in range(centre_B3HW.shape[1]):
             kernel_BNHW[:, n].addcmul_(difference_B3HW[:, channel], per_unit_B3HW[:, channel], value=-1)
-    return kernel_BNHW.softmax(dim=1)
+    return kernel_BNHW
 
 
 @torch.no_grad()

@@ -35,6 +35,7 @@ from wsss.labels.completion import (
 from wsss.labels.crf import Crf, crf_probabilities
 from wsss.labels.crf_label import crf_label, crf_size
 from wsss.labels.pamr import DILATIONS, pamr
+from wsss.labels.refiner import Refiner
 from wsss.maps.present import PresentMaps
 from wsss.maps.scores import normalise_scores
 
@@ -121,6 +122,7 @@ def refine_scores(
     log_probabilities_BChw: Tensor | None = None,
     order: Order = "agree-then-refine",
     peaks_R: Tensor | None = None,
+    refiner: Refiner | None = None,
 ) -> Refined:
     """Bring class scores to image size, combine them with the decoder and make them follow the edges of the images.
 
@@ -132,13 +134,14 @@ def refine_scores(
             a decoder.
         order: whether maps and decoder are combined before or after the refinement.
         peaks_R: the largest score of each map, in [0, 1]; None: 1. Windows of a larger picture have their share of it.
+        refiner: takes the place of PAMR.
     """
     size = (images_B3HW.shape[2], images_B3HW.shape[3])
     scores = scores.at_size(size)
     agreed = log_probabilities_BChw is not None
     opening = opening_of(section, order=order, agreed=agreed)
     if not agreed or order == "refine-then-agree":
-        scores = follow_edges(images_B3HW, scores, section)
+        scores = follow_edges(images_B3HW, scores, section, refiner)
     scores = normalise_scores(scores)
     if peaks_R is not None:
         scores = scores.with_values(scores.values_Rhw * peaks_R[:, None, None].to(scores.device))
@@ -146,7 +149,7 @@ def refine_scores(
         return Refined(scores, None, opening)
     joint = agree(scores, log_probabilities_BChw, section)
     if order == "agree-then-refine":
-        joint = follow_edges(images_B3HW, joint, section)
+        joint = follow_edges(images_B3HW, joint, section, refiner)
     background_Bhw, scores = split_background(joint)
     return Refined(scores, background_Bhw, opening)
 
@@ -160,25 +163,31 @@ def agree(scores: PresentMaps, log_probabilities_BChw: Tensor, section: LabelsSe
     return joint_probabilities(scores, decoder, background_rule(section), section.softness)
 
 
-def follow_edges(images_B3HW: Tensor, maps: PresentMaps, section: LabelsSection) -> PresentMaps:
-    """PAMR with the iterations and the stride of the settings.
+def follow_edges(
+    images_B3HW: Tensor, maps: PresentMaps, section: LabelsSection, refiner: Refiner | None = None
+) -> PresentMaps:
+    """PAMR with the iterations and the stride of the settings, or a refiner with its own number of steps.
 
     Args:
         images_B3HW: in [0, 1].
         maps: at image size.
         section: iterations (0 leaves the maps as they are) and the stride: of 2 or more, images and maps are made
             smaller by it first, and the refined maps large again.
+        refiner: takes the place of PAMR; its maps are in [0, 1].
     """
-    if section.pamr_iterations == 0:
+    if section.pamr_iterations == 0 and refiner is None:
         return maps
     size, stride = (images_B3HW.shape[2], images_B3HW.shape[3]), section.pamr_stride
     coarse = (max(1, round(size[0] / stride)), max(1, round(size[1] / stride)))
-    refined = pamr(
+    images, small, dilations = (
         resized(images_B3HW, coarse),
         maps.at_size(coarse, antialias=True),
-        iterations=section.pamr_iterations,
-        dilations=strided(DILATIONS, stride),
+        strided(DILATIONS, stride),
     )
+    if refiner is not None:
+        refined = refiner.refine(images, small, dilations)
+    else:
+        refined = pamr(images, small, iterations=section.pamr_iterations, dilations=dilations)
     return refined.at_size(size, antialias=True)
 
 

@@ -39,6 +39,8 @@ SUFFIXES = {"labels": ".png", "scores": ".npz", "overlays": ".jpg"}
 """Ending of the file of an image in each part of the folder."""
 PNG_END = b"IEND\xaeB`\x82"
 """Last bytes of every whole PNG file."""
+WHERE_USED = ("refiner_sha256",)
+"""Settings that a manifest has only where they are used: a folder made with one goes on with no other and with none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -407,9 +409,12 @@ def check_same(out: Path, settings: Mapping[str, Any]) -> None:
         raise UsageError(f"{out} is in use: it holds other files", "choose another -o, or add --overwrite")
     before = read_manifest(out)
     plain = json.loads(json.dumps(settings))
-    differing = [key for key in plain if before.get(key) != plain[key]]
+    differing = [key for key in (*WHERE_USED, *plain) if before.get(key) != plain.get(key)]
     if differing:
-        shown = ", ".join(f"{key} (was {_short(before.get(key))}, now {_short(plain[key])})" for key in differing[:3])
+        shown = ", ".join(
+            f"{key} (was {_short(before.get(key))}, now {_short(plain.get(key))})"
+            for key in dict.fromkeys(differing[:3])
+        )
         raise UsageError(f"{out} was made with other settings: {shown}", "choose another -o, or add --overwrite")
 
 
