@@ -101,8 +101,15 @@ def as_it_is(image_3HW: Tensor, name: str) -> Tensor:
     return image_3HW
 
 
-def sweep_of(network: Network, tagged: TaggedSet, limit: int, side: int, change: Change) -> ThresholdSweep:
-    """Class maps by the default settings at one scale, of changed images, at every threshold."""
+def sweep_of(
+    network: Network,
+    tagged: TaggedSet,
+    limit: int,
+    side: int,
+    change: Change,
+    settings: MapSettings = MapSettings(),  # noqa: B008 (frozen)
+) -> ThresholdSweep:
+    """Class maps at one scale, of changed images, at every threshold."""
     found = ThresholdSweep(len(tagged.classes) + 1, THRESHOLDS)
     with_truth = [record for record in tagged.records if tagged.has_truth(record)]
     records = with_truth[:: max(1, -(-len(with_truth) // limit))]
@@ -111,7 +118,7 @@ def sweep_of(network: Network, tagged: TaggedSet, limit: int, side: int, change:
         names = [record.name for record in batch.records]
         changed_B3HW = torch.stack([change(*pair) for pair in zip(images_B3HW, names, strict=True)])
         present_BK = torch.from_numpy(np.stack([tagged.present(record) for record in batch.records]))
-        _, maps = multiscale_scores(network, [changed_B3HW], present_BK, MapSettings())
+        _, maps = multiscale_scores(network, [changed_B3HW], present_BK, settings)
         for scores_Khw, record in zip(maps.dense(), batch.records, strict=True):
             truth_HW, tags = tagged.truth(record), list(record.tags)
             assert truth_HW is not None
