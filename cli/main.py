@@ -28,6 +28,7 @@ from wsss.cli.log import event, leave, log, style
 from wsss.cli.make_pseudo import make_pseudo
 from wsss.cli.merge import merge
 from wsss.cli.predict import predict
+from wsss.cli.replay import replay
 from wsss.cli.report_page import report
 from wsss.cli.review import review
 from wsss.cli.robustness import robustness
@@ -99,6 +100,7 @@ app.command("analyze")(analyze)
 app.command("robustness")(robustness)
 app.command("fit-refiner")(fit_refiner)
 app.command("ceiling")(ceiling)
+app.command("replay")(replay)
 app.command("report")(report)
 app.command("show")(show)
 app.command("demo")(demo)

@@ -55,7 +55,13 @@ two moments of Adam make it 4) and MOST_BESIDE bytes."""
 
 def save_checkpoint(path: Path, network: Network, config: Config, **state: Any) -> None:
     """Write the network, its classes, its config and further plain state."""
-    content = {
+    with whole(path) as file:
+        torch.save({**content_of(network, config), **state}, file)
+
+
+def content_of(network: Network, config: Config) -> dict[str, Any]:
+    """What every checkpoint holds of a network: tensors, which are not copied, and plain values."""
+    return {
         "format": FORMAT,
         "kind": "segmentation" if network.decoder is not None else "classification",
         "classes": list(network.classes),
@@ -63,10 +69,7 @@ def save_checkpoint(path: Path, network: Network, config: Config, **state: Any) 
         "network": network.state_dict(),
         "supervision": list(network.supervision),
         "normalisation": {name: getattr(network, name).flatten().tolist() for name in NORMALISATION},
-        **state,
     }
-    with whole(path) as file:
-        torch.save(content, file)
 
 
 def shared_content(network: Network, config: Config) -> dict[str, Any]:

@@ -8,9 +8,10 @@ device, and reads it when it logs, validates and saves, so no checkpoint holds w
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -111,6 +112,8 @@ class BadSteps:
         section: name of the config section with ``on_bad_loss``.
         watch: finds bad steps.
         ranks: the processes of the run.
+        more: what is needed to take the step again (`wsss.training.replay`): at most the network, its average and its
+            config.
     """
 
     def __init__(
@@ -121,6 +124,7 @@ class BadSteps:
         section: str,
         watch: LossWatch,
         ranks: Ranks = ALONE,
+        more: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         self.run = run
         self.images = images
@@ -128,6 +132,7 @@ class BadSteps:
         self.section = section
         self.watch = watch
         self.ranks = ranks
+        self.more = more
 
     def handle(self, step: int, terms: Mapping[str, float], in_a_row: int, is_bad: Sequence[bool] = (False,)) -> str:
         """Save the batch of a bad step.
@@ -171,7 +176,7 @@ class BadSteps:
         keys = self._keys(step)
         names = [self.images.tagged.records[index].name for _, index in keys]
         batch = collate([self.images[key] for key in keys])
-        saved = save_batch(self.run, step + 1, names, terms, batch)
+        saved = save_batch(self.run, step + 1, names, terms, batch, self.more())
         rows = len(names) // len(is_bad)
         return replace(saved, names=[name for i, name in enumerate(names) if is_bad[i // rows]] or names)
 
@@ -181,7 +186,12 @@ class BadSteps:
 
 
 def save_batch(
-    run: Path, step: int, names: Sequence[str], terms: Mapping[str, float], batch: Mapping[str, Tensor]
+    run: Path,
+    step: int,
+    names: Sequence[str],
+    terms: Mapping[str, float],
+    batch: Mapping[str, Tensor],
+    more: Mapping[str, Any],
 ) -> BadStep:
     """Write a batch as the network got it, over an earlier one; ``torch.load(..., weights_only=True)`` reads it.
 
@@ -191,11 +201,12 @@ def save_batch(
         names: of the images.
         terms: losses, where they are known.
         batch: "image" (B, 3, S, S) uint8 and its labels.
+        more: see ``BadSteps``.
 
     Raises:
         DiskError: it cannot be written.
     """
     path = run / FILE
     with whole(path) as file:
-        torch.save({"step": step, "names": list(names), "loss": dict(terms), "batch": dict(batch)}, file)
+        torch.save({"step": step, "names": list(names), "loss": dict(terms), "batch": dict(batch), **more}, file)
     return BadStep(step, names, terms, path)

@@ -47,6 +47,7 @@ class ClassifyStep(TrainingStep):
     def __init__(self, network: Network, config: Config, whole: int, each: int = 1, mode: Mode = "all") -> None:
         freeze_below(network, mode)
         super().__init__(network, config.classify, steps_after_head(whole, each, mode))
+        self.making = {"whole": whole, "each": each, "mode": mode}
         self.layer_decay = LAYER_DECAY if mode == "top" else 1.0
         self.classify, self.seed = config.classify, config.run.seed
 

@@ -26,7 +26,7 @@ from wsss.data.loading import LoaderDied, read_ahead
 from wsss.errors import Interrupted, MachineError, UsageError
 from wsss.files import DiskError
 from wsss.machine import autocast, num_workers
-from wsss.models.checkpoint import part_of
+from wsss.models.checkpoint import content_of, part_of
 from wsss.models.convolution import batch_norms
 from wsss.models.network import Network
 from wsss.reporting import Reporter
@@ -104,7 +104,7 @@ class Loop:
         self.total = step.total
         name = "classify" if section is self.config.classify else "segment"
         watch = LossWatch(self.device, section.on_bad_loss)
-        self.bad_steps = BadSteps(self.run, images, self.batches, name, watch, self.ranks)
+        self.bad_steps = BadSteps(self.run, images, self.batches, name, watch, self.ranks, self._replayable)
         self.pace = Pace(self.device)
         self.saved_at = time.monotonic()
 
@@ -304,6 +304,19 @@ class Loop:
         figures = {name: float(value) for name, value in terms.items()}
         is_bad = self.ranks.gather(not math.isfinite(own))
         self.reporter.say(self.bad_steps.handle(state.step, figures, state.in_a_row, is_bad))
+
+    def _replayable(self) -> dict[str, Any]:
+        """What `wsss.training.replay` needs of a bad step beside its batch; the weights where they are those before it.
+
+        Where bad steps are found later, the weights have changed since, and ``last.pt`` has the nearest good ones.
+        """
+        average = self.step.average
+        kept: dict[str, Any] = {}
+        if self.bad_steps.watch.looks:
+            kept["checkpoint"] = content_of(self.step.network, self.config)
+            kept["average"] = None if average is None else average.network.state_dict()
+        parts = self.ranks.world * self.section.accumulate
+        return {"parts": parts, "making": dict(self.step.making), "scale": float(self.scaler.get_scale()), **kept}
 
     def _log(self) -> None:
         """Count the step; every LOG_EVERY steps write the means of the losses and the speed."""

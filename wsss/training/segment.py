@@ -79,6 +79,7 @@ class SegmentStep(TrainingStep):
     def __init__(self, network: Network, config: Config, total: int, *, labels_given: bool, started: bool) -> None:
         freeze_below(network, "top" if config.segment.finetune == "top" else "all")
         super().__init__(network, config.segment, total)
+        self.making = {"total": total, "labels_given": labels_given, "started": started}
         self.layer_decay = LAYER_DECAY if config.segment.finetune == "top" else 1.0
         self.config = config
         self.segment: SegmentSection = config.segment

@@ -9,6 +9,9 @@ Shape suffixes: B images, K classes, H x W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
 
 from wsss.attention.edit import LearnedEdit
@@ -41,6 +44,7 @@ class TrainingStep(nn.Module):
         decoder_lr_factor: learning rate of the decoder relative to that of the other parts.
         layer_decay: learning rate of a block relative to that of the block above it.
         ranks: the processes that take the step together.
+        making: what the kind was made with beside network and config, plain values.
     """
 
     network: Network
@@ -48,6 +52,7 @@ class TrainingStep(nn.Module):
     decoder_lr_factor = 1.0
     layer_decay = 1.0
     ranks: Ranks = ALONE
+    making: Mapping[str, Any] = {}
 
     def __init__(self, network: Network, section: Optimisation, total: int) -> None:
         super().__init__()
