@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ MOVABLE = ("data.root", "data.tags", "data.saliency", "run.workers", "run.device
 """Keys whose options may stand beside ``--resume``: where the data of the run lie now, and on what it is trained."""
 
 
-def refuse_beside_resume(resume: Path, given: Given, *, again: bool = False, **others: Path | None) -> None:
+def refuse_beside_resume(resume: Path, given: Given, *, again: bool = False, **others: Path | int | None) -> None:
     """Refuse other options beside ``--resume``: a resumed run keeps its own config, so that its result is the same.
 
     Args:
@@ -64,14 +64,17 @@ def resume_changes(given: Given) -> dict[str, Any]:
     return {key.rpartition(".")[2]: given.flags.get(key) for key in MOVABLE}
 
 
-def changes_of_begun(run: Path, config: Config, ranks: Ranks, **inputs: Path | None) -> dict[str, Any] | None:
+def changes_of_begun(
+    run: Path, config: Config, ranks: Ranks, more: Mapping[str, Any] | None = None, **inputs: Path | None
+) -> dict[str, Any] | None:
     """What ``--resume-or-start`` resumes a run with, as `resume_changes`; None where the run is to be begun.
 
     Args:
         run: its folder.
         config: what is asked for now.
         ranks: the processes that train it.
-        inputs: further options of the command, by name.
+        more: plain values of further options.
+        inputs: files and folders of further options of the command, by name.
 
     Raises:
         UsageError: it was begun with other settings.
@@ -79,7 +82,7 @@ def changes_of_begun(run: Path, config: Config, ranks: Ranks, **inputs: Path | N
     """
     from wsss.outputs.asked import asked_for, goes_on
 
-    if not ranks.lead(lambda: goes_on(run, asked_for(config, **inputs))):
+    if not ranks.lead(lambda: goes_on(run, asked_for(config, **inputs) | dict(more or {}))):
         return None
     config = config.anchored()
     run_again = {name: getattr(config.run, name) for name in ("workers", "device", "verify_steps")}

@@ -200,8 +200,13 @@ class ClassifySection(Optimisation):
     too (top), or all weights from the first step (all). "auto" takes "top" for a backbone with weights, else "all".
 
     The head is stopped by a held-out tenth of the tags. "top" then takes half the steps of the epochs, at least 200,
-    each block at 0.7 times the rate of the one above it. With --init "auto" does as that run did, and "top" does not
-    fit the head again."""
+    each block at 0.7 times the rate of the one above it. With --init or --extend "auto" does as that run did, and "top"
+    does not fit the head again."""
+    distil: Literal["asymmetric", "symmetric", "none"] = "asymmetric"
+    """With --extend: what of the attention is held to that of the old network: what is lost of it (asymmetric), every
+    change (symmetric), or nothing."""
+    weight_distil: Weight = 1.0
+    """With --extend: weight of the attention that is distilled. 0: none."""
 
 
 class SegmentSection(Optimisation):

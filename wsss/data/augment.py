@@ -75,6 +75,10 @@ class TrainingImages(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return len(self.tagged)
 
+    def name(self, index: int) -> str:
+        """Of the image of an index."""
+        return self.tagged.records[index].name
+
     def __getitem__(self, key: Key) -> dict[str, Tensor]:
         """Image (3, S, S) uint8, present (K,) bool and, where asked for, label, saliency and guide, each (S, S) uint8.
 

@@ -24,6 +24,7 @@ import torch
 import wsss
 from wsss.config import Config, plain_settings, resolve, to_yaml
 from wsss.data.layers import layer_digest
+from wsss.data.memory import MEMORY, is_memory
 from wsss.data.records import TaggedSet, data_digest
 from wsss.errors import DataError, UsageError
 from wsss.files import sweep, sync_folder, write_whole
@@ -270,7 +271,7 @@ def check_free(run: Path) -> None:
     """
     if run.is_dir():
         refuse_held(run)
-    if run.exists() and not (run.is_dir() and (not content(run) or _is_beginning(run))):
+    if run.exists() and not (run.is_dir() and (not _without_memory(run) or _is_beginning(run))):
         fix = "choose another -o"
         if (run / "last.pt").is_file():
             fix = f"--resume {run}  # to continue it; or choose another -o"
@@ -294,4 +295,9 @@ def check_resumable(run: Path) -> None:
 
 def _is_beginning(run: Path) -> bool:
     """Whether a folder holds only the files that a run writes before its first checkpoint."""
-    return content(run) in ({FACTS}, {FACTS, SETTINGS})
+    return _without_memory(run) in ({FACTS}, {FACTS, SETTINGS})
+
+
+def _without_memory(run: Path) -> set[str]:
+    """Names in the folder of a run, without the memory that `wsss.data.memory` wrote there."""
+    return content(run) - ({MEMORY} if is_memory(run / MEMORY) else set())

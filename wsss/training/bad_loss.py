@@ -174,7 +174,7 @@ class BadSteps:
         The images of the bad parts are named, or all where no part is known to be bad.
         """
         keys = self._keys(step)
-        names = [self.images.tagged.records[index].name for _, index in keys]
+        names = [self.images.name(index) for _, index in keys]
         batch = collate([self.images[key] for key in keys])
         saved = save_batch(self.run, step + 1, names, terms, batch, self.more())
         rows = len(names) // len(is_bad)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from wsss.config import Config
 from wsss.data.findings import BadData
@@ -28,14 +28,17 @@ class Initial:
         run: the folder or checkpoint file.
         network: of its last checkpoint.
         config: in that checkpoint.
+        option: of the command line that names it.
     """
+
+    option: ClassVar[str] = "--init"
 
     run: Path
     network: Network
     config: Config
 
     @classmethod
-    def of(cls, run: Path) -> Initial:
+    def of(cls, run: Path) -> Self:
         """Read the last checkpoint of a run."""
         network, config, _ = load_network(run)
         return cls(run, network, config)
@@ -54,7 +57,7 @@ class Initial:
         if "backbone" in given.model_fields_set and given.backbone != run.backbone:
             raise UsageError(
                 f"{self.run} has the backbone {run.backbone}; {given.backbone} was asked for",
-                f"--backbone {run.backbone}, or leave out --init",
+                f"--backbone {run.backbone}, or leave out {self.option}",
             )
         new: dict[str, Any] = {
             name: getattr(given, name) for name in ("drop_path", "attention") if name in given.model_fields_set
@@ -99,8 +102,12 @@ class Initial:
             network: with the backbone, the readout and the classes of the run.
             attention: its edits, as its config has them. Those that the run has not keep their values.
         """
-        network.backbone.load_state_dict(self.network.backbone.state_dict())
+        self.give_trunk(network, attention)
         network.readout.load_state_dict(self.network.readout.state_dict())
+
+    def give_trunk(self, network: Network, attention: tuple[EditSection, ...]) -> None:
+        """`give` without the readout."""
+        network.backbone.load_state_dict(self.network.backbone.state_dict())
         network.normalise_as(self.network.mean, self.network.std)
         learned = dict(zip(self.config.model.attention, self.network.attention, strict=True))
         for section, edit in zip(attention, network.attention, strict=True):

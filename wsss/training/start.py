@@ -17,6 +17,7 @@ from wsss.data.augment import TrainingImages
 from wsss.data.dataset import list_splits
 from wsss.data.layers import NO_SALIENCY, check_layers
 from wsss.data.lessons import epochs_of, teaches_nothing
+from wsss.data.memory import MEMORY, Limits, open_memory
 from wsss.data.records import TaggedSet, counted
 from wsss.data.splits import open_training, with_range_of
 from wsss.errors import DataError, Interrupted, UsageError
@@ -48,6 +49,7 @@ from wsss.stopping import stop_requests
 from wsss.training.ceiling import TRUE_MASKS, ceiling_config, with_masks, write_true_masks
 from wsss.training.classify import ClassifyStep, tag_validation
 from wsss.training.corrected import Corrected, corrected_from, find_corrected
+from wsss.training.extend import Extended, ExtendStep, Replayed, check_extension, memory_of, teacher_of
 from wsss.training.given_labels import check_pixels, edited_labels, find_labels, remark_on_changes
 from wsss.training.guide import check_guide_is_used, find_guide, guide_of_task
 from wsss.training.head import fit_head, mode_of
@@ -66,6 +68,8 @@ def train_classifier(
     reporter: Reporter = SILENT,
     *,
     init: str | Path | None = None,
+    extend: str | Path | None = None,
+    memory: Limits | None = None,
     guide: str | Path | None = None,
     ranks: Ranks = ALONE,
 ) -> Network:
@@ -76,6 +80,8 @@ def train_classifier(
         run: the new folder.
         reporter: progress and remarks.
         init: a run to go on from: its network and its classes, with a new optimiser.
+        extend: a run whose network is to learn the classes of the data that it does not know (`wsss.training.extend`).
+        memory: of an extension: how large the memory is that is kept in the run; None: there is none.
         guide: a folder of label maps, for an edit of attention that reads them.
         ranks: the processes that train it together (`wsss.training.ranks.joined`), each of which calls this.
 
@@ -87,13 +93,21 @@ def train_classifier(
     """
     run = Path(run)
     ranks.lead(partial(check_free, run))
-    init, guide = (None if folder is None else Path(folder) for folder in (init, guide))
-    asked = asked_for(config, init=init, guide=guide)
+    init, extend, guide = (None if folder is None else Path(folder) for folder in (init, extend, guide))
+    if extend is not None and (init is not None or guide is not None):
+        other = "--guide" if init is None else "--init"
+        raise UsageError(f"--extend and {other} exclude each other", f"leave out {other} or --extend")
+    asked = asked_for(config, init=init, extend=extend, guide=guide)
+    if memory is not None:
+        asked |= memory.asked()
     config = config.anchored()
     start = None if init is None else Initial.of(init)
+    grown = None if extend is None else Extended.of(extend)
+    start = grown or start
     if start is not None:
         config = start.classifier_config(config, reporter.say)
-    check_guide_is_used(config, guide)
+    if grown is None:
+        check_guide_is_used(config, guide)
     context = RunContext(run, config, ranks.device(config.run), reporter, ranks)
     opened = partial(open_training if start is None else start.open_training, config, reporter)
     train, val = ranks.lead(opened)
@@ -102,6 +116,8 @@ def train_classifier(
         guide = ranks.lead(partial(find_guide, guide, train, reporter))
     if start is not None:
         config = start.with_finetune(config, train)
+    if grown is not None:
+        check_extension(config, grown, train)
     context = replace(context, config=config)
     network = build_from(config, train.classes, decoder=False)
     network.supervision = all_of(
@@ -112,8 +128,13 @@ def train_classifier(
     if start is not None:
         start.give(network, config.model.attention)
     beside = {"init": init and init.absolute(), "guide": guide}
-    task = {name: str(path) for name, path in beside.items() if path is not None}
-    loop = classify_loop(context, network, train, val, task)
+    task: dict[str, Any] = {name: str(path) for name, path in beside.items() if path is not None}
+    kept = None
+    if grown is not None:
+        ranks.lead(partial(grown.write_memory, run, train, config, memory, reporter))
+        kept = None if memory is None else open_memory(run / MEMORY, train.classes)
+        task |= grown.task(kept)
+    loop = classify_loop(context, network, train, val, task, grown, kept)
     choices = ranks.lead(partial(_say_choices, loop, train, val))
     with ranks.hold(partial(locked, run, reporter.say), f"--resume {run}"):
         layers = _guide_layer(task)
@@ -279,18 +300,26 @@ def classify_loop(
     train: TaggedSet,
     val: TaggedSet | None,
     task: Mapping[str, Any] | None = None,
+    teacher: Extended | None = None,
+    memory: TaggedSet | None = None,
 ) -> Loop:
-    """The training of a classifier.
+    """The training of a classifier; with a teacher one that learns new classes, and perhaps from a memory of old ones.
 
     In ``task`` "init" is the run that it goes on from, "guide" the folder of `find_guide`, and "head" says how the head
     was fitted, once it is.
     """
     config = context.config
     guide = guide_of_task(task or {}, context.run)
-    images = TrainingImages(train, config.augment, seed=config.run.seed, guide=guide)
+    if teacher is None:
+        images = TrainingImages(train, config.augment, seed=config.run.seed, guide=guide)
+    else:
+        images = Replayed(train, memory, config.augment, seed=config.run.seed)
     mode, whole = mode_of(config, train), steps_of(images, config.classify)
     each = whole // epochs_of(len(images), config.classify)
-    step = ClassifyStep(network, config, whole, each, mode)
+    if teacher is None:
+        step = ClassifyStep(network, config, whole, each, mode)
+    else:
+        step = ExtendStep(network, teacher.network, config, whole, each, mode)
     return Loop(context, step, images, tag_validation(val, config, context.device, context.ranks), task)
 
 
@@ -339,7 +368,7 @@ def _fit_head(loop: Loop, train: TaggedSet) -> None:
     """Fit the head first where ``classify.finetune`` asks for it and it is new; a run stopped in it begins it again."""
     context = loop.context
     mode = mode_of(context.config, train)
-    if mode == "all" or "head" in loop.task or (mode == "top" and "init" in loop.task):
+    if mode == "all" or "head" in loop.task or (mode == "top" and loop.task.keys() & {"init", "extend"}):
         return
     loop.save()
     try:
@@ -410,8 +439,10 @@ def _resumed(run: Path, reporter: Reporter, moved: Moved, ranks: Ranks, *, decod
     config = config.model_copy(update={"run": config.run.model_copy(update=machine)})
     _check_there(run, config.data.root, "data", "data folder")
     context = RunContext(run, config, ranks.device(config.run), reporter, ranks)
-    train, val = ranks.lead(partial(open_training, config, reporter, network.classes))
     task = part_of(content, "task", run) if decoder else content.get("task") or {}
+    teacher = teacher_of(task, run)
+    opened = partial(open_training, config, reporter, network.classes)
+    train, val = ranks.lead(opened if teacher is None else partial(teacher.open_training, config, reporter))
     labels = task.get("labels") and Path(task["labels"])
     if moved.labels is not None:
         if labels is None:
@@ -427,7 +458,7 @@ def _resumed(run: Path, reporter: Reporter, moved: Moved, ranks: Ranks, *, decod
     loop = (
         segment_loop(context, network, train, val, task)
         if decoder
-        else classify_loop(context, network, train, val, task)
+        else classify_loop(context, network, train, val, task, teacher, memory_of(task, run, network))
     )
     ranks.lead(lambda: note_resumed(run, config, _say_choices(loop, train, val), moved=bool(moved)))
     loop.resume(content)
@@ -484,7 +515,7 @@ def _steps_words(loop: Loop, train: TaggedSet, choices: Choices) -> str:
     mode = choices["finetune"] = mode_of(loop.context.config, train)
     if mode == "all":
         return f"trains all weights, {counted(loop.total, 'step')}"
-    if mode == "top" and "init" in loop.task:
+    if mode == "top" and loop.task.keys() & {"init", "extend"}:
         return f"trains the upper half of the blocks and the head, {counted(loop.total, 'step')}"
     if mode == "top":
         return f"fits the head first, then {counted(loop.total, 'step')} of the upper half of the blocks"
