@@ -122,8 +122,8 @@ class RunSection(Section):
     verify_steps: Count = 0
     """Compute one training step in so many twice and end the run where the two differ: this device computes wrongly.
 
-    0 verifies none. Bit for bit on a CPU and with run.deterministic. Changes no result; 100 costs about 1% of the time
-    in one process and 2% in several."""
+    0 verifies none. Bit for bit on a CPU and with run.deterministic. Changes no result. Such a step has one more
+    forward and backward, two more where several processes train."""
     batch_pixels: Positive | None = None
     """Largest number of pixels in one batch at inference (make-pseudo, predict, validation), counted at the size that
     the network reads; a larger image is a batch alone. None: 2**20 on a CPU, 2**23 on other devices."""
