@@ -41,7 +41,7 @@
       if (index[i] === 0) continue;
       const stripe = (i % width + Math.floor(i / width)) % 6 < 3 ? 255 : 70;
       const rgb = index[i] === IGNORED ? [stripe, stripe, stripe] : data.colours[index[i]];
-      picture.data.set([...rgb, score.length ? score[i] : 255], 4 * i);
+      picture.data.set([...rgb, score.length ? Math.sqrt(255 * score[i]) : 255], 4 * i);
     }
     canvas.width = width;
     canvas.height = height;
