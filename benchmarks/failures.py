@@ -53,7 +53,8 @@ def water(random: Generator) -> Floats:
     y_H1, x_1W = np.ogrid[:SIDE, :SIDE]
     wave_HW = np.sin(y_H1 / random.uniform(2.5, 4.5) + 2 * np.sin(x_1W / random.uniform(12, 25)))
     light_HW = (0.5 + 0.12 * wave_HW).astype(np.float32)
-    return light_HW[..., None] * np.array((0.45, 0.9, 1.5), np.float32)
+    colour: Floats = light_HW[..., None] * np.array((0.45, 0.9, 1.5), np.float32)
+    return colour
 
 
 def ground(random: Generator) -> Painted:

@@ -77,7 +77,8 @@ class Logits(nn.Module):
 
     def _through_grid(self, module: nn.Module, inputs: object, tokens_BNC: Tensor) -> Tensor:
         first = self.network.backbone.num_prefix_tokens
-        map_BChw = tokens_BNC[:, first:].transpose(1, 2).unflatten(2, (self.rows, -1))
+        map_BChw = tokens_BNC[:, first:].transpose(1, 2)
+        map_BChw = map_BChw.reshape(*map_BChw.shape[:2], self.rows, -1)
         return torch.cat([tokens_BNC[:, :first], self.grid(map_BChw).flatten(2).transpose(1, 2)], 1)
 
 
@@ -198,7 +199,7 @@ def main(
         threshold, _ = sweeps[choose].oracle()
         figure = sweeps[score].at(threshold).mean_iou()
         oracle = sweeps[score].oracle()[1].mean_iou()
-        row = {"maps": way, "mean_iou": figure, "threshold": threshold, "oracle": oracle}
+        row: dict[str, Any] = {"maps": way, "mean_iou": figure, "threshold": threshold, "oracle": oracle}
         table.append(row | {"cpu_seconds": float(np.median(seconds))})
     print(f"seed mIoU on {score}, threshold chosen on {choose}, {limit} images of each at most, one scale, CPU")
     for row in table:
