@@ -21,6 +21,7 @@ from wsss.config import Config
 from wsss.errors import DataError, WsssError
 from wsss.launcher import end_where_joined
 from wsss.models.checkpoint import build_from
+from wsss.outputs.folder import LabelFolder
 from wsss.reporting import Silent
 from wsss.training.classify import ClassifyStep
 from wsss.training.loop import Loop, to_device
@@ -66,8 +67,20 @@ def gradients(ranks: Ranks, given: dict[str, Any]) -> dict[str, Tensor]:
     return found
 
 
-def train(ranks: Ranks, given: dict[str, Any]) -> None:
-    """Train or resume a run; at step ``stop_at`` rank ``who`` sends ``signal`` to itself."""
+def train(ranks: Ranks, given: dict[str, Any]) -> list[str]:
+    """Train or resume a run; at step ``stop_at`` rank ``who`` sends ``signal`` to itself.
+
+    Returns:
+        Names of the images that this process labelled.
+    """
+    labelled: list[str] = []
+    write = LabelFolder.write
+
+    def noted(self: LabelFolder, source: Any, *arguments: Any, **others: Any) -> None:
+        labelled.append(source.name)
+        write(self, source, *arguments, **others)
+
+    LabelFolder.write = noted  # type: ignore[method-assign]
     if ranks.rank == given.get("who"):
         Loop._backward = signalled(given["stop_at"], given["signal"])  # type: ignore[method-assign]
     functions = {
@@ -77,6 +90,7 @@ def train(ranks: Ranks, given: dict[str, Any]) -> None:
         "resume-seg": resume_segmenter,
     }
     functions[given["how"]](*given["arguments"], Silent(), ranks=ranks, **given.get("options", {}))  # type: ignore[operator]
+    return labelled
 
 
 def signalled(step: int, number: int) -> Any:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import pickle
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,15 @@ from torch import Tensor
 
 from wsss.config import Config
 from wsss.data.masks import IGNORE_INDEX
+from wsss.data.splits import open_training
 from wsss.errors import Interrupted, UsageError
-from wsss.models.checkpoint import read_checkpoint
+from wsss.inference.labelling import make_pseudo_labels
+from wsss.models.checkpoint import file_hash, load_network, read_checkpoint
 from wsss.models.network import Network
+from wsss.outputs.journal import read_journal
 from wsss.reporting import Silent
+from wsss.shard import Shard
+from wsss.training import rounds
 from wsss.training.loop import Loop, RunContext
 from wsss.training.ranks import ALONE, Ranks
 from wsss.training.start import resume_classifier, train_classifier, train_segmenter
@@ -146,6 +153,17 @@ def assert_alike(first: Path, second: Path, most: float) -> None:
         assert (value - theirs[name]).abs().max() <= most, name
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """As the workers: sums over several threads round otherwise."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def rows(run: Path) -> list[dict[str, Any]]:
     import json
 
@@ -196,16 +214,43 @@ def test_rounds_in_two_processes(tmp_path: Path, tiny_config: Callable[..., Conf
         for name in mine.keys() - {"images_per_second", "split"}:
             assert mine[name] == pytest.approx(their[name], rel=0.02), name
 
+    check_labels_of_two(config, run, found(tmp_path / "2", 0), found(tmp_path / "2", 1), tmp_path / "alone")
+
+
+def check_labels_of_two(config: Config, run: Path, first: list[str], second: list[str], alone: Path) -> None:
+    """Both labelled, and what they made is what one process makes, also of what one of two had done."""
+    network, _, path = load_network(run / "teacher")
+    tagged, _ = open_training(config.anchored(), Silent())
+    assert sorted(first + second) == sorted(record.name for record in tagged.records)
+    assert first
+    assert second
+    context = RunContext(alone, config, CPU, Silent())
+    (alone / "teacher").mkdir(parents=True)
+    shutil.copy(path, alone / "teacher" / "last.pt")
+    with one_thread():
+        make_pseudo_labels(
+            network,
+            tagged,
+            alone / "labels",
+            config,
+            Silent(),
+            device=CPU,
+            checkpoint_sha256=file_hash(path),
+            shard=Shard(1, 2),
+        )
+        rounds._label(context, network, tagged)
+    assert read_journal(alone / "labels") == read_journal(run / "labels")
+    made, theirs = (
+        {path.name: path.read_bytes() for path in (folder / "labels" / "labels").iterdir()} for folder in (run, alone)
+    )
+    assert made == theirs
+
 
 @pytest.mark.slow
 def test_the_head_is_fitted_in_two_processes(tmp_path: Path, tiny_config: Callable[..., Config]) -> None:
     config = tiny_config(classify__finetune="head", run__batch_pixels=48**2)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the workers: sums over threads round otherwise
-    try:
+    with one_thread():
         train_classifier(config, tmp_path / "whole", Silent())
-    finally:
-        torch.set_num_threads(threads)
     run = tmp_path / "run"
     assert start("train", tmp_path / "2", {"how": "train-cls", "arguments": [config, run]}, 2) == [0, 0]
     assert_alike(tmp_path / "whole", run, 0.0)

@@ -22,6 +22,9 @@ from wsss.inference.labelling import make_pseudo_labels
 from wsss.models.checkpoint import file_hash
 from wsss.models.network import Network
 from wsss.outputs.journal import read_journal
+from wsss.outputs.merge import merge_labels
+from wsss.outputs.shards import found_shards
+from wsss.shard import Shard
 from wsss.training.confirmation import say_growth
 from wsss.training.loop import RunContext
 
@@ -53,16 +56,47 @@ def learn_from_teacher(
     student.to("cpu")
     with _naming(context.run, teacher):
         network = train_teacher(teacher)
-        context.ranks.lead(partial(_label, context, network, train))
+        _label(context, network, train)
     student.to(context.device)
 
 
 def _label(context: RunContext, network: Network, train: TaggedSet) -> None:
-    """Label the training split with the teacher's network, and say whether the labels have grown."""
-    labels, config, device = context.run / LABELS, context.config, context.device
-    digest = file_hash(context.run / TEACHER / "last.pt")
-    make_pseudo_labels(network, train, labels, config, context.reporter, device=device, checkpoint_sha256=digest)
-    say_growth(network, train, read_journal(labels), config, device, context.reporter)
+    """Label the training split with the teacher's network, and say whether the labels have grown.
+
+    Each process labels its share, bit for bit as one process would. A signal to one of them alone stops all when the
+    others have done their shares.
+    """
+    ranks, labels = context.ranks, context.run / LABELS
+    shard = Shard(ranks.rank, ranks.world) if ranks.world > 1 else None
+    digest = ranks.lead(partial(_divide_anew, context, shard))
+    ranks.agree(
+        lambda: make_pseudo_labels(
+            network,
+            train,
+            labels,
+            context.config,
+            context.reporter,
+            device=context.device,
+            checkpoint_sha256=digest,
+            shard=shard,
+        )
+    )
+    ranks.lead(partial(_merge, context, network, train, shard))
+
+
+def _divide_anew(context: RunContext, shard: Shard | None) -> str:
+    """Keep what another number of processes labelled before; returns the digest of the teacher's checkpoint."""
+    labels = context.run / LABELS
+    if any(shard is None or one.count != shard.count for one in found_shards(labels)):
+        merge_labels(labels, context.reporter, partial=True)
+    return file_hash(context.run / TEACHER / "last.pt")
+
+
+def _merge(context: RunContext, network: Network, train: TaggedSet, shard: Shard | None) -> None:
+    labels = context.run / LABELS
+    if shard is not None:
+        merge_labels(labels, context.reporter)
+    say_growth(network, train, read_journal(labels), context.config, context.device, context.reporter)
 
 
 @contextmanager
