@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from wsss.cli.options import READING, Given, JsonOption, configured
+from wsss.cli.options import READING, Given, JsonOption, ShardOption, configured
 
 
 @configured(
@@ -21,6 +21,8 @@ from wsss.cli.options import READING, Given, JsonOption, configured
     "errors",
     "sizes",
     "missing_as_wrong",
+    "shard",
+    "output",
     "as_json",
 )
 def evaluate(
@@ -47,20 +49,28 @@ def evaluate(
         bool,
         typer.Option("--missing-as-wrong", help="Count every pixel of an image without a label map as wrong."),
     ] = False,
+    shard: ShardOption = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder of the counts of all shards.", metavar="OUT")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score predictions: mIoU, IoU of each class, pixel accuracy, coverage.
 
-    The table goes to standard error; --json prints the same figures on standard output.
+    The table goes to standard error; --json prints the same figures on standard output. With --shard, and in processes
+    that srun or torchrun started together, each counts its share into OUT, and wsss merge OUT prints the sum.
     """
     from wsss.cli.report import print_report
+    from wsss.cli.sharding import SharedWork
     from wsss.cli.terminal import Terminal, console
     from wsss.data.dataset import open_data
     from wsss.data.findings import telling
     from wsss.data.records import counted
     from wsss.errors import UsageError
     from wsss.evaluation.report import Report, ScoreReport
-    from wsss.inference.evaluate import evaluate_labels, evaluate_scores
+    from wsss.inference.evaluate import Counted, count_labels, count_scores
+    from wsss.inference.score_shards import count_shard, merge_scores
+    from wsss.outputs.merge import merge_last
 
     data = given.resolve().data
     if data.root is None:
@@ -71,7 +81,12 @@ def evaluate(
             f"{flag} needs label maps and --scores needs class scores: choose one",
             f"wsss evaluate {predictions} --data {data.root} {flag}",
         )
-    report: Report | ScoreReport
+    work = SharedWork.of(shard)
+    if work.shard is not None and output is None:
+        raise UsageError(f"shard {work.shard} counts into a folder, and none was given", "-o OUT")
+    if work.shard is None and output is not None:
+        raise UsageError(f"-o {output}: only the counts of shards are written", "--shard 0/4, or leave out -o")
+    report: Report | ScoreReport | None
     with Terminal() as terminal:
         tagged = open_data(data.root, split=split, reading=data, need_tags=False, note=telling(terminal.say))
         terminal.say(f"{tagged.origin()}: split {tagged.split}, {counted(len(tagged), 'image')}")
@@ -81,17 +96,31 @@ def evaluate(
                 terminal.begin("scoring", total)
             terminal.advance()
 
-        if scores:
-            report = evaluate_scores(predictions, tagged, fixed_threshold=threshold, on_progress=step)
-        else:
-            report = evaluate_labels(
+        def count() -> Counted:
+            if scores:
+                return count_scores(predictions, tagged, fixed_threshold=threshold, on_progress=step, shard=work.shard)
+            return count_labels(
                 predictions,
                 tagged,
                 errors=errors,
                 sizes=sizes,
                 missing_as_wrong=missing_as_wrong,
                 on_progress=step,
+                shard=work.shard,
             )
-    print_report(report, console)
+
+        if work.shard is None or output is None:
+            report = count().report()
+        else:
+            asked = {"scores": scores, "errors": errors, "sizes": sizes, "missing_as_wrong": missing_as_wrong}
+            asked |= {"threshold": threshold}
+            count_shard(output, work.shard, predictions, tagged, terminal, count, asked)
+            report = merge_last(output, terminal, merge_scores) if work.place.world > 1 else None
+            work.say(output, terminal, merged=report is not None)
+    if report is not None:
+        print_report(report, console)
     if as_json:
-        typer.echo(json.dumps(report.to_json()))
+        facts = {"output": str(output), **work.facts()}
+        typer.echo(json.dumps(facts if report is None else report.to_json()))
+    elif output is not None:
+        typer.echo(output)

@@ -49,14 +49,15 @@ class SharedWork:
         if self.shard is None:
             return {}
         counts = merge_last(out, reporter, merge_labels) if self.place.world > 1 else None
-        self._say(out, reporter, merged=counts is not None)
+        self.say(out, reporter, merged=counts is not None)
         return counts or {}
 
     def facts(self) -> dict[str, Any]:
         """The shard, for ``--json``."""
         return {} if self.shard is None else {"shard": str(self.shard)}
 
-    def _say(self, out: Path, reporter: Reporter, *, merged: bool) -> None:
+    def say(self, out: Path, reporter: Reporter, *, merged: bool) -> None:
+        """Say that the shard of this process is done, or that all were and are merged."""
         if merged and self.shard is not None:
             reporter.say(f"all {self.shard.count} shards are merged")
         else:

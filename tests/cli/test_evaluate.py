@@ -51,3 +51,22 @@ def test_errors_only_where_asked_for(wsss: Program, data: Path) -> None:
 def test_errors_of_many_thresholds_are_refused(wsss: Program, data: Path) -> None:
     done = wsss("evaluate", data / "labels", "--data", data, "--errors", "--scores")
     assert (done.status, "choose one" in done.error()[0]) == (2, True)
+
+
+def test_shards_and_their_sum(wsss: Program, data: Path) -> None:
+    """The second of two shards has no image."""
+    command = ("evaluate", data / "labels", "--data", data)
+    whole = wsss(*command, "--json")
+    lonely = wsss(*command, "--shard", "0/2")
+    assert (lonely.status, lonely.error()[1]) == (2, "-o OUT")
+    out = data / "counts"
+    first = wsss(*command, "--shard", "0/2", "-o", out)
+    assert (first.status, first.out.strip()) == (0, str(out))
+    assert f"shard 0/2 is done; when all are: wsss merge {out}" in first.err
+    early = wsss("merge", out)
+    assert (early.status, "missing: 1/2" in early.error()[0]) == (3, True)
+    assert json.loads(wsss(*command, "--shard", "1/2", "-o", out, "--json").out) == {"output": str(out), "shard": "1/2"}
+    assert wsss("merge", "--partial", out).status == 2
+    for _ in range(2):  # to merge again does no harm
+        merged = wsss("merge", out, "--json")
+        assert json.loads(merged.out) == json.loads(whole.out)

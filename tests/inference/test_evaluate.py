@@ -1,5 +1,7 @@
 import json
 import os
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,13 @@ from numpy.typing import NDArray
 
 from wsss.data.masks import IGNORE_INDEX, write_mask
 from wsss.data.records import Record, TaggedSet
-from wsss.errors import DataError
+from wsss.errors import DataError, UsageError
 from wsss.evaluation.confusion import ConfusionMatrix
-from wsss.inference.evaluate import evaluate_labels, evaluate_scores, strongest_class
+from wsss.inference.evaluate import count_labels, count_scores, evaluate_labels, evaluate_scores, strongest_class
+from wsss.inference.score_shards import count_shard, merge_scores
 from wsss.outputs.manifest import crossing, find_predictions
+from wsss.reporting import Silent
+from wsss.shard import Shard
 
 CLASSES = ("cat", "dog")
 TRUTHS = {
@@ -333,3 +338,57 @@ def test_predictions_that_may_not_be_read_are_not_missing(
     monkeypatch.setattr(os, "stat", refused)
     with pytest.raises(DataError, match="Permission denied"):
         evaluate_labels(out, tagged, missing_as_wrong=True)
+
+
+def count_all(
+    folder: Path, tagged: TaggedSet, out: Path, count: int, *, but: tuple[int, ...] = (), **options: Any
+) -> None:
+    """Count the shards of the label maps in ``out``, one after the other."""
+    for shard in (Shard(i, count) for i in range(count) if i not in but):
+        counting = partial(count_labels, out, tagged, shard=shard, **options)
+        count_shard(folder, shard, out, tagged, Silent(), counting, options)
+
+
+def test_the_sum_of_shards_is_the_whole(tagged: TaggedSet, out: Path, tmp_path: Path) -> None:
+    write_mask(out / "labels" / "c.png", label([[0, 1, 2, IGNORE_INDEX]]))
+    write_mask(out / "labels" / "a.png", label([[0, 1, 0], [2, 0, 1]]))
+    for number, options in enumerate(({}, {"errors": True}, {"sizes": True}, {"missing_as_wrong": True})):
+        folder = tmp_path / f"counts-{number}"
+        if number == 3:
+            (out / "labels" / "c.png").unlink()
+        count_all(folder, tagged, out, 3 if number % 2 else 6, **options)  # some of 6 have no image
+        whole = evaluate_labels(out, tagged, **options)
+        assert merge_scores(folder, Silent()).to_json() == whole.to_json()
+        assert json.loads((folder / "scores.json").read_text()) == whole.to_json()
+        assert [path.name for path in folder.iterdir()] == ["scores.json"]
+
+
+def test_the_sum_of_shards_of_scores_is_the_whole(tagged: TaggedSet, out: Path, tmp_path: Path) -> None:
+    write_all_scores(out)
+    for shard in (Shard(0, 2), Shard(1, 2)):
+        counting = partial(count_scores, out, tagged, shard=shard)
+        count_shard(tmp_path / "counts", shard, out, tagged, Silent(), counting, {})
+    assert merge_scores(tmp_path / "counts", Silent()) == evaluate_scores(out, tagged)
+
+
+def test_shards_of_a_score_that_do_not_fit_are_named(tagged: TaggedSet, out: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "counts"
+    count_all(folder, tagged, out, 3, but=(1,))
+    with pytest.raises(DataError, match="2 of 3 shards are done; missing: 1/3"):
+        merge_scores(folder, Silent())
+    with pytest.raises(UsageError, match="3 shards that are not merged, now it is to be made by 2 shards"):
+        count_all(folder, tagged, out, 2)
+    records = folder / "shards"
+    shutil.copy(records / "0-of-3.json", records / "1-of-3.json")
+    with pytest.raises(DataError, match="shards overlap: 1/3 hold images of others"):
+        merge_scores(folder, Silent())
+    count_all(folder, tagged, out, 3, but=(0, 2), errors=True)
+    with pytest.raises(DataError, match="made with other settings than the rest: shard 1/3 of 3"):
+        merge_scores(folder, Silent())
+    (out / "labels" / "sub" / "b.png").unlink()
+    with pytest.raises(DataError, match=r"no NAME\.png for 1 of the 1 masked images"):
+        count_all(folder, tagged, out, 3, but=(0, 2))
+    with pytest.raises(DataError, match="begun and not finished: 1/3"):
+        merge_scores(folder, Silent())
+    with pytest.raises(UsageError, match="need a folder of their own"):
+        count_all(out, tagged, out, 3)

@@ -111,6 +111,7 @@ class ThresholdSweep:
 
     Attributes:
         thresholds: (T,) float64, ascending.
+        joint: (T + 1, K, C + 1) int64, pixels by the number of thresholds that the score exceeds, class and truth.
     """
 
     def __init__(self, num_classes: int, thresholds: Sequence[float] | NDArray[np.float64]) -> None:
@@ -127,7 +128,7 @@ class ThresholdSweep:
             num_classes - 1,
             num_classes + 1,
         )  # last truth column: IGNORE_INDEX
-        self._joint: NDArray[np.int64] = np.zeros(shape, dtype=np.int64)
+        self.joint: NDArray[np.int64] = np.zeros(shape, dtype=np.int64)
 
     def update(self, best_HW: Values, class_HW: Values, truth_HW: Values) -> None:
         """Count the pixels of one image, or of a batch of them.
@@ -149,24 +150,24 @@ class ThresholdSweep:
             raise ValueError(f"class_HW must lie in 1..{self.num_classes - 1}")
         if np.isnan(best_HW).any():
             raise ValueError("best_HW holds NaN")
-        _, num_foreground, num_truths = self._joint.shape
+        _, num_foreground, num_truths = self.joint.shape
         for best_P, class_P, truth_P in _chunks(best_HW, class_HW, truth_HW):
             exceeded_P = np.searchsorted(self._edges_T, best_P.astype(np.float32, copy=False), side="left")
             index_P = (exceeded_P * num_foreground + class_P - 1) * num_truths
             index_P += np.minimum(truth_P, self.num_classes)
-            counts = np.bincount(index_P, minlength=self._joint.size)
-            self._joint += counts.reshape(self._joint.shape)
+            counts = np.bincount(index_P, minlength=self.joint.size)
+            self.joint += counts.reshape(self.joint.shape)
 
     def at(self, threshold: float) -> ConfusionMatrix:
         """The matrix at one of the thresholds; ValueError for another value."""
         index = int(np.abs(self.thresholds - threshold).argmin())
         if abs(self.thresholds[index] - threshold) > THRESHOLD_TOLERANCE:
             raise ValueError(f"{threshold} is none of the {self.thresholds.size} thresholds of this sweep")
-        return self._matrix(self._joint[index + 1 :, :, :-1].sum(axis=0))
+        return self._matrix(self.joint[index + 1 :, :, :-1].sum(axis=0))
 
     def mean_ious(self) -> NDArray[np.float64]:
         """Mean IoU at every threshold: (T,), NaN where nothing was counted."""
-        foreground_TKC = np.cumsum(self._joint[:0:-1, :, :-1], axis=0)[::-1]
+        foreground_TKC = np.cumsum(self.joint[:0:-1, :, :-1], axis=0)[::-1]
         return np.array([self._matrix(foreground_KC).mean_iou() for foreground_KC in foreground_TKC])
 
     def oracle(self) -> tuple[float, ConfusionMatrix]:
@@ -182,7 +183,7 @@ class ThresholdSweep:
         """The matrix where these pixels, (K, C) by class and truth, are foreground and all others background."""
         matrix = ConfusionMatrix(self.num_classes)
         matrix.counts[:, 1:-1] = foreground_KC.T
-        matrix.counts[:, 0] = self._joint[:, :, :-1].sum(axis=(0, 1)) - foreground_KC.sum(axis=0)
+        matrix.counts[:, 0] = self.joint[:, :, :-1].sum(axis=(0, 1)) - foreground_KC.sum(axis=0)
         return matrix
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,11 @@ from wsss.evaluation.confusion import ConfusionMatrix, ThresholdSweep
 from wsss.evaluation.errors import ErrorCounts, ErrorKind
 from wsss.evaluation.report import ErrorReport, LostPixels, Report, ScoreReport, SizeReport
 from wsss.evaluation.sizes import BIN_NAMES, SizeCounts
-from wsss.inference.odd_truth import odd_truth
+from wsss.inference.odd_truth import TagCounts, odd_classes
 from wsss.inference.pairing import Pair, Work, check_classes, check_size, pair_up, read_ahead
 from wsss.outputs.manifest import Making, crossing, find_predictions, made_in
 from wsss.outputs.shards import refuse_unfinished
+from wsss.shard import Shard
 
 PUBLISHED_THRESHOLD = crossing(32)
 """Class score from which the published background rule (power, exponent 32) chooses the class."""
@@ -68,6 +69,58 @@ class ScoredImage:
         return cls(record=record, label_HW=label_HW, truth_HW=truth_HW, matrix=matrix, errors=counts)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counted:
+    """All that a report is computed from, of a split or of a shard of it.
+
+    Attributes:
+        split: its name.
+        root: the data folder, for remarks.
+        classes: names without the background.
+        making: how the predictions were made.
+        fixed_threshold: of seeds; None of label maps.
+        thresholds: candidates of the oracle; none of label maps.
+        counts: int64 arrays by name, which are added over shards.
+    """
+
+    split: str
+    root: str
+    classes: tuple[str, ...]
+    making: Making
+    fixed_threshold: float | None = None
+    thresholds: tuple[float, ...] = ()
+    counts: Mapping[str, NDArray[np.int64]]
+
+    def report(self) -> Report | ScoreReport:
+        """The report: of seeds where there are thresholds."""
+        return self.label_report() if self.fixed_threshold is None else self.score_report()
+
+    def label_report(self) -> Report:
+        """The report on label maps."""
+        report = _report(self, self.counts["matrix"], threshold_rule="none")
+        return replace(
+            report,
+            errors=_error_report(self.counts["errors"], self.classes) if "errors" in self.counts else None,
+            sizes=_size_report(self.counts) if "sizes" in self.counts else None,
+        )
+
+    def score_report(self) -> ScoreReport:
+        """The report on seeds."""
+        assert self.fixed_threshold is not None
+        sweep, fixed = (ThresholdSweep(self._num_classes, some) for some in (self.thresholds, [self.fixed_threshold]))
+        sweep.joint, fixed.joint = self.counts["sweep"], self.counts["fixed"]
+        threshold, oracle = sweep.oracle()
+        rule = f"fixed {_number(self.fixed_threshold)}"
+        return ScoreReport(
+            fixed=_report(self, fixed.at(self.fixed_threshold).counts, threshold_rule=rule),
+            oracle=_report(self, oracle.counts, threshold_rule=f"oracle {_number(threshold)}"),
+        )
+
+    @property
+    def _num_classes(self) -> int:
+        return len(self.classes) + 1
+
+
 def evaluate_labels(
     predictions: Path,
     tagged: TaggedSet,
@@ -78,7 +131,30 @@ def evaluate_labels(
     on_progress: OnProgress | None = None,
     on_image: Callable[[ScoredImage], None] | None = None,
 ) -> Report:
-    """Score label maps against the masks of a split.
+    """Score label maps against the masks of a split; see ``count_labels``."""
+    return count_labels(
+        predictions,
+        tagged,
+        errors=errors,
+        sizes=sizes,
+        missing_as_wrong=missing_as_wrong,
+        on_progress=on_progress,
+        on_image=on_image,
+    ).label_report()
+
+
+def count_labels(
+    predictions: Path,
+    tagged: TaggedSet,
+    *,
+    errors: bool = False,
+    sizes: bool = False,
+    missing_as_wrong: bool = False,
+    on_progress: OnProgress | None = None,
+    on_image: Callable[[ScoredImage], None] | None = None,
+    shard: Shard | None = None,
+) -> Counted:
+    """Count label maps against the masks of a split.
 
     Args:
         predictions: see ``find_predictions``.
@@ -88,6 +164,7 @@ def evaluate_labels(
         missing_as_wrong: count every pixel of an image without a prediction as wrong instead of raising.
         on_progress: called after each image.
         on_image: called with each image, in the order of the split; it should not keep the arrays.
+        shard: the share of the split to count.
 
     Raises:
         DataError: the split has no masks; a prediction is missing or has another size than its mask; the
@@ -96,7 +173,7 @@ def evaluate_labels(
     found = find_predictions(predictions)
     refuse_unfinished(made_in(found.labels))
     check_classes(found.making, tagged, predictions)
-    work = pair_up(tagged, found.labels, ".png", missing_as_wrong=missing_as_wrong)
+    work = pair_up(tagged, found.labels, ".png", missing_as_wrong=missing_as_wrong, shard=shard)
     matrix = ConfusionMatrix(len(tagged.classes) + 1)
     counts = ErrorCounts(matrix.num_classes) if errors else None
     by_size = SizeCounts(matrix.num_classes) if sizes else None
@@ -118,12 +195,13 @@ def evaluate_labels(
         del image  # before the next one is read
         if on_progress is not None:
             on_progress(done, len(work.pairs))
-    report = _report(matrix, tagged, found.making, work, threshold_rule="none")
-    return replace(
-        report,
-        errors=None if counts is None else _error_report(counts, tagged),
-        sizes=None if by_size is None else _size_report(by_size),
-    )
+    more: dict[str, NDArray[np.int64]] = {"matrix": matrix.counts}
+    if counts is not None:
+        more["errors"] = counts.counts
+    if by_size is not None:
+        more["sizes"] = np.stack([by_size.both_S, by_size.either_S, by_size.pairs_S, by_size.found_S, by_size.parts_S])
+        more["absent"] = np.array([by_size.absent, by_size.scored])
+    return _counted(tagged, found.making, work, more)
 
 
 def evaluate_scores(
@@ -134,7 +212,21 @@ def evaluate_scores(
     fixed_threshold: float | None = None,
     on_progress: OnProgress | None = None,
 ) -> ScoreReport:
-    """Score the seeds of stored class scores, at a fixed background threshold and at the best one.
+    """Score the seeds of stored class scores; see ``count_scores``."""
+    counted = count_scores(predictions, tagged, thresholds, fixed_threshold=fixed_threshold, on_progress=on_progress)
+    return counted.score_report()
+
+
+def count_scores(
+    predictions: Path,
+    tagged: TaggedSet,
+    thresholds: Sequence[float] | None = None,
+    *,
+    fixed_threshold: float | None = None,
+    on_progress: OnProgress | None = None,
+    shard: Shard | None = None,
+) -> Counted:
+    """Count the seeds of stored class scores, at a fixed background threshold and at the best one.
 
     A seed pixel gets its strongest class where the score exceeds the threshold, else the background. Scores are stored
     before the CRF, so the report has ``crf=False``.
@@ -146,6 +238,7 @@ def evaluate_scores(
         fixed_threshold: must be chosen without these masks. Default: the threshold of the background rule in the
             manifest of the predictions, else that of the published rule.
         on_progress: called after each image.
+        shard: the share of the split to count.
 
     Raises:
         DataError: as for ``evaluate_labels``.
@@ -156,7 +249,7 @@ def evaluate_scores(
         said = found.making.threshold()
         fixed_threshold = PUBLISHED_THRESHOLD if said is None else said
     check_classes(found.making, tagged, predictions)
-    work = pair_up(tagged, found.scores, ".npz")
+    work = pair_up(tagged, found.scores, ".npz", shard=shard)
     num_classes = len(tagged.classes) + 1
     sweep = ThresholdSweep(num_classes, ORACLE_THRESHOLDS if thresholds is None else thresholds)
     fixed = ThresholdSweep(num_classes, [fixed_threshold])
@@ -173,12 +266,9 @@ def evaluate_scores(
         del image  # before the next one is made
         if on_progress is not None:
             on_progress(done, len(work.pairs))
-    threshold, oracle = sweep.oracle()
-    rule = f"fixed {_number(fixed_threshold)}"
-    return ScoreReport(
-        fixed=_report(fixed.at(fixed_threshold), tagged, found.making, work, threshold_rule=rule),
-        oracle=_report(oracle, tagged, found.making, work, threshold_rule=f"oracle {_number(threshold)}"),
-    )
+    more = {"sweep": sweep.joint, "fixed": fixed.joint}
+    counted = _counted(tagged, found.making, work, more)
+    return replace(counted, fixed_threshold=fixed_threshold, thresholds=tuple(sweep.thresholds.tolist()))
 
 
 def strongest_class(
@@ -221,11 +311,25 @@ def read_scores(path: Path, num_foreground: int) -> tuple[NDArray[np.float32], N
     return scores_Chw.astype(np.float32) / 255, classes_C, (int(size[0]), int(size[1]))
 
 
-def _report(matrix: ConfusionMatrix, tagged: TaggedSet, making: Making, work: Work, *, threshold_rule: str) -> Report:
-    read_off_scores = threshold_rule != "none"
+def _counted(tagged: TaggedSet, making: Making, work: Work, more: Mapping[str, NDArray[np.int64]]) -> Counted:
+    tags = TagCounts.of((pair.record for pair in work.pairs), len(tagged.classes))
+    images = np.array([len(work.pairs), work.unscored, work.missing])
+    counts = {"images": images, "tagged": tags.tagged_K, "unknown": tags.unknown_K, **more}
+    return Counted(
+        split=tagged.split, root=str(tagged.root), classes=tuple(tagged.classes), making=making, counts=counts
+    )
+
+
+def _report(counted: Counted, matrix_CD: NDArray[np.int64], *, threshold_rule: str) -> Report:
+    """The report of a confusion matrix, (C, C + 1)."""
+    read_off_scores, making, classes = threshold_rule != "none", counted.making, counted.classes
+    matrix = ConfusionMatrix(len(classes) + 1)
+    matrix.counts = matrix_CD
     iou_C = matrix.per_class_iou().tolist()
+    images, unscored, missing = counted.counts["images"].tolist()
+    tags = TagCounts(counted.counts["tagged"], counted.counts["unknown"])
     return Report(
-        split=tagged.split,
+        split=counted.split,
         kind="seed" if read_off_scores and making.kind != "segmentation" else making.kind,
         method=making.method,
         scales=making.scales,
@@ -233,20 +337,24 @@ def _report(matrix: ConfusionMatrix, tagged: TaggedSet, making: Making, work: Wo
         crf=False if read_off_scores else making.crf,
         supervision=making.supervision or None,
         threshold_rule=threshold_rule,
-        images=len(work.pairs),
-        unscored=work.unscored,
-        missing=work.missing,
+        images=images,
+        unscored=unscored,
+        missing=missing,
         mean_iou=matrix.mean_iou(),
         per_class_iou={
-            name: None if np.isnan(iou) else iou for name, iou in zip((BACKGROUND, *tagged.classes), iou_C, strict=True)
+            name: None if np.isnan(iou) else iou for name, iou in zip((BACKGROUND, *classes), iou_C, strict=True)
         },
         pixel_accuracy=matrix.pixel_accuracy(),
         coverage=matrix.coverage(),
-        remarks=tuple(odd_truth(matrix, tagged)),
+        remarks=tuple(odd_classes(matrix, tags, classes, counted.root)),
     )
 
 
-def _error_report(counts: ErrorCounts, tagged: TaggedSet) -> ErrorReport:
+def _error_report(lost_CE: NDArray[np.int64], classes: Sequence[str]) -> ErrorReport:
+    """The report of lost pixels by class and kind of error."""
+    counts, names = ErrorCounts(len(classes) + 1), (BACKGROUND, *classes)
+    counts.counts = lost_CE
+
     def lost(pixels_E: NDArray[np.int64], share_E: NDArray[np.float64]) -> LostPixels:
         kinds = [kind.name.lower() for kind in ErrorKind]
         return LostPixels(
@@ -254,14 +362,18 @@ def _error_report(counts: ErrorCounts, tagged: TaggedSet) -> ErrorReport:
             shares=dict(zip(kinds, share_E.tolist(), strict=True)),
         )
 
-    names = (BACKGROUND, *tagged.classes)
     return ErrorReport(
         all_classes=lost(counts.counts.sum(axis=0), counts.shares()),
         per_class=dict(zip(names, map(lost, counts.counts, counts.per_class()), strict=True)),
     )
 
 
-def _size_report(counts: SizeCounts) -> SizeReport:
+def _size_report(arrays: Mapping[str, NDArray[np.int64]]) -> SizeReport:
+    """The report of what `count_labels` has as "sizes" and "absent"."""
+    counts = SizeCounts(num_classes=1)
+    counts.both_S, counts.either_S, counts.pairs_S, counts.found_S, counts.parts_S = arrays["sizes"]
+    counts.absent, counts.scored = arrays["absent"].tolist()
+
     def by_bin(share_S: NDArray[np.float64]) -> dict[str, float | None]:
         return {
             name: None if np.isnan(share) else share for name, share in zip(BIN_NAMES, share_S.tolist(), strict=True)

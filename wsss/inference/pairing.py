@@ -16,6 +16,7 @@ from wsss.errors import DataError
 from wsss.outputs.manifest import Making
 from wsss.pool import WRITERS, Job, Pool
 from wsss.reporting import first_few
+from wsss.shard import Shard
 
 READERS = 4
 """Threads that decode files ahead of the counting; decoding releases the interpreter lock."""
@@ -42,10 +43,16 @@ class Work:
     missing: int
 
 
-def pair_up(tagged: TaggedSet, folder: Path, suffix: str, *, missing_as_wrong: bool = False) -> Work:
-    """Pair masks with predictions; raises if there is no mask, no prediction or, by default, one is missing."""
-    masks = [record for record in tagged.records if tagged.has_truth(record)]
-    if not masks:
+def pair_up(
+    tagged: TaggedSet, folder: Path, suffix: str, *, missing_as_wrong: bool = False, shard: Shard | None = None
+) -> Work:
+    """Pair masks with predictions, of the whole set or of a shard of it.
+
+    Raises:
+        DataError: there is no mask, no prediction or, by default, one is missing. A shard may be without masks.
+    """
+    masks = [record for record in share_of(tagged, shard) if tagged.has_truth(record)]
+    if not masks and shard is None:
         folder_of_masks = tagged.root if tagged.mask_folder is None else tagged.mask_folder
         boxes = "; boxes and other annotations without an outline make no mask" if tagged.of_objects else ""
         images = f"the {len(tagged)} images of split '{tagged.split}'"
@@ -60,9 +67,14 @@ def pair_up(tagged: TaggedSet, folder: Path, suffix: str, *, missing_as_wrong: b
         pairs.append(Pair(record=record, prediction=prediction, where=where, missing=not found))
         if pairs[-1].missing:
             missing.append(record)
-    if missing and not (missing_as_wrong and len(missing) < len(pairs)):
+    if missing and not (missing_as_wrong and (shard is not None or len(missing) < len(pairs))):
         raise _missing_error(missing, len(masks), folder, suffix, tagged.split)
-    return Work(pairs=pairs, unscored=len(tagged) - len(masks), missing=len(missing))
+    return Work(pairs=pairs, unscored=len(share_of(tagged, shard)) - len(masks), missing=len(missing))
+
+
+def share_of(tagged: TaggedSet, shard: Shard | None) -> Sequence[Record]:
+    """The records of a shard of a set; all where there is none."""
+    return tagged.records if shard is None else shard.part(tagged.records)
 
 
 def _missing_error(missing: Sequence[Record], expected: int, folder: Path, suffix: str, split: str) -> DataError:
