@@ -48,9 +48,11 @@ def analyze(
     the maps that, blanked in the image, lower the class's logit most. Where there are masks, the best choice with them
     stands beside it as oracle. Images that are done are not measured again. Prints the folder on standard output.
     """
+    from wsss.cli.sharding import refuse_ranks
     from wsss.cli.terminal import Terminal, console, remark
     from wsss.errors import UsageError
 
+    refuse_ranks("analyze")
     if output is None and run.is_file():
         raise UsageError(f"{run} is a file: no folder was given", f"wsss analyze {run} --data DIR -o OUT")
     early, out = given.check(), output or run / "analysis"

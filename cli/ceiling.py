@@ -35,8 +35,7 @@ def ceiling(
     train-seg, and both are scored on the validation split: at one scale, without flip. Prints the run folder on
     standard output, with --json the figures.
     """
-    from wsss.cli.running import new_run, refuse_beside_resume, refuse_together, resume_changes
-    from wsss.cli.terminal import Terminal
+    from wsss.cli.running import new_run, processes, refuse_beside_resume, refuse_together, resume_changes
     from wsss.errors import UsageError
 
     if resume is not None:
@@ -53,13 +52,14 @@ def ceiling(
         from wsss.training.ceiling import score_both, settings_of
         from wsss.training.start import Moved, resume_segmenter, train_segmenter
 
-    with Terminal() as terminal:
+    with processes() as (ranks, reporter):
         if resume is not None:
             run = resume
-            network = resume_segmenter(resume, terminal, Moved(**resume_changes(given)))
+            network = resume_segmenter(resume, reporter, Moved(**resume_changes(given)), ranks=ranks)
         else:
             if of is not None:
                 config, init = settings_of(of, config, given.names(), init)
-            network = train_segmenter(config, run, terminal, init=init, true_masks=True)
-        found = score_both(network, run, of, terminal)
-    typer.echo(json.dumps(found) if as_json else run)
+            network = train_segmenter(config, run, reporter, init=init, true_masks=True, ranks=ranks)
+        found = ranks.lead(lambda: score_both(network, run, of, reporter))
+    if ranks.rank == 0:
+        typer.echo(json.dumps(found) if as_json else run)

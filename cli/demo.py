@@ -29,9 +29,11 @@ def demo(
 
     Needs no network and no data. The last line of standard output is a JSON object with the figures.
     """
+    from wsss.cli.sharding import refuse_ranks
     from wsss.cli.terminal import Terminal, console, remark
     from wsss.files import write_whole
 
+    refuse_ranks("demo")
     settings = given.resolve()
 
     from rich.table import Table

@@ -112,8 +112,8 @@ def evaluate(
         if work.shard is None or output is None:
             report = count().report()
         else:
-            asked = {"scores": scores, "errors": errors, "sizes": sizes, "missing_as_wrong": missing_as_wrong}
-            asked |= {"threshold": threshold}
+            asked: dict[str, bool | float | None] = {"scores": scores, "threshold": threshold}
+            asked |= {"errors": errors, "sizes": sizes, "missing_as_wrong": missing_as_wrong}
             count_shard(output, work.shard, predictions, tagged, terminal, count, asked)
             report = merge_last(output, terminal, merge_scores) if work.place.world > 1 else None
             work.say(output, terminal, merged=report is not None)

@@ -67,9 +67,11 @@ def robustness(
     Images are read at one scale, without flip and refinement. Writes robustness.json and perturbations.png, a sheet of
     pictures; images that are done are not measured again. Prints the folder on standard output.
     """
+    from wsss.cli.sharding import refuse_ranks
     from wsss.cli.terminal import Terminal, console, remark
     from wsss.errors import UsageError
 
+    refuse_ranks("robustness")
     if output is None and run.is_file():
         raise UsageError(f"{run} is a file: no folder was given", f"wsss robustness {run} --suite {suite} -o OUT")
     temperatures = _numbers(temperature)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss.config import RunSection
+from wsss.errors import UsageError
 from wsss.launcher import Place, find_place
 from wsss.reporting import Reporter
 from wsss.shard import Shard, chosen_shard
@@ -63,3 +64,17 @@ class SharedWork:
         else:
             more = "" if self.place.world > 1 else f"; when all are: wsss merge {out}"
             reporter.say(f"shard {self.shard} is done{more}")
+
+
+def refuse_ranks(command: str) -> None:
+    """Refuse a command that one process does, where several were started together.
+
+    Raises:
+        UsageError: they were; rank 0 alone says it.
+    """
+    place = find_place()
+    if place.world > 1:
+        what = f"{place.launcher} started {place.world} processes of wsss {command}, which is the work of one"
+        error = UsageError(what, f"start wsss {command} without {place.launcher}, or with one task")
+        error.is_said = place.rank > 0
+        raise error
