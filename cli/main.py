@@ -12,7 +12,7 @@ import typer
 from typer.completion import completion_init  # type: ignore[attr-defined]  # public, not in its __all__
 
 from wsss import __version__
-from wsss.cli import config, data
+from wsss.cli import config, data, serve
 from wsss.cli.analyze import analyze
 from wsss.cli.backbones import backbones
 from wsss.cli.ceiling import ceiling
@@ -110,6 +110,7 @@ app.command("explain")(explain)
 app.command("completion")(completion)
 app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")
+app.add_typer(serve.app, name="serve")
 
 
 def _print_version(wanted: bool) -> None:

@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("outputs",),
     ("inference",),
     ("analysis", "robustness", "training"),
-    ("report",),
+    ("report", "serve"),
     ("demo", "doctor", "pipeline"),
     ("cli", "configs"),
 )
@@ -37,6 +37,7 @@ OWN = {
     "yaml": ("config", "plain_yaml"),
     "pydensecrf": ("labels",),
     "rasterio": ("data",),
+    "cvat_sdk": ("serve",),
     "onnx": ("inference",),
     "onnxruntime": ("inference", "models"),
 }

@@ -22,6 +22,7 @@ from wsss.data.masks import count_indices, write_mask
 from wsss.data.scaled import COPIED_PIXELS, LARGEST_SIDE, reduced, resize, scaled_size
 from wsss.data.windows import side_in_window, windows_of
 from wsss.errors import UsageError
+from wsss.inference.certainty import margins
 from wsss.inference.inputs import ImageLike, image_array
 from wsss.inference.refiner_file import FittedRefiner, read_refiner
 from wsss.inference.settings import batch_pixels, predict_scales, predict_words, resolve_for
@@ -76,6 +77,10 @@ class Prediction:
         channels = None if names is None else [known.index(name) for name in names]
         size = (self.label_HW.shape[0], self.label_HW.shape[1])
         return probabilities_at(self._grid_Chw, size, channels).numpy()
+
+    def certainty(self) -> dict[int, float]:
+        """Mean margin, in [0, 1], of the likeliest class over the second likeliest, by index of the classes found."""
+        return margins(self._grid_Chw)
 
     def overlay(self, *, alpha: float = 0.5, palette: PaletteName = "voc") -> NDArray[np.uint8]:
         """The label map over the image in grey: (H, W, 3) uint8 RGB, reduced to about 4 megapixels where it has more.

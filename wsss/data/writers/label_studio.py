@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.data.outlines import parts
-from wsss.data.writers.writer import Export, Picture, Writer, colour
+from wsss.data.writers.writer import Export, Writer, colour
 from wsss.files import write_whole
 
 SIZES = (3, 4, 8, 16)
 """Bits of the four kinds of lengths in a brush."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where regions belong.
+
+    Attributes:
+        name: of the image; ids of regions begin with it.
+        certainty: of classes, in [0, 1] by class index; those that are unknown are left out.
+        from_name, to_name: names of the tags of labels and of the image in the labelling config.
+    """
+
+    name: str
+    certainty: Mapping[int, float] = field(default_factory=dict)
+    from_name: str = "mask"
+    to_name: str = "image"
 
 
 def write_label_studio(out: Path, export: Export) -> None:
@@ -26,11 +44,10 @@ def write_label_studio(out: Path, export: Export) -> None:
     for picture, label_HW in export.labels():
         export.place(picture, out / "images" / picture.file)
         results: list[dict[str, Any]] = []
-        if label_HW is not None and export.polygons:
-            results, lost = _polygons(picture, label_HW, export.classes)
+        if label_HW is not None:
+            place = Place(name=picture.name, certainty=picture.certainty)
+            results, lost = regions(place, label_HW, export.classes, polygons=export.polygons)
             holes += lost
-        elif label_HW is not None:
-            results = _brushes(picture, label_HW, export.classes)
         score = 1.0 if picture.score is None else round(picture.score, 4)
         made = (
             {"result": results} if export.annotations else {"model_version": "wsss", "score": score, "result": results}
@@ -53,38 +70,49 @@ def _config(export: Export) -> str:
     return f'<View>\n  <Image name="image" value="$image"/>\n{inner}</View>\n'
 
 
-def _result(picture: Picture, number: int, kind: str, size: tuple[int, ...], value: dict[str, Any]) -> dict[str, Any]:
+def regions(
+    place: Place, label_HW: NDArray[np.uint8], classes: Sequence[str], *, polygons: bool = False
+) -> tuple[list[dict[str, Any]], int]:
+    """The regions of a label map: one brush for each class, or one polygon for each part.
+
+    Args:
+        place: the image, and the tags that the regions belong to.
+        label_HW: class indices; those beyond the classes have no region.
+        classes: class names; class index k is ``classes[k - 1]``.
+        polygons: outlines in percent of the sides; they have no holes.
+
+    Returns:
+        The regions, and how many holes are filled.
+    """
+    return _polygons(place, label_HW, classes) if polygons else (_brushes(place, label_HW, classes), 0)
+
+
+def _region(place: Place, number: int, index: int, kind: str, size: tuple[int, ...], shape: Any) -> dict[str, Any]:
+    """One region; with the certainty of its class as Label Studio names it, where it is known."""
     return {
-        "id": f"{picture.name}-{number}",
+        "id": f"{place.name}-{number}",
         "type": kind,
-        "from_name": "mask",
-        "to_name": "image",
+        "from_name": place.from_name,
+        "to_name": place.to_name,
         "original_width": size[1],
         "original_height": size[0],
         "image_rotation": 0,
-        "value": value,
-    }
+        "value": shape,
+    } | ({"score": place.certainty[index]} if index in place.certainty else {})
 
 
-def _score(picture: Picture, index: int) -> dict[str, float]:
-    """The certainty of a class as Label Studio names it, where it is known."""
-    return {"score": picture.certainty[index]} if index in picture.certainty else {}
-
-
-def _brushes(picture: Picture, label_HW: NDArray[np.uint8], classes: tuple[str, ...]) -> list[dict[str, Any]]:
+def _brushes(place: Place, label_HW: NDArray[np.uint8], classes: Sequence[str]) -> list[dict[str, Any]]:
     """One brush for each class."""
     found = []
     for k, name in enumerate(classes, start=1):
         mask_HW = label_HW == k
         if mask_HW.any():
             value = {"format": "rle", "rle": [*brush(mask_HW)], "brushlabels": [name]}
-            found.append(_result(picture, k, "brushlabels", label_HW.shape, value) | _score(picture, k))
+            found.append(_region(place, k, k, "brushlabels", label_HW.shape, value))
     return found
 
 
-def _polygons(
-    picture: Picture, label_HW: NDArray[np.uint8], classes: tuple[str, ...]
-) -> tuple[list[dict[str, Any]], int]:
+def _polygons(place: Place, label_HW: NDArray[np.uint8], classes: Sequence[str]) -> tuple[list[dict[str, Any]], int]:
     """One polygon for each part, in percent of the image, and how many holes are lost."""
     height, width = label_HW.shape
     found, lost = [], 0
@@ -93,8 +121,7 @@ def _polygons(
         lost += len(holes)
         points = [[100 * x / width, 100 * y / height] for x, y in outer]
         value = {"points": points, "closed": True, "polygonlabels": [classes[part.class_index - 1]]}
-        result = _result(picture, number, "polygonlabels", label_HW.shape, value)
-        found.append(result | _score(picture, part.class_index))
+        found.append(_region(place, number, part.class_index, "polygonlabels", label_HW.shape, value))
     return found, lost
 
 

@@ -1,0 +1,1 @@
+"""Predictions inside label tools: Label Studio asks over HTTP, CVAT calls a function."""
