@@ -103,7 +103,8 @@ def test_what_cvat_accepts(segmenter: Segmenter, polygons: bool) -> None:
         for one in shapes:
             assert np.array_equal(decode_mask(one.points, image_width=56, image_height=40), painted(one.points))
     labels = [
-        models.Label(name=name, id=10 + k, type="any", attributes=[]) for k, name in enumerate(("bee", "ladybird"))
+        models.Label(name=name, id=10 + k, type="any", attributes=[], sublabels=[])
+        for k, name in enumerate(("bee", "ladybird"))
     ]
     mapper = driver._AnnotationMapper(
         logging.getLogger(), function.spec.labels, labels, allow_unmatched_labels=False, conv_mask_to_poly=polygons
