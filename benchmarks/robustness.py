@@ -4,8 +4,8 @@
 
 Every suite of `wsss robustness` is run on both (``--suites`` names some), on the same images of ``val``. Seeds are read
 at the class score that is best on ``train`` for each network, whose masks serve that alone. A row is the mean over the
-levels of a kind: the scores in percent, and in brackets what is kept of those of clean images. Suites and images that
-are done are kept.
+levels of a kind (of replaced cells each by itself): the scores in percent, and in brackets what is kept of those of clean
+images. Suites and images that are done are kept.
 """
 
 from __future__ import annotations
@@ -56,11 +56,17 @@ def cell(rows: Scores, target: str) -> str:
     return f"{100 * mean:.1f}" + ("" if rows[0]["kind"] == "clean" else f" ({100 * share:.0f}%)")
 
 
+def place_of(suite: str, row: dict[str, Any]) -> tuple[str, str]:
+    """The line of a row: its kind, and its level where levels are no degrees of one thing."""
+    return row["kind"], row["level"] if suite == "patch" else ""
+
+
 def lines_of(suite: str, found: list[Scores]) -> list[list[str]]:
     """A line a kind, with the tags and the maps of each network and the capture of those with attention."""
     lines = []
-    for kind in dict.fromkeys(row["kind"] for row in found[0]):
-        of_kind = [[row for row in rows if row["kind"] == kind] for rows in found]
+    for place in dict.fromkeys(place_of(suite, row) for row in found[0]):
+        of_kind = [[row for row in rows if place_of(suite, row) == place] for rows in found]
+        kind = place[0]
         captured = ["/".join(f"{row['capture'][-1]:.1f}" for row in rows if row["capture"]) for rows in of_kind]
         levels = ", ".join(row["level"] for row in of_kind[0])
         lines.append(
