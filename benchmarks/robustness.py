@@ -4,8 +4,8 @@
 
 Every suite of `wsss robustness` is run on both (``--suites`` names some), on the same images of ``val``. Seeds are read
 at the class score that is best on ``train`` for each network, whose masks serve that alone. A row is the mean over the
-levels of a kind (of replaced cells each by itself): the scores in percent, and in brackets what is kept of those of clean
-images. Suites and images that are done are kept.
+levels of a kind (of replaced cells each by itself): the scores in percent, and in brackets what is kept of those of
+clean images. Suites and images that are done are kept.
 """
 
 from __future__ import annotations
