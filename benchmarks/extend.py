@@ -91,7 +91,7 @@ def folder_of(data: Path, into: Path, split: str, classes: Sequence[str], absent
     if not (into / "tags.csv").is_file():
         found = open_data(data, split=split)
         wanted, not_wanted = ({found.classes.index(name) for name in names} for names in (classes, absent))
-        lines = []
+        lines: list[str] = []
         (into / "images").mkdir(parents=True, exist_ok=True)
         for i in np.random.default_rng(0).permutation(len(found)).tolist():
             record = found.records[i]
@@ -178,7 +178,7 @@ def trained(
     """The network of a variant."""
     classes = (*OLD, *NEW)
     if variant.joint:
-        return directly(run, config, base, together(data, *folders, classes))
+        return directly(run, config, base, together(data, folders[0], folders[1], classes))
     if variant.distil is None:
         return directly(run, config, base, with_classes(open_data(folders[1]), classes))
     if (run / "last.pt").is_file():
