@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from wsss.budget import Choice, planned
 from wsss.config import Config
 from wsss.errors import DataError, Interrupted, UsageError
 from wsss.pipeline import run_all
@@ -130,3 +131,26 @@ def test_a_broken_plan_is_named(tmp_path: Path, config: Callable[..., Config], t
     (tmp_path / "plan.json").write_text(text)
     with pytest.raises(DataError, match=r"plan\.json: cannot be read"):
         run_all(config(), tmp_path, Silent())
+
+
+def test_a_budget_is_chosen_once_and_kept(
+    tmp_path: Path, config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Continued with the same time it is not measured again; with another, or without, it is refused."""
+
+    def timed(*asked: Any) -> Choice:
+        return planned(*asked, measure=lambda config, device: 1e-3)
+
+    monkeypatch.setattr("wsss.pipeline.planned", timed)
+    given, out, told = config(), tmp_path / "out", Told(stop_in="2/5 train-cls: training")
+    with pytest.raises(Interrupted):
+        run_all(given, out, told, budget="1h")
+    assert sum("--budget 1h:" in line for line in told.remarks) == 1
+    again = Told()
+    run_all(given, out, again, budget="1h")
+    assert not any("--budget" in line for line in again.remarks)
+    kept = json.loads((out / "plan.json").read_text())["budget"]
+    assert kept["asked"] == "1h"
+    for other in ("2h", None):
+        with pytest.raises(UsageError, match="another budget"):
+            run_all(given, out, Silent(), budget=other)

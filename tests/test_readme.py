@@ -43,6 +43,9 @@ def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     extra = [part for pair in SMALL for part in ("--set", pair)] if words[0] in TRAINS else []
     if words[0] == "demo":
         extra += ["--train", "8", "--val", "4"]
+    if words[:2] == ["serve", "label-studio"]:  # it would answer until a signal
+        extra += ["--port", "0"]
+        monkeypatch.setattr("wsss.serve.server.Server.serve_until", lambda server, stop: None)
     monkeypatch.setattr("sys.argv", ["wsss", *words, *extra])
     with pytest.raises(SystemExit) as left:
         main.run()

@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("outputs",),
     ("inference",),
     ("analysis", "robustness", "training"),
-    ("report", "serve"),
+    ("budget", "report", "serve"),
     ("demo", "doctor", "pipeline"),
     ("cli", "configs"),
 )

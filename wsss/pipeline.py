@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from wsss import __version__
+from wsss.budget import budget_seconds, planned, resolved
 from wsss.config import Config, plain_settings, resolve, to_yaml
 from wsss.data.check import inspect_data, write_list
 from wsss.data.dataset import format_of, list_splits, open_data, open_unlabelled
 from wsss.data.findings import telling
 from wsss.data.records import Record, counted
+from wsss.data.splits import open_training
 from wsss.errors import DataError, UsageError, WsssError
 from wsss.files import write_whole
 from wsss.inference.predicting import predict_readable
@@ -35,7 +37,7 @@ from wsss.outputs.lock import content, locked
 from wsss.outputs.run import SETTINGS, read_facts
 from wsss.report.page import write_page
 from wsss.report.sources import Scoring
-from wsss.reporting import Reporter, first_few
+from wsss.reporting import Reporter, Silent, first_few
 from wsss.stopping import AGAIN
 from wsss.training.start import (
     Moved,
@@ -86,7 +88,9 @@ class Stages:
         self._inner.say(f"{self._now}: {text}")
 
 
-def run_all(config: Config, out: Path, reporter: Reporter, images: Path | None = None) -> dict[str, Any]:
+def run_all(
+    config: Config, out: Path, reporter: Reporter, images: Path | None = None, budget: str | None = None
+) -> dict[str, Any]:
     """Do all stages that are not done yet.
 
     Args:
@@ -94,6 +98,7 @@ def run_all(config: Config, out: Path, reporter: Reporter, images: Path | None =
         out: the folder; new, or of the same settings.
         reporter: progress and remarks.
         images: what to segment in the end; None takes the images of the data folder that no split lists.
+        budget: a time such as "2h", into which the training is to fit; the choice is made once and kept.
 
     Returns:
         Paths by name ("output", "report", "cls", "seg", and "masks" and "val" where there are any), and "images", the
@@ -111,7 +116,8 @@ def run_all(config: Config, out: Path, reporter: Reporter, images: Path | None =
         raise UsageError("no data folder was given", f"wsss run --data DIR -o {out}")
     _check_free(out)
     with locked(out, reporter.say), _same_command(out):
-        plan = _keep_plan(out, config, images)
+        config, chosen = _within(budget, config, out, reporter)
+        plan = _keep_plan(out, config, images, chosen)
         stages.enter("check")
         _check(plan, config, stages)
         stages.enter("train-cls")
@@ -134,6 +140,25 @@ def run_all(config: Config, out: Path, reporter: Reporter, images: Path | None =
         write_page([path for path in pages if path.is_dir()], out / PAGE, stages, scoring=scoring)
     parts = {name: str(out / name) for name in (CLASSIFIER, SEGMENTER, *made)}
     return {"output": str(out), "report": str(out / PAGE), **parts, "images": made.get(MASKS, 0)}
+
+
+def _within(asked: str | None, config: Config, out: Path, reporter: Reporter) -> tuple[Config, dict[str, Any] | None]:
+    """The config that fits into a time, and what is kept of the choice; that of the folder where it was made before."""
+    if asked is None:
+        return config, None
+    seconds = budget_seconds(asked)
+    if (out / PLAN).is_file():
+        kept = _read_plan(out / PLAN).get("budget")
+        if isinstance(kept, dict) and kept.get("asked") == asked:
+            return resolved(config, [*kept["keys"].items()]), kept
+        return config, {"asked": asked}
+    device = prepare_device(config.run)
+    train, _ = open_training(config, Silent())
+    reporter.say(f"measures a few steps on {device.type} for --budget {asked}")
+    choice = planned(config, len(train), seconds, device)
+    reporter.say(choice.message(asked))
+    facts = {"asked": asked, "keys": dict(choice.option.keys), "chosen": choice.option.words, "seconds": choice.seconds}
+    return resolved(config, choice.option.keys), facts
 
 
 def _check_free(out: Path) -> None:
@@ -163,7 +188,7 @@ class Plan:
         write_whole(self.out / PLAN, json.dumps(self.facts, indent=2) + "\n")
 
 
-def _keep_plan(out: Path, config: Config, images: Path | None) -> Plan:
+def _keep_plan(out: Path, config: Config, images: Path | None, budget: dict[str, Any] | None) -> Plan:
     """The plan of the folder; a new one where there is none.
 
     Raises:
@@ -181,11 +206,13 @@ def _keep_plan(out: Path, config: Config, images: Path | None) -> Plan:
         plan = Plan(out, _read_plan(path))
         if plan.facts.get("images") != asked:
             differing.append(f"images {json.dumps(plan.facts.get('images'))}, now {json.dumps(asked)}")
+        if plan.facts.get("budget") != budget:
+            differing.append("another budget")
         if differing:
             what = f"{out} was begun with other settings: {first_few(differing)}"
             raise UsageError(what, f"-c {settings}  # continues it; or choose another -o")
         return plan
-    plan = Plan(out, {"wsss": __version__, "command": sys.argv, "images": asked, "done": {}})
+    plan = Plan(out, {"wsss": __version__, "command": sys.argv, "images": asked, "budget": budget, "done": {}})
     write_whole(settings, to_yaml(config))
     plan.write()
     return plan
