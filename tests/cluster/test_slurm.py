@@ -158,8 +158,9 @@ def test_an_array_with_a_task_that_was_killed_and_one_that_was_requeued(place: P
     command = "-- make-pseudo plain --data photos -o"
     (single,) = place.shell(f"wsss submit {command} single")
     array, merge = place.shell(f"wsss submit --array 2 {command} labels")
+    killed, _ = place.starts(f"{array}_0"), place.starts(f"{array}_1")  # a job that waits is not requeued
     place.slurm.run("scontrol", "requeue", f"{array}_1")
-    for process in place.starts(f"{array}_0"):
+    for process in killed:
         os.kill(process, signal.SIGKILL)
     job = place.ends(f"{array}_0")
     assert (job["JobState"], job["ExitCode"]) == ("FAILED", "137:0")
